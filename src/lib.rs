@@ -1,0 +1,4 @@
+//! A windowed bitset allocator for packet queues.
+
+#[cfg(feature = "std")]
+pub mod workload;

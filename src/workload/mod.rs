@@ -1,0 +1,5 @@
+//! Workloads: streams of allocations and frees that benches, the replay and tests share.
+
+mod stream;
+
+pub use stream::{Op, Stream};
