@@ -1,0 +1,72 @@
+//! A table of things that lie at addresses, in order of address.
+
+use alloc::vec::Vec;
+
+/// Things at addresses. Lookup takes logarithmic time, insertion and removal move what lies behind.
+#[derive(Debug)]
+pub(crate) struct AddressMap<T> {
+    entries: Vec<(usize, T)>,
+}
+
+/// The heap refused to let the table grow.
+#[derive(Debug)]
+pub(crate) struct TableFull;
+
+impl<T: Copy> AddressMap<T> {
+    /// A table without entries; takes no memory.
+    pub(crate) const fn new() -> Self {
+        Self { entries: Vec::new() }
+    }
+
+    /// Makes room for `more` insertions, so that they cannot fail.
+    pub(crate) fn reserve(&mut self, more: usize) -> Result<(), TableFull> {
+        self.entries.try_reserve(more).map_err(|_| TableFull)
+    }
+
+    /// Enters a thing for which room was reserved and whose address is not in the table.
+    pub(crate) fn insert(&mut self, address: usize, thing: T) {
+        debug_assert!(self.entries.len() < self.entries.capacity(), "room must be reserved first");
+        let at = self.entries.partition_point(|&(other, _)| other < address);
+        self.entries.insert(at, (address, thing));
+    }
+
+    /// Replaces the thing at `address`.
+    pub(crate) fn replace(&mut self, address: usize, thing: T) {
+        if let Ok(at) = self.entries.binary_search_by_key(&address, |&(other, _)| other) {
+            self.entries[at].1 = thing;
+        }
+    }
+
+    /// Takes out the thing at exactly `address`.
+    pub(crate) fn remove(&mut self, address: usize) -> Option<T> {
+        let at = self.entries.binary_search_by_key(&address, |&(other, _)| other).ok()?;
+        Some(self.entries.remove(at).1)
+    }
+
+    /// The thing at exactly `address`.
+    pub(crate) fn get(&self, address: usize) -> Option<T> {
+        let at = self.entries.binary_search_by_key(&address, |&(other, _)| other).ok()?;
+        Some(self.entries[at].1)
+    }
+
+    /// The thing with the highest address that is at most `address`.
+    pub(crate) fn at_or_below(&self, address: usize) -> Option<(usize, T)> {
+        let behind = self.entries.partition_point(|&(other, _)| other <= address);
+        behind.checked_sub(1).map(|at| self.entries[at])
+    }
+
+    /// Keeps the things that `keep` says yes to; it sees them in order of address.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(T) -> bool) {
+        self.entries.retain(|&(_, thing)| keep(thing));
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The entries in order of address.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (usize, T)> {
+        self.entries.iter().copied()
+    }
+}

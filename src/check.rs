@@ -1,0 +1,319 @@
+//! The self-check: every invariant of the bookkeeping, and what it means when one does not hold.
+//!
+//! Of each window, in time linear in its map:
+//!
+//! 1. its descriptor is the one that was written for it ([`IntegrityError::Descriptor`]);
+//! 2. each live block ends before the next one starts ([`IntegrityError::Overlap`]), within its span
+//!    ([`IntegrityError::Bookkeeping`]);
+//! 3. the units of its live blocks, and of the extent in the current window, are those that were counted
+//!    ([`IntegrityError::LiveUnits`]);
+//! 4. the extent has no bit set ([`IntegrityError::Extent`]);
+//! 5. it is where it says it is: in the list it names, or in none ([`IntegrityError::Place`]), to be noticed in time
+//!    ([`IntegrityError::Notice`]).
+//!
+//! Of the whole: the totals are the sums of their parts ([`IntegrityError::Total`]), and with `check` on every live
+//! block has its size on record ([`IntegrityError::Record`]) and an unbroken canary ([`IntegrityError::Overflow`]).
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use crate::descriptor::{Place, Window};
+use crate::geometry::Geometry;
+use crate::heap::{Cold, Heap};
+use crate::list::List;
+use crate::system::System;
+
+/// Bytes written past the size that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overflow {
+    /// Where the block starts.
+    pub block: usize,
+    /// The size in bytes that was asked for.
+    pub size: usize,
+    /// How far behind the last of those bytes the furthest stray write reached that can be seen, in bytes.
+    pub past_end: usize,
+}
+
+/// Which total is not the sum of its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Total {
+    /// Units of live blocks over all windows.
+    LiveUnits,
+    /// Bytes taken from the system.
+    AllocatedBytes,
+    /// Bytes of large blocks.
+    LargeBytes,
+    /// Windows on the list of empty ones.
+    EmptyWindows,
+    /// Windows on the list of those worth another pass.
+    ReusableWindows,
+}
+
+/// Damage to the bookkeeping, or a write past the end of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IntegrityError {
+    /// A window's descriptor was overwritten.
+    Descriptor {
+        /// The window.
+        window: usize,
+    },
+    /// Two live blocks share units.
+    Overlap {
+        /// The window.
+        window: usize,
+        /// Where the second of them starts.
+        block: usize,
+    },
+    /// A live block reaches into the bookkeeping or beyond its window.
+    Bookkeeping {
+        /// The window.
+        window: usize,
+        /// Where the block starts.
+        block: usize,
+    },
+    /// The units of a window's live blocks are not as many as were counted.
+    LiveUnits {
+        /// The window.
+        window: usize,
+        /// Units that were counted.
+        counted: u32,
+        /// Units that its map shows.
+        found: u32,
+    },
+    /// Units that are yet to be handed out have bits set.
+    Extent {
+        /// The window.
+        window: usize,
+        /// The first such unit's address.
+        unit: usize,
+    },
+    /// A window is not in the list in which it says it is, or in one that it does not name.
+    Place {
+        /// The window.
+        window: usize,
+    },
+    /// A window would not be noticed in time when its blocks are freed.
+    Notice {
+        /// The window.
+        window: usize,
+    },
+    /// A total is not the sum of its parts.
+    Total {
+        /// Which total.
+        total: Total,
+        /// What was counted.
+        counted: u64,
+        /// What the parts sum up to.
+        found: u64,
+    },
+    /// With `check` on: a live block has no size on record, or one that does not fit it, or the reverse.
+    Record {
+        /// Where the block starts.
+        block: usize,
+    },
+    /// With `check` on: bytes were written past the size that was asked for.
+    Overflow(Overflow),
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LiveUnits => "live units",
+            Self::AllocatedBytes => "allocated bytes",
+            Self::LargeBytes => "bytes of large blocks",
+            Self::EmptyWindows => "empty windows",
+            Self::ReusableWindows => "reusable windows",
+        })
+    }
+}
+
+impl fmt::Display for IntegrityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Descriptor { window } => write!(f, "the descriptor of the window at {window:#x} was overwritten"),
+            Self::Overlap { window, block } => {
+                write!(f, "in the window at {window:#x} the block at {block:#x} lies within another")
+            }
+            Self::Bookkeeping { window, block } => {
+                write!(f, "in the window at {window:#x} the block at {block:#x} reaches beyond the units for blocks")
+            }
+            Self::LiveUnits { window, counted, found } => {
+                write!(f, "the window at {window:#x} counts {counted} live units, its map shows {found}")
+            }
+            Self::Extent { window, unit } => {
+                write!(f, "in the window at {window:#x} the unit at {unit:#x} is marked but was never handed out")
+            }
+            Self::Place { window } => write!(f, "the window at {window:#x} is not in the list in which it should be"),
+            Self::Notice { window } => write!(f, "the window at {window:#x} would not be noticed when it drains"),
+            Self::Total { total, counted, found } => write!(f, "{counted} {total} were counted, there are {found}"),
+            Self::Record { block } => write!(f, "the size on record for the block at {block:#x} does not fit it"),
+            Self::Overflow(Overflow { block, size, past_end }) => {
+                write!(f, "bytes were written up to {past_end} past the end of the {size} bytes at {block:#x}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for IntegrityError {}
+
+/// What the windows sum up to.
+#[derive(Default)]
+struct Sums {
+    live_units: u64,
+    empty: u64,
+    reusable: u64,
+    blocks: usize,
+}
+
+impl<G: Geometry, S: System> Heap<G, S> {
+    /// Checks every invariant.
+    pub(crate) fn integrity_check(&self) -> Result<(), IntegrityError> {
+        let cold = &*self.cold.borrow();
+        let mut sums = Sums::default();
+        for (base, window) in cold.windows.iter() {
+            if !window.is_sealed(base) {
+                return Err(IntegrityError::Descriptor { window: base });
+            }
+            self.check_window(cold, window, &mut sums)?;
+        }
+        for (listed, place, total, found) in [
+            (&cold.empty, Place::Empty, Total::EmptyWindows, sums.empty),
+            (&cold.reusable, Place::Reusable, Total::ReusableWindows, sums.reusable),
+        ] {
+            self.check_list(cold, listed, place)?;
+            expect_total(total, listed.len() as u64, found)?;
+        }
+        expect_total(Total::LiveUnits, self.counted_units(), sums.live_units)?;
+        let large: u64 = cold.large.iter().map(|(_, large)| large.layout.size() as u64).sum();
+        expect_total(Total::LargeBytes, cold.large_bytes, large)?;
+        let windows = (cold.windows.len() * self.geometry().window_bytes()) as u64;
+        expect_total(Total::AllocatedBytes, cold.held_bytes, windows + large)?;
+        if self.settings.check { self.check_records(cold, sums.blocks) } else { Ok(()) }
+    }
+
+    fn check_window(&self, cold: &Cold, window: Window, sums: &mut Sums) -> Result<(), IntegrityError> {
+        let geometry = self.geometry();
+        let base = window.address();
+        let map = window.map(geometry);
+        if !map.is_terminated() {
+            return Err(IntegrityError::Descriptor { window: base });
+        }
+        let spans = geometry.spans(base);
+        let mut found = 0;
+        let units = geometry.window_units() as u32;
+        let mut start = map.next_live(0..units);
+        while start < units {
+            let length = map.block_at(start).unwrap_or(0);
+            let end = start.saturating_add(length);
+            let next = map.next_live(start + 1..units);
+            let block = base + geometry.bytes(start);
+            if !spans.iter().any(|span| span.start <= start as usize && end as usize <= span.end) {
+                return Err(IntegrityError::Bookkeeping { window: base, block });
+            }
+            if next < end {
+                return Err(IntegrityError::Overlap { window: base, block: base + geometry.bytes(next) });
+            }
+            if self.settings.check {
+                let (capacity, address) = (geometry.bytes(length), window.base().addr().get() + geometry.bytes(start));
+                // SAFETY: the block lies in the window, as was just seen.
+                let pointer = unsafe { window.base().add(address - base) };
+                self.check_canary(cold, pointer, capacity)?;
+            }
+            found += length;
+            sums.blocks += 1;
+            start = next;
+        }
+        if let Some((current, extent)) = self.extent()
+            && current == window
+        {
+            if let Some(unit) = map.first_marked(extent.clone()) {
+                return Err(IntegrityError::Extent { window: base, unit: base + geometry.bytes(unit) });
+            }
+            found += extent.end - extent.start;
+        }
+        let counted = window.live_units.get();
+        if counted != found {
+            return Err(IntegrityError::LiveUnits { window: base, counted, found });
+        }
+        sums.live_units += u64::from(found);
+        let notice = window.notice.get();
+        let (noticed, is_current) = match window.place.get() {
+            Place::Current => (notice == 0, true),
+            Place::Full => (notice < found, false),
+            Place::Reusable => {
+                sums.reusable += 1;
+                (notice == 0 && found > 0, false)
+            }
+            Place::Empty => {
+                sums.empty += 1;
+                (found == 0, false)
+            }
+        };
+        if is_current != self.extent().is_some_and(|(current, _)| current == window) {
+            return Err(IntegrityError::Place { window: base });
+        }
+        if !noticed {
+            return Err(IntegrityError::Notice { window: base });
+        }
+        Ok(())
+    }
+
+    /// Walks a list; follows no link that does not lead to a window in the table.
+    fn check_list(&self, cold: &Cold, list: &List, place: Place) -> Result<(), IntegrityError> {
+        let known = |window: Window| {
+            let base = window.descriptor_address() & !(self.geometry().window_bytes() - 1);
+            cold.windows.get(base) == Some(window)
+        };
+        let mut walked = 0;
+        let mut previous: Option<Window> = None;
+        let mut next = list.first();
+        while let Some(window) = next {
+            walked += 1;
+            let behind = previous.map_or(0, Window::address);
+            if !known(window) || walked > list.len() {
+                return Err(IntegrityError::Place { window: behind });
+            }
+            if window.previous.get() != previous || window.place.get() != place {
+                return Err(IntegrityError::Place { window: window.address() });
+            }
+            previous = next;
+            next = window.next.get();
+        }
+        if previous != list.last() || walked != list.len() {
+            return Err(IntegrityError::Place { window: previous.map_or(0, Window::address) });
+        }
+        Ok(())
+    }
+
+    /// Checks that each block has a record and each record a block, and the canaries of large blocks.
+    fn check_records(&self, cold: &Cold, blocks_in_windows: usize) -> Result<(), IntegrityError> {
+        for (_, large) in cold.large.iter() {
+            self.check_canary(cold, large.block, large.layout.size())?;
+        }
+        expect_records(cold, blocks_in_windows + cold.large.len())
+    }
+
+    fn check_canary(&self, cold: &Cold, block: NonNull<u8>, capacity: usize) -> Result<(), IntegrityError> {
+        match cold.requested.get(block.addr().get()) {
+            Some(size) if size <= capacity => {
+                self.canary_is_whole(block, size, capacity).map_err(IntegrityError::Overflow)
+            }
+            _ => Err(IntegrityError::Record { block: block.addr().get() }),
+        }
+    }
+}
+
+/// Each block has a record; when there are more records than blocks, some record has no block.
+fn expect_records(cold: &Cold, blocks: usize) -> Result<(), IntegrityError> {
+    if cold.requested.len() == blocks {
+        return Ok(());
+    }
+    let block = cold.requested.iter().map(|(block, _)| block).next().unwrap_or(0);
+    Err(IntegrityError::Record { block })
+}
+
+fn expect_total(total: Total, counted: u64, found: u64) -> Result<(), IntegrityError> {
+    if counted == found { Ok(()) } else { Err(IntegrityError::Total { total, counted, found }) }
+}

@@ -1,0 +1,150 @@
+//! A window's descriptor, where it lies in memory, and the handle to it.
+//!
+//! The invariants that the crate's unsafe code leans on:
+//!
+//! 1. A [`Window`] exists only while its region is held from the system: windows leave every list, and the allocator's
+//!    table, before their region is freed.
+//! 2. The descriptor and the map behind it are written by this crate only, through `Cell`s, on one thread at a time.
+//!    Blocks never overlap them: the units of a descriptor are in no span ([`Geometry::spans`]).
+//! 3. The pointer in a `Window` may reach its whole region, since it is derived from the pointer that the system gave.
+
+use core::cell::Cell;
+use core::ops::Deref;
+use core::ptr::NonNull;
+
+use crate::geometry::{FIELD_BYTES, Geometry, PAIR_BYTES};
+use crate::window::{Map, Pair};
+
+/// Where a window stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Blocks are being handed out of it.
+    Current,
+    /// In no list, until enough of it is freed.
+    Full,
+    /// In the list of windows that are worth another pass.
+    Reusable,
+    /// In the list of windows without a live block.
+    Empty,
+}
+
+/// The bookkeeping of one window, in front of its map.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Descriptor {
+    /// Units of live blocks, and of the extent while this window is the current one.
+    pub(crate) live_units: Cell<u32>,
+    /// A free that leaves this many live units or fewer has the window looked at.
+    pub(crate) notice: Cell<u32>,
+    pub(crate) place: Cell<Place>,
+    /// Windows of the region; of its first window only.
+    pub(crate) region_windows: Cell<u32>,
+    /// Empty windows of the region; of its first window only.
+    pub(crate) region_empty: Cell<u32>,
+    /// Distinguishes a descriptor from anything else that may lie here.
+    seal: Cell<usize>,
+    base: Cell<NonNull<u8>>,
+    /// The first window of the region.
+    pub(crate) leader: Cell<Window>,
+    pub(crate) previous: Cell<Option<Window>>,
+    pub(crate) next: Cell<Option<Window>>,
+}
+
+const _: () = assert!(size_of::<Descriptor>() <= FIELD_BYTES && size_of::<Pair>() == PAIR_BYTES);
+
+/// Any number that packet bytes are unlikely to contain.
+const SEAL: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
+
+/// A window held from the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window(NonNull<Descriptor>);
+
+impl Window {
+    /// Makes the memory at `base` a window, empty, its own region, and in no list.
+    ///
+    /// # Safety
+    /// `base` is the start of `geometry.window_bytes()` writable bytes of a region held from the system, aligned to
+    /// their own size and used by nobody else; the pointer may reach all of them.
+    pub(crate) unsafe fn found<G: Geometry>(base: NonNull<u8>, geometry: G) -> Self {
+        let offset = geometry.descriptor_offset(base.addr().get());
+        // SAFETY: the descriptor lies inside the window (`Geometry::descriptor_units`), which the caller owns.
+        unsafe {
+            let at = base.add(offset);
+            at.write_bytes(0, geometry.descriptor_bytes());
+            let window = Self(at.cast());
+            at.cast::<Descriptor>().write(Descriptor {
+                live_units: Cell::new(0),
+                notice: Cell::new(0),
+                place: Cell::new(Place::Empty),
+                region_windows: Cell::new(1),
+                region_empty: Cell::new(0),
+                seal: Cell::new(seal_of(base)),
+                base: Cell::new(base),
+                leader: Cell::new(window),
+                previous: Cell::new(None),
+                next: Cell::new(None),
+            });
+            window
+        }
+    }
+
+    /// The window that a block lies in.
+    ///
+    /// # Safety
+    /// `block` lies in a window of `geometry` that is held from the system (invariant 1), and its pointer may reach
+    /// that window.
+    #[inline(always)]
+    pub(crate) unsafe fn of_block<G: Geometry>(block: NonNull<u8>, geometry: G) -> Self {
+        let inside = geometry.window_bytes() - 1;
+        let at = block.as_ptr().map_addr(|address| (address & !inside) | geometry.descriptor_offset(address));
+        // SAFETY: a descriptor's address is in a window that the system gave, hence not null.
+        Self(unsafe { NonNull::new_unchecked(at).cast() })
+    }
+
+    /// The first byte of the window.
+    #[inline(always)]
+    pub(crate) fn base(self) -> NonNull<u8> {
+        self.base.get()
+    }
+
+    /// The address of the window.
+    pub(crate) fn address(self) -> usize {
+        self.base().addr().get()
+    }
+
+    /// The address of the descriptor, without looking at it.
+    pub(crate) fn descriptor_address(self) -> usize {
+        self.0.addr().get()
+    }
+
+    /// Which units are in use.
+    #[inline(always)]
+    pub(crate) fn map<'a, G: Geometry>(self, geometry: G) -> Map<'a> {
+        // SAFETY: the map lies right behind the fields, inside the descriptor, initialised by `found` and only written
+        // through its cells (invariants 1 and 2). Nobody keeps a `Map` beyond the call that asked for it.
+        Map::over(unsafe {
+            let pairs = self.0.cast::<u8>().add(FIELD_BYTES).cast::<Pair>();
+            core::slice::from_raw_parts(pairs.as_ptr(), geometry.words() + 1)
+        })
+    }
+
+    /// Whether the descriptor is still the one that was written for this window.
+    pub(crate) fn is_sealed(self, base: usize) -> bool {
+        self.address() == base && self.seal.get() == seal_of(self.base())
+    }
+
+}
+
+fn seal_of(base: NonNull<u8>) -> usize {
+    base.addr().get() ^ SEAL
+}
+
+impl Deref for Window {
+    type Target = Descriptor;
+
+    #[inline(always)]
+    fn deref(&self) -> &Descriptor {
+        // SAFETY: invariants 1 and 2.
+        unsafe { self.0.as_ref() }
+    }
+}

@@ -1,0 +1,242 @@
+//! The shape of a window: how bytes become units, and where a window's descriptor lies.
+//!
+//! Everything here is arithmetic on integers. A [`Geometry`] is either known at compile time ([`Fixed`], the Rust face)
+//! or chosen at run time ([`Runtime`], the Python face); the allocator is written once over both.
+//!
+//! ```text
+//! window (aligned to its own size)
+//! ┌──┬───────────────┬────────────┬──────────────────────────────┐
+//! │0 │ blocks        │ descriptor │ blocks                       │
+//! └──┴───────────────┴────────────┴──────────────────────────────┘
+//!  │                  └ at an offset that depends on the window's address
+//!  └ unit 0 is never handed out: an address at the very start of a window is a large block's
+//! ```
+//!
+//! A descriptor at the same offset in every window would put them all into the same few cache sets, because windows
+//! are a power of two apart. The offset is therefore *coloured*: it is taken from the address bits above the window.
+
+use core::ops::Range;
+
+#[cfg(any(feature = "python", test))]
+use crate::config::ConfigError;
+
+/// Smallest and largest unit in bytes.
+pub(crate) const UNIT_BYTES: Range<usize> = 16..4097;
+/// Smallest and largest number of units in a window.
+pub(crate) const WINDOW_UNITS: Range<usize> = 64..65537;
+/// Units that one bookkeeping word covers.
+pub(crate) const WORD_UNITS: usize = 64;
+/// Bytes of a descriptor's fields, in front of its map.
+pub(crate) const FIELD_BYTES: usize = 64;
+/// Bytes of a map entry: a word of `live` bits and a word of `ends` bits.
+pub(crate) const PAIR_BYTES: usize = 16;
+
+/// The shape of a window.
+pub(crate) trait Geometry: Copy {
+    /// Base-2 logarithm of the unit in bytes.
+    fn unit_shift(self) -> u32;
+
+    /// Base-2 logarithm of the window in bytes.
+    fn window_shift(self) -> u32;
+
+    /// Bytes of a unit: granule and alignment of every block.
+    #[inline(always)]
+    fn unit_bytes(self) -> usize {
+        1 << self.unit_shift()
+    }
+
+    /// Bytes of a window: its size and its alignment.
+    #[inline(always)]
+    fn window_bytes(self) -> usize {
+        1 << self.window_shift()
+    }
+
+    /// Units of a window, bookkeeping included.
+    #[inline(always)]
+    fn window_units(self) -> usize {
+        1 << (self.window_shift() - self.unit_shift())
+    }
+
+    /// The largest size in bytes that a window serves; anything above is a large block.
+    #[inline(always)]
+    fn largest_in_window(self) -> usize {
+        self.window_bytes() / 4
+    }
+
+    /// Units that hold `size` bytes; `size` is at most a window's.
+    #[inline(always)]
+    fn units(self, size: usize) -> u32 {
+        ((size + (self.unit_bytes() - 1)) >> self.unit_shift()) as u32
+    }
+
+    /// Bytes of a run of units.
+    #[inline(always)]
+    fn bytes(self, units: u32) -> usize {
+        (units as usize) << self.unit_shift()
+    }
+
+    /// Map entries of a window, without the empty one behind them.
+    #[inline(always)]
+    fn words(self) -> usize {
+        self.window_units() / WORD_UNITS
+    }
+
+    /// Bytes of a descriptor: fields, map, and one entry behind the map that is always zero.
+    #[inline(always)]
+    fn descriptor_bytes(self) -> usize {
+        FIELD_BYTES + (self.words() + 1) * PAIR_BYTES
+    }
+
+    /// Base-2 logarithm of the distance between two colours.
+    #[inline(always)]
+    fn colour_shift(self) -> u32 {
+        let whole = usize::BITS - (self.descriptor_bytes() - 1).leading_zeros();
+        if whole > self.unit_shift() { whole } else { self.unit_shift() }
+    }
+
+    /// The descriptor's offset in bytes within the window that `address` lies in.
+    #[inline(always)]
+    fn descriptor_offset(self, address: usize) -> usize {
+        let colours = (self.window_bytes() - 1) & !((1 << self.colour_shift()) - 1);
+        (address >> (self.window_shift() - self.colour_shift())) & colours
+    }
+
+    /// The units that the descriptor of the window at `base` takes.
+    fn descriptor_units(self, base: usize) -> Range<usize> {
+        let start = self.descriptor_offset(base) >> self.unit_shift();
+        let units = (self.descriptor_bytes() + self.unit_bytes() - 1) >> self.unit_shift();
+        start..start + units
+    }
+
+    /// The two runs of units of the window at `base` that blocks may use; the first may be empty.
+    fn spans(self, base: usize) -> [Range<usize>; 2] {
+        let descriptor = self.descriptor_units(base);
+        [1..descriptor.start.max(1), descriptor.end..self.window_units()]
+    }
+
+    /// Units of the window at `base` that blocks may use.
+    fn usable_units(self, base: usize) -> u32 {
+        let [before, behind] = self.spans(base);
+        (before.len() + behind.len()) as u32
+    }
+}
+
+/// A geometry known at compile time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fixed<const UNIT: usize, const UNITS: usize>;
+
+impl<const UNIT: usize, const UNITS: usize> Fixed<UNIT, UNITS> {
+    /// The geometry; a `UNIT` or `UNITS` outside the allowed values does not compile.
+    pub(crate) const fn new() -> Self {
+        const {
+            assert!(
+                UNIT.is_power_of_two() && UNIT >= UNIT_BYTES.start && UNIT < UNIT_BYTES.end,
+                "UNIT must be a power of two from 16 to 4096"
+            );
+            assert!(
+                UNITS.is_power_of_two() && UNITS >= WINDOW_UNITS.start && UNITS < WINDOW_UNITS.end,
+                "WINDOW_UNITS must be a power of two from 64 to 65536"
+            );
+        }
+        Self
+    }
+}
+
+impl<const UNIT: usize, const UNITS: usize> Geometry for Fixed<UNIT, UNITS> {
+    #[inline(always)]
+    fn unit_shift(self) -> u32 {
+        const { UNIT.trailing_zeros() }
+    }
+
+    #[inline(always)]
+    fn window_shift(self) -> u32 {
+        const { UNIT.trailing_zeros() + UNITS.trailing_zeros() }
+    }
+}
+
+/// A geometry chosen at run time.
+#[derive(Clone, Copy, Debug)]
+#[cfg(any(feature = "python", test))]
+pub(crate) struct Runtime {
+    unit_shift: u32,
+    window_shift: u32,
+}
+
+#[cfg(any(feature = "python", test))]
+impl Runtime {
+    /// The geometry with units of `unit_bytes` and windows of `window_bytes`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when either is not an allowed power of two.
+    pub(crate) fn new(unit_bytes: usize, window_bytes: usize) -> Result<Self, ConfigError> {
+        if !unit_bytes.is_power_of_two() || !UNIT_BYTES.contains(&unit_bytes) {
+            return Err(ConfigError::Alignment { bytes: unit_bytes });
+        }
+        if !window_bytes.is_power_of_two() || !WINDOW_UNITS.contains(&(window_bytes / unit_bytes)) {
+            return Err(ConfigError::WindowBytes {
+                bytes: window_bytes,
+                least: unit_bytes * WINDOW_UNITS.start,
+                most: unit_bytes * (WINDOW_UNITS.end - 1),
+            });
+        }
+        Ok(Self { unit_shift: unit_bytes.trailing_zeros(), window_shift: window_bytes.trailing_zeros() })
+    }
+}
+
+#[cfg(any(feature = "python", test))]
+impl Geometry for Runtime {
+    #[inline(always)]
+    fn unit_shift(self) -> u32 {
+        self.unit_shift
+    }
+
+    #[inline(always)]
+    fn window_shift(self) -> u32 {
+        self.window_shift
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_geometry_leaves_room_for_the_largest_block_beside_its_descriptor() {
+        for unit in (4..=12).map(|shift| 1usize << shift) {
+            for units in (6..=16).map(|shift| 1usize << shift) {
+                let geometry = Runtime::new(unit, unit * units).unwrap();
+                for window in 0..1024 {
+                    let base = window * geometry.window_bytes();
+                    let descriptor = geometry.descriptor_units(base);
+                    assert!(descriptor.end <= units, "unit {unit}, {units} units, window {window}");
+                    let [before, behind] = geometry.spans(base);
+                    let largest = geometry.units(geometry.largest_in_window()) as usize;
+                    assert!(before.len().max(behind.len()) >= largest, "unit {unit}, {units} units, window {window}");
+                    assert!(!before.contains(&0) && !behind.contains(&0));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_descriptor_is_found_from_every_address_in_the_window() {
+        let geometry = Fixed::<64, 2048>::new();
+        for window in [1, 2, 77, 128, 129, 1 << 20] {
+            let base = window * geometry.window_bytes();
+            for offset in [0, 1, 63, 64, 4096, geometry.window_bytes() - 1] {
+                assert_eq!(geometry.descriptor_offset(base + offset), geometry.descriptor_offset(base));
+            }
+        }
+    }
+
+    #[test]
+    fn shapes_that_make_no_sense_are_refused_by_name() {
+        assert!(matches!(Runtime::new(8, 131_072), Err(ConfigError::Alignment { bytes: 8 })));
+        assert!(matches!(Runtime::new(96, 131_072), Err(ConfigError::Alignment { .. })));
+        assert!(matches!(Runtime::new(8192, 1 << 20), Err(ConfigError::Alignment { .. })));
+        assert!(matches!(Runtime::new(64, 131_073), Err(ConfigError::WindowBytes { .. })));
+        assert!(matches!(Runtime::new(64, 2048), Err(ConfigError::WindowBytes { .. })));
+        assert!(matches!(Runtime::new(64, 1 << 23), Err(ConfigError::WindowBytes { .. })));
+        assert!(matches!(Runtime::new(64, 0), Err(ConfigError::WindowBytes { .. })));
+    }
+}

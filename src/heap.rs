@@ -1,0 +1,346 @@
+//! The allocator itself, over any geometry and any system: the hot path, and what everything else hangs on.
+//!
+//! Allocation bumps through an *extent*, a hole of the current window that is taken as a whole:
+//!
+//! ```text
+//!            extent of the current window
+//!            ┌───────────┬──────────────┐
+//! [A][B] ....[C][D][E]   │   not yet    │[F] ....
+//!            └───────────┴──────────────┘
+//!                        cursor         limit
+//! ```
+//!
+//! The units of an extent count as live from the moment it is opened, so that an allocation has nothing to count; what
+//! is left of it is given back when it is closed. A free clears one bit, reads the block's length from the words
+//! beside it, and counts. Everything rarer is in the submodules:
+//!
+//! - [`windows`]: where the next extent comes from; windows from the system and back to it;
+//! - [`resize`]: growing and shrinking;
+//! - [`large`]: blocks straight from the system;
+//! - [`checked`]: verified frees and canaries.
+
+mod checked;
+mod large;
+mod resize;
+mod windows;
+
+use core::cell::{Cell, RefCell};
+use core::ptr::NonNull;
+
+use crate::address_map::AddressMap;
+use crate::config::{ConfigError, Settings};
+use crate::descriptor::{Place, Window};
+use crate::error::AllocError;
+use crate::geometry::Geometry;
+use crate::list::List;
+use crate::system::System;
+
+pub(crate) use large::Large;
+pub use resize::Realloc;
+
+/// An allocator over geometry `G` and system `S`.
+pub(crate) struct Heap<G: Geometry, S: System> {
+    /// The next unit to hand out of the current window.
+    cursor: Cell<u32>,
+    /// Where the extent ends; the search for the next one goes on from here.
+    limit: Cell<u32>,
+    /// The current window.
+    window: Cell<Option<Window>>,
+    /// The first byte of the current window.
+    base: Cell<NonNull<u8>>,
+    /// Units of live blocks in windows, and of the extent.
+    live_units: Cell<u64>,
+    /// Whether neither `zero`, `check` nor `passthrough` is on.
+    plain: bool,
+    geometry: G,
+    pub(crate) settings: Settings,
+    pub(crate) cold: RefCell<Cold>,
+    system: S,
+}
+
+/// What the hot path does not touch.
+pub(crate) struct Cold {
+    /// Every window, by its address.
+    pub(crate) windows: AddressMap<Window>,
+    /// Every block straight from the system.
+    pub(crate) large: AddressMap<Large>,
+    /// With `check`: the size that was asked for, of every live block.
+    pub(crate) requested: AddressMap<usize>,
+    /// Windows without live blocks, the one emptied last in front.
+    pub(crate) empty: List,
+    /// Windows that are worth another pass, the one noticed first in front.
+    pub(crate) reusable: List,
+    /// Bytes taken from the system.
+    pub(crate) held_bytes: u64,
+    /// The most that `held_bytes` has been.
+    pub(crate) peak_held_bytes: u64,
+    /// Bytes of blocks straight from the system.
+    pub(crate) large_bytes: u64,
+}
+
+// SAFETY: all memory that the pointers lead to belongs to this heap alone, and none of it cares which thread it is on.
+unsafe impl<G: Geometry + Send, S: System + Send> Send for Heap<G, S> {}
+
+impl<G: Geometry, S: System> Heap<G, S> {
+    /// A heap that has asked for nothing yet.
+    pub(crate) const fn new(geometry: G, settings: Settings, system: S) -> Self {
+        Self {
+            cursor: Cell::new(0),
+            limit: Cell::new(0),
+            window: Cell::new(None),
+            base: Cell::new(NonNull::dangling()),
+            live_units: Cell::new(0),
+            plain: !(settings.zero || settings.check || settings.passthrough),
+            geometry,
+            settings,
+            cold: RefCell::new(Cold {
+                windows: AddressMap::new(),
+                large: AddressMap::new(),
+                requested: AddressMap::new(),
+                empty: List::new(),
+                reusable: List::new(),
+                held_bytes: 0,
+                peak_held_bytes: 0,
+                large_bytes: 0,
+            }),
+            system,
+        }
+    }
+
+    /// A heap with `settings`, once they make sense.
+    pub(crate) fn with_settings(geometry: G, settings: Settings, system: S) -> Result<Self, ConfigError> {
+        settings.validate(windows::region_bytes(geometry, &settings))?;
+        Ok(Self::new(geometry, settings, system))
+    }
+
+    /// The shape of the windows.
+    #[inline(always)]
+    pub(crate) fn geometry(&self) -> G {
+        self.geometry
+    }
+
+    /// A block of at least `size` bytes.
+    #[inline]
+    pub(crate) fn allocate(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
+        if self.plain
+            && size.wrapping_sub(1) < self.geometry.largest_in_window()
+            && let Some(block) = self.bump(self.geometry.units(size))
+        {
+            return Ok(block);
+        }
+        self.allocate_cold(size)
+    }
+
+    /// The next `units` units of the extent.
+    #[inline(always)]
+    fn bump(&self, units: u32) -> Option<NonNull<[u8]>> {
+        let start = self.cursor.get();
+        let end = start + units;
+        if end > self.limit.get() {
+            return None;
+        }
+        self.cursor.set(end);
+        // SAFETY: the limit is above zero only while there is a current window.
+        let window = unsafe { self.window.get().unwrap_unchecked() };
+        window.map(self.geometry).mark(start, end);
+        // SAFETY: the extent lies in the current window, whose first byte is `base`.
+        let block = unsafe { self.base.get().add(self.geometry.bytes(start)) };
+        Some(NonNull::slice_from_raw_parts(block, self.geometry.bytes(units)))
+    }
+
+    /// All that [`allocate`](Self::allocate) leaves over.
+    #[cold]
+    #[inline(never)]
+    fn allocate_cold(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
+        if size == 0 {
+            return Err(AllocError::ZeroSize);
+        }
+        if self.settings.check {
+            return self.allocate_checked(size);
+        }
+        let block = self.place(size)?;
+        if self.settings.zero {
+            // SAFETY: the block is ours to hand out, and nobody else knows it yet.
+            unsafe { block.cast::<u8>().write_bytes(0, block.len()) };
+        }
+        Ok(block)
+    }
+
+    /// A block of at least `size` bytes, all zero.
+    pub(crate) fn allocate_zeroed(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
+        let block = self.allocate(size)?;
+        if !self.settings.zero {
+            // SAFETY: as above.
+            unsafe { block.cast::<u8>().write_bytes(0, block.len()) };
+        }
+        Ok(block)
+    }
+
+    /// A block of at least `size` bytes for each of `blocks`, or none; returns the capacity of each.
+    pub(crate) fn allocate_batch(&self, size: usize, blocks: &mut [NonNull<u8>]) -> Result<usize, AllocError> {
+        let mut capacity = 0;
+        for done in 0..blocks.len() {
+            match self.allocate(size) {
+                Ok(block) => {
+                    capacity = block.len();
+                    blocks[done] = block.cast();
+                }
+                Err(error) => {
+                    // SAFETY: these blocks were allocated just now, and nobody else knows them yet.
+                    unsafe { self.free_batch(&blocks[..done]) };
+                    return Err(error);
+                }
+            }
+        }
+        Ok(capacity)
+    }
+
+    /// Frees each of `blocks`.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    ///
+    /// # Panics
+    /// As [`free`](Self::free).
+    pub(crate) unsafe fn free_batch(&self, blocks: &[NonNull<u8>]) {
+        for &block in blocks {
+            // SAFETY: the caller keeps the same contract.
+            unsafe { self.free(block) };
+        }
+    }
+
+    /// A block of at least `size` bytes, with whatever it contains; `size` is not 0.
+    fn place(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
+        if self.settings.passthrough || size > self.geometry.largest_in_window() {
+            return self.allocate_large(size);
+        }
+        let units = self.geometry.units(size);
+        loop {
+            if let Some(block) = self.bump(units) {
+                return Ok(block);
+            }
+            self.refill(units)?;
+        }
+    }
+
+    /// Frees a block.
+    ///
+    /// # Safety
+    /// `block` is a live block of this heap; its pointer came from the call that allocated it.
+    ///
+    /// # Panics
+    /// When `block` points into a window of this heap, but not at a live block.
+    #[inline]
+    pub(crate) unsafe fn free(&self, block: NonNull<u8>) {
+        if self.plain
+            && let Some(start) = self.unit_of(block)
+        {
+            // SAFETY: a block that starts behind the first unit of an aligned window lies in one, since large blocks
+            // start at a window's alignment.
+            let window = unsafe { Window::of_block(block, self.geometry) };
+            if let Some(units) = window.map(self.geometry).release(start) {
+                self.give_back(window, start, units);
+                return;
+            }
+        }
+        self.free_cold(block);
+    }
+
+    /// The unit that starts at `block`; `None` for unit 0, which is never handed out, and between units.
+    #[inline(always)]
+    fn unit_of(&self, block: NonNull<u8>) -> Option<u32> {
+        let offset = block.addr().get() & (self.geometry.window_bytes() - 1);
+        // Bits below a unit end up on top, which makes the number too large.
+        let unit = offset.rotate_right(self.geometry.unit_shift());
+        (unit.wrapping_sub(1) < self.geometry.window_units() - 1).then_some(unit as u32)
+    }
+
+    /// Takes back the units of a block that is no longer in the map.
+    #[inline(always)]
+    fn give_back(&self, window: Window, start: u32, units: u32) {
+        let end = start + units;
+        if end == self.cursor.get() && self.window.get() == Some(window) {
+            // The newest block: the extent takes its units back, and they go on counting as live.
+            window.map(self.geometry).forget_ends(end - 1..end);
+            self.cursor.set(start);
+        } else {
+            self.discount(window, units);
+        }
+    }
+
+    /// Counts `units` of `window` as no longer live.
+    #[inline(always)]
+    fn discount(&self, window: Window, units: u32) {
+        self.live_units.set(self.live_units.get().wrapping_sub(u64::from(units)));
+        let left = window.live_units.get().wrapping_sub(units);
+        window.live_units.set(left);
+        if left <= window.notice.get() {
+            self.drained(window);
+        }
+    }
+
+    /// Counts `units` of `window` as live.
+    fn count(&self, window: Window, units: u32) {
+        self.live_units.set(self.live_units.get() + u64::from(units));
+        window.live_units.set(window.live_units.get() + units);
+    }
+
+    /// All that [`free`](Self::free) leaves over: large blocks, verified frees, misuse.
+    #[cold]
+    #[inline(never)]
+    fn free_cold(&self, block: NonNull<u8>) {
+        if let Err(error) = self.try_free(block) {
+            panic!("cannot free: {error}");
+        }
+    }
+
+    /// Bytes of live blocks.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let rest = u64::from(self.limit.get() - self.cursor.get());
+        ((self.live_units.get() - rest) << self.geometry.unit_shift()) + self.cold.borrow().large_bytes
+    }
+
+    /// Bytes taken from the system.
+    pub(crate) fn allocated_bytes(&self) -> u64 {
+        self.cold.borrow().held_bytes
+    }
+
+    /// The current window and its extent.
+    pub(crate) fn extent(&self) -> Option<(Window, core::ops::Range<u32>)> {
+        self.window.get().map(|window| (window, self.cursor.get()..self.limit.get()))
+    }
+
+    /// Units of live blocks in windows, and of the extent.
+    pub(crate) fn counted_units(&self) -> u64 {
+        self.live_units.get()
+    }
+}
+
+impl Cold {
+    /// Whether `more` bytes from the system stay within the limit.
+    fn within_limit(&self, more: usize, limit: Option<u64>) -> bool {
+        limit.is_none_or(|limit| self.held_bytes.saturating_add(more as u64) <= limit)
+    }
+
+    /// Counts bytes taken from the system.
+    fn hold(&mut self, bytes: usize) {
+        self.held_bytes += bytes as u64;
+        self.peak_held_bytes = self.peak_held_bytes.max(self.held_bytes);
+    }
+
+    /// Puts a window without live blocks on its list.
+    fn add_empty(&mut self, window: Window) {
+        window.place.set(Place::Empty);
+        let region = window.leader.get();
+        region.region_empty.set(region.region_empty.get() + 1);
+        self.empty.push_front(window);
+    }
+
+    /// Takes the window that was emptied last.
+    fn take_empty(&mut self) -> Option<Window> {
+        let window = self.empty.pop_front()?;
+        let region = window.leader.get();
+        region.region_empty.set(region.region_empty.get() - 1);
+        Some(window)
+    }
+}

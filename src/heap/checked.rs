@@ -1,0 +1,153 @@
+//! Verified frees, and what the `check` setting adds: the self-check around every call, and canaries.
+//!
+//! ```text
+//! block  ├── size that was asked for ──┼── canary, at least 16 bytes ──┤
+//! ```
+//!
+//! The size that was asked for is kept outside of the block, so that no write can reach it.
+
+use core::ptr::NonNull;
+
+use super::resize::Site;
+use super::{Heap, Realloc};
+use crate::check::{IntegrityError, Overflow};
+use crate::error::{AllocError, FreeError};
+use crate::geometry::Geometry;
+use crate::system::System;
+
+/// The fewest canary bytes behind a block.
+const CANARY_BYTES: usize = 16;
+/// What canary bytes contain; neither 0 nor 0xff, which stray writes often are.
+const CANARY: u8 = 0xC5;
+
+impl<G: Geometry, S: System> Heap<G, S> {
+    /// Frees a block after finding out that there is one at `block`, which may be any pointer.
+    pub(crate) fn try_free(&self, block: NonNull<u8>) -> Result<(), FreeError> {
+        self.verify().map_err(FreeError::Damaged)?;
+        let site = self.find(block)?;
+        if self.settings.check {
+            self.cold.borrow_mut().requested.remove(block.addr().get());
+        }
+        self.release(block, site);
+        self.verify().map_err(FreeError::Damaged)
+    }
+
+    /// The live block that starts at `block`, which may be any pointer.
+    pub(super) fn find(&self, block: NonNull<u8>) -> Result<Site, FreeError> {
+        let address = block.addr().get();
+        let cold = self.cold.borrow();
+        if let Some((start, large)) = cold.large.at_or_below(address) {
+            let bytes = large.layout.size();
+            if start == address {
+                return Ok(Site::Large { bytes });
+            }
+            if address - start < bytes {
+                return Err(FreeError::Interior { address, block: start });
+            }
+        }
+        let inside = |base: &usize| address - base < self.geometry.window_bytes();
+        let Some((base, window)) = cold.windows.at_or_below(address).filter(|(base, _)| inside(base)) else {
+            return Err(FreeError::Foreign { address });
+        };
+        let unit = (address - base) >> self.geometry.unit_shift();
+        if self.geometry.descriptor_units(base).contains(&unit) {
+            return Err(FreeError::Bookkeeping { address });
+        }
+        let Some(units) = window.map(self.geometry).block_around(unit as u32) else {
+            return Err(FreeError::DoubleFree { address });
+        };
+        let start = base + self.geometry.bytes(units.start);
+        if start == address {
+            Ok(Site::Units { window, start: units.start, end: units.end })
+        } else {
+            Err(FreeError::Interior { address, block: start })
+        }
+    }
+
+    /// With `check` on, the self-check.
+    fn verify(&self) -> Result<(), IntegrityError> {
+        if self.settings.check { self.integrity_check() } else { Ok(()) }
+    }
+
+    /// [`allocate`](Self::allocate) with `check` on.
+    pub(super) fn allocate_checked(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
+        self.verify().map_err(|_| AllocError::Damaged)?;
+        self.cold.borrow_mut().requested.reserve(1).map_err(|_| AllocError::OutOfMemory)?;
+        let block = self.place(with_canary(size)?)?;
+        self.cold.borrow_mut().requested.insert(block.addr().get(), size);
+        let block = self.guard(block, size, if self.settings.zero { 0 } else { size });
+        self.verify().map_err(|_| AllocError::Damaged)?;
+        Ok(block)
+    }
+
+    /// [`reallocate`](Self::reallocate) with `check` on.
+    pub(super) fn reallocate_checked(
+        &self,
+        block: NonNull<u8>,
+        size: usize,
+        how: Realloc,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        self.verify().map_err(|_| AllocError::Damaged)?;
+        let old = self.requested(block);
+        let (moved, kept) = self.resize(block, with_canary(size)?, how)?;
+        let cold = &mut *self.cold.borrow_mut();
+        // The entry for the old block makes room for that of the new one.
+        cold.requested.remove(block.addr().get());
+        cold.requested.insert(moved.addr().get(), size);
+        let kept = if self.settings.zero { kept.min(old) } else { size };
+        Ok(self.guard(moved, size, kept))
+    }
+
+    /// [`shrink`](Self::shrink) with `check` on.
+    pub(super) fn shrink_checked(&self, block: NonNull<u8>, size: usize) -> Result<usize, AllocError> {
+        self.verify().map_err(|_| AllocError::Damaged)?;
+        if size > self.requested(block) {
+            return Err(AllocError::NotSmaller);
+        }
+        let capacity = self.shorten(block, with_canary(size)?)?;
+        self.cold.borrow_mut().requested.replace(block.addr().get(), size);
+        self.guard(NonNull::slice_from_raw_parts(block, capacity), size, size);
+        Ok(size)
+    }
+
+    /// The size that was asked for.
+    fn requested(&self, block: NonNull<u8>) -> usize {
+        match self.cold.borrow().requested.get(block.addr().get()) {
+            Some(size) => size,
+            // Not a live block: `site` says why.
+            None => match self.site(block) {
+                Site::Large { bytes } => bytes,
+                Site::Units { start, end, .. } => self.geometry.bytes(end - start),
+            },
+        }
+    }
+
+    /// Zeroes a block from `kept` to `size` and fills the rest with canary bytes; returns its first `size` bytes.
+    fn guard(&self, block: NonNull<[u8]>, size: usize, kept: usize) -> NonNull<[u8]> {
+        let start = block.cast::<u8>();
+        // SAFETY: the block is live and `block.len()` bytes long, and `kept <= size <= block.len()`.
+        unsafe {
+            if kept < size {
+                start.add(kept).write_bytes(0, size - kept);
+            }
+            start.add(size).write_bytes(CANARY, block.len() - size);
+        }
+        NonNull::slice_from_raw_parts(start, size)
+    }
+
+    /// Whether the canary of the block of `capacity` bytes at `block`, of which `size` were asked for, is whole.
+    pub(crate) fn canary_is_whole(&self, block: NonNull<u8>, size: usize, capacity: usize) -> Result<(), Overflow> {
+        // SAFETY: with `check` on, the bytes from `size` to `capacity` of a live block are written by `guard`, and
+        // the caller passes the sizes of a live block.
+        let canary = unsafe { core::slice::from_raw_parts(block.add(size).as_ptr(), capacity - size) };
+        match canary.iter().rposition(|&byte| byte != CANARY) {
+            None => Ok(()),
+            Some(last) => Err(Overflow { block: block.addr().get(), size, past_end: last + 1 }),
+        }
+    }
+}
+
+/// The size of a block with room for its canary.
+fn with_canary(size: usize) -> Result<usize, AllocError> {
+    size.checked_add(CANARY_BYTES).ok_or(AllocError::TooLarge)
+}

@@ -1,0 +1,213 @@
+//! Growing and shrinking blocks, in place where the room is there.
+
+use core::ptr::NonNull;
+
+use super::Heap;
+use crate::descriptor::Window;
+use crate::error::AllocError;
+use crate::geometry::Geometry;
+use crate::system::System;
+
+/// What [`reallocate`](crate::Allocator::reallocate) does with the block's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Realloc {
+    /// Keeps the first `min(old, new)` bytes.
+    CopyExisting,
+    /// Keeps nothing: what the block contains afterwards is unspecified, or zero with
+    /// [`zero`](crate::Config::zero) on. Cheaper than copying when the block has to move.
+    Uninitialized,
+}
+
+/// Where a live block lies.
+#[derive(Clone, Copy)]
+pub(super) enum Site {
+    /// A run of units in a window.
+    Units { window: Window, start: u32, end: u32 },
+    /// Straight from the system, with this many bytes.
+    Large { bytes: usize },
+}
+
+impl<G: Geometry, S: System> Heap<G, S> {
+    /// Gives a live block room for `size` bytes, in place where that is possible.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    ///
+    /// # Panics
+    /// As [`free`](Self::free).
+    pub(crate) unsafe fn reallocate(
+        &self,
+        block: NonNull<u8>,
+        size: usize,
+        how: Realloc,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        if size == 0 {
+            return Err(AllocError::ZeroSize);
+        }
+        if self.settings.check {
+            return self.reallocate_checked(block, size, how);
+        }
+        let (moved, kept) = self.resize(block, size, how)?;
+        if self.settings.zero && kept < moved.len() {
+            // SAFETY: the bytes behind the kept ones belong to the block and are not yet known to the caller.
+            unsafe { moved.cast::<u8>().add(kept).write_bytes(0, moved.len() - kept) };
+        }
+        Ok(moved)
+    }
+
+    /// Gives the tail of a live block back; returns the capacity that it keeps.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    ///
+    /// # Panics
+    /// As [`free`](Self::free).
+    #[inline]
+    pub(crate) unsafe fn shrink(&self, block: NonNull<u8>, size: usize) -> Result<usize, AllocError> {
+        if size == 0 {
+            return Err(AllocError::ZeroSize);
+        }
+        if self.settings.check {
+            return self.shrink_checked(block, size);
+        }
+        self.shorten(block, size)
+    }
+
+    /// Gives the tail of a live block back; returns the capacity that it keeps.
+    pub(super) fn shorten(&self, block: NonNull<u8>, size: usize) -> Result<usize, AllocError> {
+        match self.site(block) {
+            Site::Large { bytes } if size <= bytes => Ok(bytes),
+            Site::Units { window, start, end } if size <= self.geometry.bytes(end - start) => {
+                let units = self.geometry.units(size);
+                self.cut(window, start + units, end);
+                Ok(self.geometry.bytes(units))
+            }
+            _ => Err(AllocError::NotSmaller),
+        }
+    }
+
+    /// Gives a live block room for `size` bytes; also returns how many of its first bytes were kept.
+    pub(super) fn resize(
+        &self,
+        block: NonNull<u8>,
+        size: usize,
+        how: Realloc,
+    ) -> Result<(NonNull<[u8]>, usize), AllocError> {
+        let site = self.site(block);
+        let old = match site {
+            Site::Large { bytes } => bytes,
+            Site::Units { start, end, .. } => self.geometry.bytes(end - start),
+        };
+        let kept = if how == Realloc::CopyExisting { old.min(size) } else { 0 };
+        if let Some(capacity) = self.resize_in_place(site, size) {
+            // All of the old bytes are still there, also those between the size and the capacity.
+            let kept = if how == Realloc::CopyExisting { old.min(capacity) } else { 0 };
+            return Ok((NonNull::slice_from_raw_parts(block, capacity), kept));
+        }
+        let moved = self.place(size)?;
+        // SAFETY: both are live blocks of at least `kept` bytes, and different ones.
+        unsafe { moved.cast::<u8>().copy_from_nonoverlapping(block, kept) };
+        self.release(block, site);
+        Ok((moved, kept))
+    }
+
+    /// Resizes a live block where it lies; `None` when there is no room.
+    fn resize_in_place(&self, site: Site, size: usize) -> Option<usize> {
+        match site {
+            Site::Large { bytes } => {
+                let fits = size <= bytes && (self.settings.passthrough || size > self.geometry.largest_in_window());
+                fits.then_some(bytes)
+            }
+            Site::Units { window, start, end } => {
+                if size > self.geometry.largest_in_window() {
+                    return None;
+                }
+                let new_end = start + self.geometry.units(size);
+                if new_end <= end {
+                    self.cut(window, new_end, end);
+                } else if !self.extend(window, end, new_end) {
+                    return None;
+                }
+                Some(self.geometry.bytes(new_end - start))
+            }
+        }
+    }
+
+    /// Moves the end of a live block forward, from `end` to `new_end`.
+    fn cut(&self, window: Window, new_end: u32, end: u32) {
+        if new_end == end {
+            return;
+        }
+        let map = window.map(self.geometry);
+        map.shorten(new_end);
+        if end == self.cursor.get() && self.window.get() == Some(window) {
+            map.forget_ends(new_end..end);
+            self.cursor.set(new_end);
+        } else {
+            self.discount(window, end - new_end);
+        }
+    }
+
+    /// Moves the end of a live block backward, from `end` to `new_end`; false when the units between are not free.
+    fn extend(&self, window: Window, end: u32, new_end: u32) -> bool {
+        let map = window.map(self.geometry);
+        let current = self.window.get() == Some(window);
+        if current && end == self.cursor.get() {
+            if new_end > self.limit.get() {
+                return false;
+            }
+            map.lengthen(end, new_end);
+            self.cursor.set(new_end);
+            return true;
+        }
+        // A block never reaches beyond its span, nor into the extent, whose free units are spoken for.
+        let spans = self.geometry.spans(window.address());
+        let span_end = spans.iter().map(|span| span.end as u32).find(|&span_end| end <= span_end);
+        let bound = match span_end {
+            Some(_) if current && end < self.cursor.get() => span_end.map(|bound| bound.min(self.cursor.get())),
+            _ => span_end,
+        };
+        match bound {
+            Some(bound) if new_end <= bound && map.next_live(end..new_end) == new_end => {
+                map.lengthen(end, new_end);
+                self.count(window, new_end - end);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Where a live block lies.
+    ///
+    /// # Panics
+    /// When no live block starts at `block`.
+    pub(super) fn site(&self, block: NonNull<u8>) -> Site {
+        if self.plain
+            && let Some(start) = self.unit_of(block)
+        {
+            // SAFETY: the caller of `reallocate` or `shrink` vouches for the block; see `free`.
+            let window = unsafe { Window::of_block(block, self.geometry) };
+            if let Some(units) = window.map(self.geometry).block_at(start) {
+                return Site::Units { window, start, end: start + units };
+            }
+        }
+        match self.find(block) {
+            Ok(site) => site,
+            Err(error) => panic!("not a live block: {error}"),
+        }
+    }
+
+    /// Frees the block at a site.
+    pub(super) fn release(&self, block: NonNull<u8>, site: Site) {
+        match site {
+            Site::Large { .. } => {
+                self.release_large(block.addr().get());
+            }
+            Site::Units { window, start, .. } => {
+                if let Some(units) = window.map(self.geometry).release(start) {
+                    self.give_back(window, start, units);
+                }
+            }
+        }
+    }
+}
