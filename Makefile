@@ -46,7 +46,7 @@ lint: $(VENV)/stamp-lint $(VENV)/stamp-test ## check format, lints, documentatio
 	$(CARGO) clippy --locked --all-targets --features replay -- -D warnings
 	$(PYO3) $(CARGO) clippy --locked --all-targets --features python -- -D warnings
 	$(PYO3) $(CARGO) clippy --locked --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --features replay
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --features replay
 	@tree=$$($(CARGO) tree --locked --edges normal,build --prefix none) && [ "$$(wc -l <<<"$$tree")" -eq 1 ] || \
 	    { echo "make: the crate must have no dependency by default, but cargo tree says: $$tree" >&2; exit 1; }
 	$(BIN)/ruff check
