@@ -30,7 +30,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/stamp-package ## build the package and replay the capture that ships with it
-	@$(BIN)/pktalloc replay $(CAPTURE) $(REPLAY)
+	@$(BIN)/pktalloc replay $(CAPTURE) $(REPLAY) || { echo "make demo: FAILED: the replay of $(CAPTURE) said why" >&2; exit 1; }
 	@echo "make demo: built $$($(BIN)/python -c 'import importlib.metadata as m; print("pktalloc", m.version("pktalloc"))')" \
 	    "and replayed $(CAPTURE); the same on your own traffic: $(BIN)/pktalloc replay FILE"
 
