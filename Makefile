@@ -1,0 +1,98 @@
+# Everything here works from a fresh clone with cargo, Python 3.11 or newer, pip, make and bash. Nothing is installed
+# outside of .venv and target.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+CARGO ?= cargo
+# The interpreter to build for; empty means the first of python3, python3.11, … that is new enough.
+PYTHON ?=
+# What `make demo` replays, and with which options.
+CAPTURE ?= python/pktalloc/data/demo.pcapng
+REPLAY ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# The Rust tools that look at the Python face must see the interpreter that it is built for.
+PYO3 := PYO3_PYTHON="$(CURDIR)/$(BIN)/python"
+
+# What the installed package is made of: when one of these is newer, it is built again.
+SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
+    $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
+
+.PHONY: help demo test lint fmt bench bench-full docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/stamp-package ## build the package and replay the capture that ships with it
+	@$(BIN)/pktalloc replay $(CAPTURE) $(REPLAY) || { echo "make demo: FAILED: the replay of $(CAPTURE) said why" >&2; exit 1; }
+	@echo "make demo: built $$($(BIN)/python -c 'import importlib.metadata as m; print("pktalloc", m.version("pktalloc"))')" \
+	    "and replayed $(CAPTURE); the same on your own traffic: $(BIN)/pktalloc replay FILE"
+
+test: $(VENV)/stamp-test ## build everything and run every test, Rust and Python
+	@CARGO="$(CARGO)" PYTHON="$(BIN)/python" scripts/run_tests.sh
+
+lint: $(VENV)/stamp-lint $(VENV)/stamp-test ## check format, lints, documentation and types, Rust and Python
+	@$(CARGO) fmt --version >/dev/null && $(CARGO) clippy --version >/dev/null || \
+	    { echo "make: cargo has no fmt or no clippy: rustup component add rustfmt clippy" >&2; exit 1; }
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --no-default-features --lib -- -D warnings
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features replay -- -D warnings
+	$(PYO3) $(CARGO) clippy --locked --all-targets --features python -- -D warnings
+	$(PYO3) $(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --features replay
+	@tree=$$($(CARGO) tree --locked --edges normal,build --prefix none) && [ "$$(wc -l <<<"$$tree")" -eq 1 ] || \
+	    { echo "make: the crate must have no dependency by default, but cargo tree says: $$tree" >&2; exit 1; }
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest pktalloc --mypy-config-file pyproject.toml
+	@echo "make lint: format, lints, documentation and types are clean"
+
+fmt: $(VENV)/stamp-lint ## format the sources, Rust and Python
+	$(CARGO) fmt --all
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+docs: ## build the documentation of the crate
+	$(CARGO) doc --locked --no-deps --features replay
+	@echo "make docs: target/doc/pktalloc/index.html"
+
+clean: ## remove what was built, the virtual environment included
+	$(CARGO) clean
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find python tests scripts -name __pycache__ -prune -exec rm -rf {} +
+	find python -name '*.so' -delete
+
+# A virtual environment of the project's own, with a pip that knows dependency groups.
+$(VENV)/stamp-venv:
+	@command -v $(CARGO) >/dev/null || { echo "make: no cargo found: install Rust 1.88 or newer, see rustup.rs" >&2; exit 1; }
+	@for python in $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14); do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && found="$$python" && break; \
+	done; \
+	[ -n "$${found:-}" ] || { echo "make: no Python 3.11 or newer found; name one with PYTHON=…" >&2; exit 1; }; \
+	"$$found" -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "make: $$found cannot make virtual environments: install its venv package (Debian: python3-venv)" >&2; exit 1; }; \
+	echo "make: setting up $(VENV) with $$found"; \
+	"$$found" -m venv --clear $(VENV)
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/stamp-package: $(VENV)/stamp-venv $(SOURCES)
+	@echo "make: building the package (a first build takes a minute or two)"
+	@$(PIP) install .
+	@touch $@
+
+$(VENV)/stamp-test: $(VENV)/stamp-package pyproject.toml
+	@$(PIP) install --group test
+	@touch $@
+
+$(VENV)/stamp-lint: $(VENV)/stamp-venv pyproject.toml
+	@$(PIP) install --group lint
+	@touch $@
