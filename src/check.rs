@@ -317,3 +317,208 @@ fn expect_records(cold: &Cold, blocks: usize) -> Result<(), IntegrityError> {
 fn expect_total(total: Total, counted: u64, found: u64) -> Result<(), IntegrityError> {
     if counted == found { Ok(()) } else { Err(IntegrityError::Total { total, counted, found }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::geometry::Runtime;
+    use crate::system::Os;
+
+    type Checked = Heap<Runtime, Os>;
+
+    /// Windows of 4 KiB with 64-byte units: a full one, a reusable one, the current one, and empty ones.
+    fn heap(settings: Settings) -> (Checked, Vec<NonNull<u8>>) {
+        let settings = Settings { preallocated_windows: 6, ..settings };
+        let heap = Heap::with_settings(Runtime::new(64, 4096).unwrap(), settings, Os).unwrap();
+        let blocks: Vec<_> = (0..100).map(|_| heap.allocate(100).unwrap().cast::<u8>()).collect();
+        for &block in &blocks[2..20] {
+            // SAFETY: live, and not used afterwards.
+            unsafe { heap.free(block) };
+        }
+        assert_eq!(heap.integrity_check(), Ok(()));
+        (heap, blocks)
+    }
+
+    fn window(heap: &Checked, place: Place) -> Window {
+        let cold = heap.cold.borrow();
+        let found = cold.windows.iter().map(|(_, window)| window).find(|window| window.place.get() == place);
+        found.unwrap_or_else(|| panic!("no window is {place:?}"))
+    }
+
+    const PLACES: [Place; 4] = [Place::Current, Place::Full, Place::Reusable, Place::Empty];
+
+    #[test]
+    fn an_overwritten_descriptor_is_reported() {
+        for place in PLACES {
+            let (heap, _) = heap(Settings::new());
+            let window = window(&heap, place);
+            window.break_seal();
+            assert_eq!(heap.integrity_check(), Err(IntegrityError::Descriptor { window: window.address() }));
+        }
+    }
+
+    #[test]
+    fn a_write_behind_the_map_is_reported() {
+        let (heap, _) = heap(Settings::new());
+        let window = window(&heap, Place::Full);
+        window.map(heap.geometry()).break_terminator();
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Descriptor { window: window.address() }));
+    }
+
+    #[test]
+    fn a_live_bit_within_a_block_is_an_overlap() {
+        let (heap, blocks) = heap(Settings::new());
+        let window = window(&heap, Place::Full);
+        let first = window.map(heap.geometry()).blocks().find(|block| block.len() > 1).unwrap();
+        window.map(heap.geometry()).mark(first.end - 1, first.end);
+        let block = window.address() + heap.geometry().bytes(first.end - 1);
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Overlap { window: window.address(), block }));
+        drop(blocks);
+    }
+
+    #[test]
+    fn a_block_on_the_bookkeeping_is_reported() {
+        for unit in [0, 63] {
+            let (heap, _) = heap(Settings::new());
+            let window = window(&heap, Place::Empty);
+            let bookkeeping = heap.geometry().descriptor_units(window.address());
+            let unit = if unit == 0 { bookkeeping.start as u32 } else { 0 };
+            window.map(heap.geometry()).mark(unit, unit + 1);
+            let block = window.address() + heap.geometry().bytes(unit);
+            assert_eq!(heap.integrity_check(), Err(IntegrityError::Bookkeeping { window: window.address(), block }));
+        }
+    }
+
+    #[test]
+    fn a_lost_end_bit_is_reported_as_a_block_that_reaches_too_far() {
+        let (heap, _) = heap(Settings::new());
+        let window = window(&heap, Place::Full);
+        let map = window.map(heap.geometry());
+        let last = map.blocks().last().unwrap();
+        map.forget_ends(last.start..64);
+        let block = window.address() + heap.geometry().bytes(last.start);
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Bookkeeping { window: window.address(), block }));
+    }
+
+    #[test]
+    fn a_wrong_count_is_reported_with_both_numbers() {
+        for place in PLACES {
+            let (heap, _) = heap(Settings::new());
+            let window = window(&heap, place);
+            let found = window.live_units.get();
+            window.live_units.set(found + 1);
+            let error = IntegrityError::LiveUnits { window: window.address(), counted: found + 1, found };
+            assert_eq!(heap.integrity_check(), Err(error));
+        }
+    }
+
+    #[test]
+    fn a_mark_in_the_extent_is_reported() {
+        let (heap, _) = heap(Settings::new());
+        let (window, extent) = heap.extent().unwrap();
+        assert!(!extent.is_empty());
+        window.map(heap.geometry()).shorten(extent.end);
+        let unit = window.address() + heap.geometry().bytes(extent.end - 1);
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Extent { window: window.address(), unit }));
+    }
+
+    #[test]
+    fn a_window_that_would_not_be_noticed_is_reported() {
+        for place in [Place::Current, Place::Full, Place::Reusable] {
+            let (heap, _) = heap(Settings::new());
+            let window = window(&heap, place);
+            window.notice.set(window.live_units.get());
+            assert_eq!(heap.integrity_check(), Err(IntegrityError::Notice { window: window.address() }));
+        }
+    }
+
+    #[test]
+    fn a_window_in_the_wrong_place_is_reported() {
+        let (heap, _) = heap(Settings::new());
+        let current = window(&heap, Place::Current);
+        current.place.set(Place::Full);
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Place { window: current.address() }));
+        let (heap, _) = self::heap(Settings::new());
+        let full = window(&heap, Place::Full);
+        full.place.set(Place::Current);
+        full.notice.set(0);
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Place { window: full.address() }));
+    }
+
+    #[test]
+    fn a_broken_link_is_reported_and_not_followed() {
+        let (heap, _) = heap(Settings::new());
+        let empty = heap.cold.borrow().empty.first().unwrap();
+        // A link into the middle of nowhere.
+        let nowhere = NonNull::new(core::ptr::without_provenance_mut(0x5555_0000)).unwrap();
+        // SAFETY: nobody looks there: that is what is tested.
+        empty.next.set(Some(unsafe { Window::of_block(nowhere, heap.geometry()) }));
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Place { window: empty.address() }));
+        // A ring.
+        empty.next.set(Some(empty));
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Place { window: empty.address() }));
+        // Cut short.
+        empty.next.set(None);
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Place { window: empty.address() }));
+    }
+
+    #[test]
+    fn a_window_that_is_in_no_list_is_missed() {
+        let (heap, _) = heap(Settings::new());
+        let window = window(&heap, Place::Empty);
+        heap.cold.borrow_mut().empty.remove(window);
+        let listed = heap.cold.borrow().empty.len() as u64;
+        let error = IntegrityError::Total { total: Total::EmptyWindows, counted: listed, found: listed + 1 };
+        assert_eq!(heap.integrity_check(), Err(error));
+        let (heap, _) = self::heap(Settings::new());
+        let window = self::window(&heap, Place::Reusable);
+        heap.cold.borrow_mut().reusable.remove(window);
+        let listed = heap.cold.borrow().reusable.len() as u64;
+        let error = IntegrityError::Total { total: Total::ReusableWindows, counted: listed, found: listed + 1 };
+        assert_eq!(heap.integrity_check(), Err(error));
+    }
+
+    #[test]
+    fn wrong_totals_are_reported_by_name() {
+        let (heap, _) = heap(Settings::new());
+        heap.allocate(10_000).unwrap();
+        let change = |edit: &dyn Fn(&mut Cold)| edit(&mut heap.cold.borrow_mut());
+        let total = || match heap.integrity_check() {
+            Err(IntegrityError::Total { total, counted, found }) => (total, counted.wrapping_sub(found)),
+            other => panic!("{other:?}"),
+        };
+        change(&|cold| cold.large_bytes += 3);
+        assert_eq!(total(), (Total::LargeBytes, 3));
+        change(&|cold| cold.large_bytes -= 3);
+        change(&|cold| cold.held_bytes += 5);
+        assert_eq!(total(), (Total::AllocatedBytes, 5));
+        change(&|cold| cold.held_bytes -= 5);
+        assert_eq!(heap.integrity_check(), Ok(()));
+        heap.miscount(7);
+        assert_eq!(total(), (Total::LiveUnits, 7));
+    }
+
+    #[test]
+    fn records_and_canaries_are_checked() {
+        let (heap, blocks) = heap(Settings { check: true, ..Settings::new() });
+        let block = blocks[0].addr().get();
+        heap.cold.borrow_mut().requested.replace(block, 1000);
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Record { block }));
+        heap.cold.borrow_mut().requested.replace(block, 99);
+        let overflow = Overflow { block, size: 99, past_end: 1 };
+        // SAFETY: the hundredth byte belongs to the block.
+        unsafe { blocks[0].add(99).write(1) };
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Overflow(overflow)));
+        heap.cold.borrow_mut().requested.replace(block, 100);
+        assert_eq!(heap.integrity_check(), Ok(()));
+        let mut cold = heap.cold.borrow_mut();
+        cold.requested.reserve(1).unwrap();
+        cold.requested.insert(64, 10);
+        drop(cold);
+        assert!(matches!(heap.integrity_check(), Err(IntegrityError::Record { .. })));
+        heap.cold.borrow_mut().requested.remove(64);
+        heap.cold.borrow_mut().requested.remove(block);
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Record { block }));
+    }
+}

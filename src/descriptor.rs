@@ -133,6 +133,11 @@ impl Window {
         self.address() == base && self.seal.get() == seal_of(self.base())
     }
 
+    /// Overwrites the seal, as stray bytes would.
+    #[cfg(test)]
+    pub(crate) fn break_seal(self) {
+        self.seal.set(0);
+    }
 }
 
 fn seal_of(base: NonNull<u8>) -> usize {

@@ -267,9 +267,106 @@ impl<'a> Map<'a> {
     pub(crate) fn is_terminated(self) -> bool {
         self.0.last().is_some_and(|pair| pair.live.get() | pair.ends.get() == 0)
     }
+
+    /// Writes behind the units, as stray bytes would.
+    #[cfg(test)]
+    pub(crate) fn break_terminator(self) {
+        self.0[self.0.len() - 1].ends.set(1);
+    }
 }
 
 /// The lowest `count` bits.
 fn low_bits(count: u32) -> u64 {
     if count >= u64::BITS { u64::MAX } else { (1 << count) - 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Units of the maps under test.
+    const UNITS: u32 = 256;
+
+    fn pairs() -> Vec<Pair> {
+        (0..=UNITS as usize / WORD_UNITS).map(|_| Pair::default()).collect()
+    }
+
+    /// The first hole that a look at every single unit finds.
+    fn next_hole_unit_by_unit(live: &BTreeMap<u32, u32>, units: Range<u32>, need: u32) -> Option<Range<u32>> {
+        let used = |unit: u32| live.range(..=unit).next_back().is_some_and(|(_, &end)| unit < end);
+        let mut start = units.start;
+        while start < units.end {
+            let end = (start..units.end).find(|&unit| used(unit)).unwrap_or(units.end);
+            if end > start && end - start >= need {
+                return Some(start..end);
+            }
+            start = end + 1;
+        }
+        None
+    }
+
+    proptest! {
+        /// Marks, releases, shortens, lengthens at random, leaving stale end bits behind, against a plain list of blocks.
+        #[test]
+        fn the_map_agrees_with_a_list_of_blocks(steps in prop::collection::vec((any::<u32>(), 1u32..140, 0u8..4), 1..80)) {
+            let pairs = pairs();
+            let map = Map::over(&pairs);
+            let mut live = BTreeMap::new();
+            for (place, length, step) in steps {
+                let pick = live.iter().nth(place as usize % live.len().max(1)).map(|(&start, &end)| (start, end));
+                match (step, pick) {
+                    (0, Some((start, end))) => {
+                        live.remove(&start);
+                        prop_assert_eq!(map.release(start), Some(end - start));
+                        prop_assert_eq!(map.release(start), None);
+                    }
+                    (1, Some((start, end))) if end - start > 1 => {
+                        let new = start + 1 + length % (end - start - 1);
+                        map.shorten(new);
+                        live.insert(start, new);
+                    }
+                    (2, Some((start, end))) => {
+                        let new = map.next_live(end..UNITS).min(end + length);
+                        if new > end {
+                            map.lengthen(end, new);
+                            live.insert(start, new);
+                        }
+                    }
+                    _ => {
+                        let from = live.range(..place % UNITS).next_back().map_or(0, |(_, &end)| end);
+                        let hole = map.next_hole(from..UNITS, length);
+                        prop_assert_eq!(hole.clone(), next_hole_unit_by_unit(&live, from..UNITS, length));
+                        if let Some(hole) = hole {
+                            map.forget_ends(hole.clone());
+                            map.mark(hole.start, hole.start + length);
+                            live.insert(hole.start, hole.start + length);
+                        }
+                    }
+                }
+                let blocks: Vec<_> = map.blocks().map(|block| (block.start, block.end)).collect();
+                prop_assert_eq!(&blocks, &live.iter().map(|(&start, &end)| (start, end)).collect::<Vec<_>>());
+                prop_assert_eq!(map.live_blocks(), live.len() as u64);
+                let unit = place % UNITS;
+                let around = live.range(..=unit).next_back().filter(|&(_, &end)| unit < end);
+                prop_assert_eq!(map.block_around(unit), around.map(|(&start, &end)| start..end));
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_may_span_the_whole_map() {
+        let pairs = pairs();
+        let map = Map::over(&pairs);
+        for start in [0, 1, 63, 64, 100] {
+            map.mark(start, UNITS);
+            assert_eq!(map.block_at(start), Some(UNITS - start));
+            assert_eq!(map.next_hole(0..UNITS, 1), (start > 0).then_some(0..start));
+            assert_eq!(map.release(start), Some(UNITS - start));
+            map.reset();
+        }
+    }
 }
