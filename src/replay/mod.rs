@@ -27,7 +27,7 @@ pub use error::{Error, Fault, Place};
 pub use link::Link;
 pub use plan::{Counts, DEFAULT_DEPTH, MAX_LIVE_BYTES, Options, Plan, Rule};
 pub use report::{Report, Spread, Winner};
-pub use run::{DEFAULT_ROUNDS, replay};
+pub use run::{DEFAULT_ROUNDS, LEAST_ROUNDS, replay};
 pub use trace::{Format, Lifetime, MAX_PACKET_BYTES, MAX_PACKETS, Packet, Trace};
 
 /// What a replay is busy with.

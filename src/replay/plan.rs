@@ -14,12 +14,11 @@ pub const DEFAULT_DEPTH: u32 = 1024;
 /// The most bytes that a replay holds at once: the verifying pass writes them all.
 pub const MAX_LIVE_BYTES: u64 = 4 << 30;
 
-/// When packets without a recorded lifetime leave.
+/// When packets leave whose lifetime the trace does not record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// On departure, that is at once, for a trace that records the lifetimes of others; after [`DEFAULT_DEPTH`] later
-    /// packets for a trace that records none.
-    Default,
+    /// On departure: at once.
+    Departure,
     /// When this many later packets have arrived.
     Depth(u32),
     /// This many nanoseconds after their arrival.
@@ -28,18 +27,31 @@ pub enum Rule {
     Link(Link),
 }
 
+impl Rule {
+    /// What suits a trace: [`Rule::Departure`] if it records the lifetimes of others, and [`DEFAULT_DEPTH`] later
+    /// packets if it records none.
+    fn suited_to(trace: &Trace) -> Self {
+        if trace.packets().iter().all(|packet| packet.lifetime == Lifetime::Unrecorded) {
+            Self::Depth(DEFAULT_DEPTH)
+        } else {
+            Self::Departure
+        }
+    }
+}
+
 /// How to replay a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// When packets leave.
-    pub rule: Rule,
+    /// When packets leave whose lifetime the trace does not record; `None`: what suits the trace, which is at once
+    /// if it records the lifetimes of others, and after [`DEFAULT_DEPTH`] later packets if it records none.
+    pub rule: Option<Rule>,
     /// How many copies of the trace run at once, evenly shifted against each other; at least 1.
     pub copies: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rule: Rule::Default, copies: 1 }
+        Self { rule: None, copies: 1 }
     }
 }
 
@@ -59,8 +71,8 @@ pub struct Counts {
 pub struct Plan {
     /// Allocations and frees; each packet has one of each, and the slots are all empty at the end.
     pub stream: Stream,
-    /// The rule that holds, never [`Rule::Default`]; `None`: on departure, that is at once.
-    pub rule: Option<Rule>,
+    /// When packets leave whose lifetime the trace does not record.
+    pub rule: Rule,
     /// How many packets are held by which rule.
     pub counts: Counts,
     /// How many copies of the trace it overlays.
@@ -91,7 +103,7 @@ impl Plan {
         if options.copies == 0 {
             return Err(Error::Option { name: "copies", allowed: "at least 1" });
         }
-        if options.rule == Rule::Depth(0) {
+        if options.rule == Some(Rule::Depth(0)) {
             return Err(Error::Option { name: "depth", allowed: "at least 1" });
         }
         let packets = trace.packets().len() as u64 * u64::from(options.copies);
@@ -99,15 +111,9 @@ impl Plan {
             return Err(Error::TooManyPackets { packets, allowed: MAX_PACKETS });
         }
         let total = usize::try_from(packets).expect("within MAX_PACKETS");
-        let rule = match &options.rule {
-            Rule::Default if trace.packets().iter().all(|packet| packet.lifetime == Lifetime::Unrecorded) => {
-                Some(Rule::Depth(DEFAULT_DEPTH))
-            }
-            Rule::Default => None,
-            rule => Some(rule.clone()),
-        };
+        let rule = options.rule.clone().unwrap_or_else(|| Rule::suited_to(trace));
         let mut link = match &rule {
-            Some(Rule::Link(link)) => Some(link.queue()),
+            Rule::Link(link) => Some(link.queue()),
             _ => None,
         };
         let mut counts = Counts::default();
@@ -118,23 +124,22 @@ impl Plan {
             }
             queue.free_until(arrival, index);
             let slot = queue.allocate(packet.size)?;
+            if let Some(link) = &mut link {
+                queue.leave_at(link.departure(arrival), slot);
+                continue;
+            }
             match (packet.lifetime, &rule) {
-                (Lifetime::Nanoseconds(life), Some(Rule::Delay(_) | Rule::Depth(_)) | None) => {
+                (Lifetime::Nanoseconds(life), _) => {
                     counts.recorded += 1;
                     queue.leave_at(arrival.saturating_add(life), slot);
                 }
-                (Lifetime::Forever, Some(Rule::Delay(_) | Rule::Depth(_)) | None) => {
+                (Lifetime::Forever, _) => {
                     counts.forever += 1;
                     queue.stay(slot);
                 }
-                (Lifetime::Unrecorded, Some(Rule::Delay(delay))) => {
-                    queue.leave_at(arrival.saturating_add(*delay), slot);
-                }
-                (Lifetime::Unrecorded, Some(Rule::Depth(depth))) => queue.leave_before(index + *depth as usize, slot),
-                _ => match &mut link {
-                    Some(link) => queue.leave_at(link.departure(arrival), slot),
-                    None => queue.free(slot),
-                },
+                (Lifetime::Unrecorded, Rule::Delay(delay)) => queue.leave_at(arrival.saturating_add(*delay), slot),
+                (Lifetime::Unrecorded, Rule::Depth(depth)) => queue.leave_before(index + *depth as usize, slot),
+                (Lifetime::Unrecorded, _) => queue.free(slot),
             }
         }
         queue.free_all();

@@ -11,11 +11,20 @@ use super::subject::{BareLoop, Malloc, Subject, Verifiable};
 use super::verify::verify;
 use super::{Error, Phase, Plan, Progress, report_progress};
 
-/// How many rounds are timed unless the caller says otherwise: enough for quartiles.
+/// How many rounds are timed unless the caller says otherwise or a round is long: enough for quartiles.
 pub const DEFAULT_ROUNDS: u32 = 21;
+
+/// How many rounds are timed however long they are, unless the caller says otherwise.
+pub const LEAST_ROUNDS: u32 = 5;
+
+/// How long all rounds may last for there to be more than the least.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a round lasts at least: a thousand times what reading the clock and being interrupted once cost.
 const ROUND: Duration = Duration::from_millis(10);
+
+/// More passes than a round can need: each takes a nanosecond at least.
+const MOST_PASSES: u32 = 1 << 24;
 
 /// How many operations are timed at a stretch; progress is reported between stretches.
 const STRETCH: usize = 1 << 20;
@@ -24,13 +33,14 @@ const STRETCH: usize = 1 << 20;
 ///
 /// First a pass that writes every byte of every packet and checks it when the packet is freed, and the allocator's
 /// self-check after it; then `rounds` rounds for each, one after the other in turn, in which packets are not touched.
-/// A plan that is over sooner is repeated until a round lasts 10 milliseconds.
+/// A plan that is over sooner is repeated until a round lasts 10 milliseconds. Without a number there are
+/// [`DEFAULT_ROUNDS`], or as many as 10 seconds allow but [`LEAST_ROUNDS`] in any case.
 ///
 /// # Errors
 /// [`Error::Option`] for no rounds, [`Error::OutOfMemory`], [`Error::Corrupted`], [`Error::Integrity`] and
 /// [`Error::Interrupted`]; nothing stays allocated.
-pub fn replay(plan: &Plan, rounds: u32, progress: &mut Progress<'_>) -> Result<Report, Error> {
-    if rounds == 0 {
+pub fn replay(plan: &Plan, rounds: Option<u32>, progress: &mut Progress<'_>) -> Result<Report, Error> {
+    if rounds == Some(0) {
         return Err(Error::Option { name: "rounds", allowed: "at least 1" });
     }
     compare(plan, rounds, || Malloc, progress)
@@ -38,7 +48,7 @@ pub fn replay(plan: &Plan, rounds: u32, progress: &mut Progress<'_>) -> Result<R
 
 fn compare<S: Verifiable>(
     plan: &Plan,
-    rounds: u32,
+    rounds: Option<u32>,
     allocator: impl Fn() -> S,
     progress: &mut Progress<'_>,
 ) -> Result<Report, Error> {
@@ -46,10 +56,16 @@ fn compare<S: Verifiable>(
     let mut ours = Blocks::new(allocator(), plan.stream.slots);
     let mut malloc = Blocks::new(Malloc, plan.stream.slots);
     let mut bare_loop = Blocks::new(BareLoop, plan.stream.slots);
-    // Each has its memory by the time the rounds begin.
-    let passes = passes_per_round(&mut ours, &plan.stream)?;
-    malloc.time(&plan.stream, 1, &mut || Ok(()))?;
-    bare_loop.time(&plan.stream, 1, &mut || Ok(()))?;
+    let mut tick = || report_progress(progress, Phase::Timing, 0, 0);
+    let passes = passes_per_round(&mut ours, &plan.stream, &mut tick)?;
+    // A round off the record: each has its memory by the time that counts, and the length of a round is known.
+    let round = ours.time(&plan.stream, passes, &mut tick)?
+        + malloc.time(&plan.stream, passes, &mut tick)?
+        + bare_loop.time(&plan.stream, passes, &mut tick)?;
+    let rounds = rounds.unwrap_or_else(|| {
+        let fitting = PATIENCE.as_nanos() / round.as_nanos().max(1);
+        u32::try_from(fitting).unwrap_or(u32::MAX).clamp(LEAST_ROUNDS, DEFAULT_ROUNDS)
+    });
 
     let (mut our_times, mut malloc_times, mut loop_times) = (Vec::new(), Vec::new(), Vec::new());
     let packets = plan.packets as f64 * f64::from(passes);
@@ -63,6 +79,7 @@ fn compare<S: Verifiable>(
     Ok(Report {
         rounds,
         passes,
+        speedup: Spread::of(core::iter::zip(&malloc_times, &our_times).map(|(malloc, ours)| malloc / ours).collect()),
         ours: Spread::of(our_times),
         malloc: Spread::of(malloc_times),
         bare_loop: Spread::of(loop_times),
@@ -71,11 +88,14 @@ fn compare<S: Verifiable>(
     })
 }
 
+/// Called between stretches, off the clock; an error ends the run.
+type Tick<'a> = dyn FnMut() -> Result<(), Error> + 'a;
+
 /// How often the stream must run for a round to last long enough; runs it to find out.
-fn passes_per_round<S: Subject>(blocks: &mut Blocks<S>, stream: &Stream) -> Result<u32, Error> {
-    // A stream of several stretches is long enough.
+fn passes_per_round<S: Subject>(blocks: &mut Blocks<S>, stream: &Stream, tick: &mut Tick<'_>) -> Result<u32, Error> {
     let mut passes = 1;
-    while stream.ops.len() <= STRETCH && blocks.time(stream, passes, &mut || Ok(()))? < ROUND && passes < 1 << 24 {
+    // A stream of several stretches is long enough.
+    while stream.ops.len() <= STRETCH && blocks.time(stream, passes, tick)? < ROUND && passes < MOST_PASSES {
         passes *= 2;
     }
     Ok(passes)
@@ -93,15 +113,8 @@ impl<S: Subject> Blocks<S> {
         Self { subject, slots: vec![None; slots] }
     }
 
-    /// Runs the whole stream as often as told and returns how long that took. `tick` is called between stretches,
-    /// off the clock, and may end it.
-    fn time(
-        &mut self,
-        stream: &Stream,
-        passes: u32,
-        tick: &mut dyn FnMut() -> Result<(), Error>,
-    ) -> Result<Duration, Error> {
-        let mut elapsed = Duration::ZERO;
+    /// Runs the whole stream as often as told and returns how long that took.
+    fn time(&mut self, stream: &Stream, passes: u32, tick: &mut Tick<'_>) -> Result<Duration, Error> {
         if stream.ops.len() <= STRETCH {
             tick()?;
             let start = Instant::now();
@@ -110,13 +123,12 @@ impl<S: Subject> Blocks<S> {
             }
             return Ok(start.elapsed());
         }
-        for _ in 0..passes {
-            for stretch in stream.ops.chunks(STRETCH) {
-                tick()?;
-                let start = Instant::now();
-                self.run(stretch)?;
-                elapsed += start.elapsed();
-            }
+        let mut elapsed = Duration::ZERO;
+        for stretch in (0..passes).flat_map(|_| stream.ops.chunks(STRETCH)) {
+            tick()?;
+            let start = Instant::now();
+            self.run(stretch)?;
+            elapsed += start.elapsed();
         }
         Ok(elapsed)
     }
