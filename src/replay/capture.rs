@@ -18,8 +18,8 @@ use super::error::{Error, Fault, Place};
 use super::trace::{Format, Lifetime, MAX_PACKET_BYTES, MAX_PACKETS, Packet};
 use super::{PROGRESS_STRIDE, Phase, Progress, report_progress};
 
-/// The buffer to start with; any packet of a usual capture fits.
-const BUFFER_BYTES: usize = 1 << 20;
+/// The buffer to start with: two packets of the largest snapshot that is usual.
+const BUFFER_BYTES: usize = 128 << 10;
 /// The largest block that is read; a length beyond it is a damaged file.
 const MAX_BLOCK_BYTES: usize = 64 << 20;
 /// The obsolete Packet Block of pcapng, which `pcap-parser` hands over undecoded.
