@@ -132,7 +132,6 @@ impl Window {
     pub(crate) fn is_sealed(self, base: usize) -> bool {
         self.address() == base && self.seal.get() == seal_of(self.base())
     }
-
 }
 
 fn seal_of(base: NonNull<u8>) -> usize {

@@ -4,10 +4,11 @@ use core::ptr::NonNull;
 use core::time::Duration;
 use std::time::Instant;
 
+use crate::Allocator;
 use crate::workload::{Op, Stream};
 
 use super::report::{Report, Spread};
-use super::subject::{BareLoop, Malloc, Subject, Verifiable};
+use super::subject::{BareLoop, Malloc, Subject};
 use super::verify::verify;
 use super::{Error, Phase, Plan, Progress, report_progress};
 
@@ -43,17 +44,8 @@ pub fn replay(plan: &Plan, rounds: Option<u32>, progress: &mut Progress<'_>) -> 
     if rounds == Some(0) {
         return Err(Error::Option { name: "rounds", allowed: "at least 1" });
     }
-    compare(plan, rounds, || Malloc, progress)
-}
-
-fn compare<S: Verifiable>(
-    plan: &Plan,
-    rounds: Option<u32>,
-    allocator: impl Fn() -> S,
-    progress: &mut Progress<'_>,
-) -> Result<Report, Error> {
-    let held_bytes = verify(&mut allocator(), &plan.stream, progress)?;
-    let mut ours = Blocks::new(allocator(), plan.stream.slots);
+    let held_bytes = verify(&mut Allocator::new(), &plan.stream, progress)?;
+    let mut ours = Blocks::new(Allocator::new(), plan.stream.slots);
     let mut malloc = Blocks::new(Malloc, plan.stream.slots);
     let mut bare_loop = Blocks::new(BareLoop, plan.stream.slots);
     let mut tick = || report_progress(progress, Phase::Timing, 0, 0);

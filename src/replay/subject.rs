@@ -7,6 +7,8 @@ use core::ffi::c_void;
 use core::hint::black_box;
 use core::ptr::NonNull;
 
+use crate::Allocator;
+
 /// An allocator under test.
 pub(super) trait Subject {
     /// Its name in tables and errors.
@@ -33,6 +35,32 @@ pub(super) unsafe trait Verifiable: Subject {
 
     /// Its self-check: what is damaged.
     fn self_check(&self) -> Result<(), String>;
+}
+
+impl Subject for Allocator {
+    const NAME: &'static str = "pktalloc";
+
+    #[inline(never)]
+    fn allocate(&mut self, size: u32) -> Option<NonNull<u8>> {
+        Allocator::allocate(self, size as usize).ok().map(NonNull::cast)
+    }
+
+    #[inline(never)]
+    unsafe fn free(&mut self, block: NonNull<u8>) {
+        // SAFETY: the caller frees a block of this allocator, once.
+        unsafe { Allocator::free(self, block) }
+    }
+}
+
+// SAFETY: the allocator's blocks may be written and read.
+unsafe impl Verifiable for Allocator {
+    fn held_bytes(&self) -> u64 {
+        self.allocated_bytes()
+    }
+
+    fn self_check(&self) -> Result<(), String> {
+        self.integrity_check().map_err(|damage| damage.to_string())
+    }
 }
 
 unsafe extern "C" {
@@ -74,16 +102,5 @@ impl Subject for BareLoop {
     #[inline(never)]
     unsafe fn free(&mut self, block: NonNull<u8>) {
         black_box(block);
-    }
-}
-
-// SAFETY: malloc's blocks may be written and read.
-unsafe impl Verifiable for Malloc {
-    fn held_bytes(&self) -> u64 {
-        0
-    }
-
-    fn self_check(&self) -> Result<(), String> {
-        Ok(())
     }
 }
