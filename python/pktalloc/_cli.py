@@ -221,13 +221,14 @@ def table(result: dict[str, Any]) -> str:
     """What a replay found, for people."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold")
-    facts.add_column()
+    facts.add_column(overflow="fold")
+    memory = result["memory"]
     for name, value in [
         ("file", result["file"]),
         ("traffic", source(result)),
         ("packets", f"{result['packets']:,}, every byte of each written and checked"),
         ("bytes", f"{result['bytes']:,}, {result['smallest']:,} to {result['largest']:,} a packet"),
-        ("peak packets held", f"{result['peak_packets']:,}, {result['memory']['live_bytes']:,} bytes"),
+        ("peak packets held", f"{result['peak_packets']:,}, {memory['live_bytes']:,} bytes"),
         ("held", lifetimes(result["lifetimes"])),
     ]:
         facts.add_row(name, Text(value))
@@ -243,7 +244,8 @@ def table(result: dict[str, Any]) -> str:
     )
     compared.add_row("  middle half of the rounds", middle_half(ours), middle_half(malloc))
     compared.add_row("  of it the replay's own loop", *[f"{times['loop']['median']:.1f}"] * 2)
-    compared.add_row("memory held over bytes live", f"{result['memory']['held_over_live']:.2f}", "not measured")
+    compared.add_row("bytes taken from the system", f"{memory['held_bytes']:,}", "not measured")
+    compared.add_row("  over bytes of packets live", f"{memory['held_over_live']:.2f}", "not measured")
 
     console = Console(highlight=False)
     with console.capture() as capture:

@@ -8,6 +8,23 @@
 //! ```
 //!
 //! A [`Trace`] knows packets and times, a [`Plan`] knows slots and sizes, and only [`replay`] knows allocators.
+//!
+//! ```
+//! use core::ops::ControlFlow;
+//! use pktalloc::replay::{Options, Plan, Rule, Trace, replay};
+//!
+//! # let file = std::env::temp_dir().join(format!("pktalloc-doc-{}.csv", std::process::id()));
+//! # std::fs::write(&file, "# dt_us,size\n0,1400\n12,1400\n15,60\n")?;
+//! let mut progress = |_phase, _done, _total| ControlFlow::Continue(());
+//! let trace = Trace::load(&file, &mut progress)?;
+//! # std::fs::remove_file(&file)?;
+//! let options = Options { rule: Some(Rule::Depth(2)), copies: 10 };
+//! let plan = Plan::new(&trace, &options, &mut progress)?;
+//! assert_eq!((plan.packets, plan.peak_packets), (30, 2));
+//! let report = replay(&plan, Some(5), &mut progress)?;
+//! println!("{report}");
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
 
 mod capture;
 mod error;
