@@ -16,6 +16,8 @@ mod error;
 mod geometry;
 mod heap;
 mod list;
+#[cfg(feature = "replay")]
+pub mod replay;
 mod stats;
 pub mod system;
 mod window;

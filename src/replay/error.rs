@@ -1,0 +1,229 @@
+//! What can go wrong in a replay, each in one line that names the file and the place.
+
+use core::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::table::{LINK_COLUMNS, PACKET_COLUMNS};
+
+/// Why a replay cannot go on.
+#[derive(Debug)]
+pub enum Error {
+    /// The file cannot be opened or read.
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is neither a capture nor a trace.
+    Unrecognized {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is a link's departures where packets were expected.
+    LinkNotPackets {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is a histogram of sizes where packets were expected.
+    HistogramNotPackets {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is something else where a link's departures were expected.
+    NotALink {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is in order but holds no packet (or, of a link, no departure).
+    Empty {
+        /// The file.
+        path: PathBuf,
+        /// What it has none of.
+        what: &'static str,
+    },
+    /// Something in the file is wrong.
+    Fault {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: Place,
+        /// What is wrong there.
+        fault: Fault,
+    },
+    /// The trace, times its copies, has more packets than a replay takes.
+    TooManyPackets {
+        /// How many there are.
+        packets: u64,
+        /// How many are allowed.
+        allowed: u64,
+    },
+    /// The packets held at once are more bytes than a replay takes.
+    TooManyBytes {
+        /// How many are allowed.
+        allowed: u64,
+    },
+    /// An option has a value that makes no sense.
+    Option {
+        /// The option.
+        name: &'static str,
+        /// What it may be.
+        allowed: &'static str,
+    },
+    /// The one who watches the progress asked for the end.
+    Interrupted,
+    /// An allocator gave no memory.
+    OutOfMemory {
+        /// Which allocator.
+        subject: &'static str,
+        /// How many bytes it was asked for.
+        size: u32,
+    },
+    /// A packet's bytes changed while it was held: two blocks overlapped.
+    Corrupted {
+        /// Which allocator.
+        subject: &'static str,
+        /// Which packet, counted from 1 in the order of allocation.
+        packet: u64,
+        /// The first byte of it that changed.
+        byte: usize,
+    },
+    /// The allocator's self-check found damage after the verifying pass.
+    Integrity {
+        /// Which allocator.
+        subject: &'static str,
+        /// What the self-check said.
+        finding: String,
+    },
+}
+
+/// Where in a file something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A byte, counted from 0 in the uncompressed data.
+    Byte(u64),
+    /// A packet (counted from 1) of a capture, and the byte at which its record starts.
+    Packet {
+        /// The packet.
+        number: u64,
+        /// The byte.
+        byte: u64,
+    },
+    /// A line of a text file, counted from 1.
+    Line(u64),
+}
+
+/// What is wrong at a place in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The file ends in the middle of a record.
+    CutOff,
+    /// A record contradicts itself or the format.
+    Malformed(&'static str),
+    /// A value is not one of those allowed.
+    Value {
+        /// Which value.
+        name: &'static str,
+        /// What stands there.
+        found: String,
+        /// What may stand there.
+        allowed: String,
+    },
+    /// A row has too many or too few columns.
+    Columns {
+        /// How many the row has.
+        found: usize,
+        /// How many the header announces.
+        expected: usize,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Byte(byte) => write!(f, "byte {byte}"),
+            Self::Packet { number, byte } => write!(f, "packet {number} at byte {byte}"),
+            Self::Line(line) => write!(f, "line {line}"),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CutOff => f.write_str("the file ends in the middle of it"),
+            Self::Malformed(what) => f.write_str(what),
+            Self::Value { name, found, allowed } => write!(f, "{name} is {found}; allowed: {allowed}"),
+            Self::Columns { found, expected } => {
+                write!(f, "columns: {found}; expected: {expected}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { path, source } => write!(f, "{}: {}", path.display(), plain(source)),
+            Self::Unrecognized { path } => write!(
+                f,
+                "{}: neither a capture (pcap, pcapng) nor a trace (CSV that starts with `# {PACKET_COLUMNS}`)",
+                path.display()
+            ),
+            Self::LinkNotPackets { path } => write!(
+                f,
+                "{}: the departures of a link, not packets; name it with --link and replay a capture through it",
+                path.display()
+            ),
+            Self::HistogramNotPackets { path } => write!(
+                f,
+                "{}: a histogram of sizes, not packets in time; it can set sizes in a benchmark but not be replayed",
+                path.display()
+            ),
+            Self::NotALink { path } => {
+                write!(f, "{}: not the departures of a link (CSV that starts with `# {LINK_COLUMNS}`)", path.display())
+            }
+            Self::Empty { path, what } => write!(f, "{}: holds no {what}", path.display()),
+            Self::Fault { path, place, fault } => write!(f, "{}: {place}: {fault}", path.display()),
+            Self::TooManyPackets { packets, allowed } => {
+                write!(f, "{packets} packets with all copies; at most {allowed} can be replayed")
+            }
+            Self::TooManyBytes { allowed } => {
+                write!(
+                    f,
+                    "more than {allowed} bytes would be held at once; hold less with --depth, --delay or --copies"
+                )
+            }
+            Self::Option { name, allowed } => write!(f, "{name} must be {allowed}"),
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::OutOfMemory { subject, size } => {
+                write!(f, "{subject} has no memory for a packet of {size} bytes")
+            }
+            Self::Corrupted { subject, packet, byte } => {
+                write!(f, "{subject}: byte {byte} of packet {packet} changed while the packet was held")
+            }
+            Self::Integrity { subject, finding } => {
+                write!(f, "{subject}: the self-check found damage: {finding}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Error {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// What the system said, without the number that Rust puts behind it.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
