@@ -1,0 +1,336 @@
+//! The peers written in C and C++, each in its best mode for one thread.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::null_mut;
+
+use libmimalloc_sys::{mi_heap_t, mi_theap_t};
+
+use crate::subject::{Block, Plan, Subject};
+
+/// An allocator's own functions.
+pub(crate) trait Functions: Sized {
+    fn new() -> Result<Self, String>;
+
+    /// Null if there is no memory.
+    fn allocate(&mut self, size: usize) -> *mut c_void;
+
+    /// # Safety
+    ///
+    /// The block is live and came from `allocate` of the same allocator.
+    unsafe fn free(&mut self, block: *mut c_void, size: usize);
+
+    fn trim(&mut self) {}
+}
+
+/// An allocator as a subject.
+pub(crate) struct Foreign<F>(F);
+
+impl<F: Functions> Subject for Foreign<F> {
+    type Handle = Block;
+
+    fn new(_: &Plan) -> Result<Self, String> {
+        F::new().map(Self)
+    }
+
+    #[inline(always)]
+    fn allocate(&mut self, size: usize) -> Block {
+        Block::new(self.0.allocate(size).cast(), size)
+    }
+
+    #[inline(always)]
+    fn free(&mut self, block: Block) {
+        // SAFETY: blocks come from `allocate` above, and a workload frees each once.
+        unsafe { self.0.free(block.address.as_ptr().cast(), block.size) };
+    }
+
+    #[inline(always)]
+    fn bytes(block: &mut Block) -> *mut u8 {
+        block.address.as_ptr()
+    }
+
+    fn trim(&mut self) {
+        self.0.trim();
+    }
+}
+
+/// The system's malloc. It has no sized free.
+pub(crate) struct Malloc;
+
+impl Functions for Malloc {
+    fn new() -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    #[inline(always)]
+    fn allocate(&mut self, size: usize) -> *mut c_void {
+        // SAFETY: any size may be asked for.
+        unsafe { libc::malloc(size) }
+    }
+
+    #[inline(always)]
+    unsafe fn free(&mut self, block: *mut c_void, _: usize) {
+        // SAFETY: as the caller promises.
+        unsafe { libc::free(block) };
+    }
+
+    fn trim(&mut self) {
+        // SAFETY: gives back unused memory only.
+        unsafe { libc::malloc_trim(0) };
+    }
+}
+
+/// jemalloc, sized frees.
+pub(crate) struct Jemalloc;
+
+impl Jemalloc {
+    /// The settings that make it fastest here: the largest thread cache that it allows for every packet size, one arena,
+    /// and no memory given back.
+    pub(crate) const BEST_SETTINGS: &str =
+        "narenas:1,tcache_max:32768,tcache_ncached_max:1-32768:8000,dirty_decay_ms:-1,muzzy_decay_ms:-1";
+    /// Where it reads settings.
+    pub(crate) const SETTINGS_VARIABLE: &str = "_RJEM_MALLOC_CONF";
+
+    fn control(name: &CStr) {
+        // SAFETY: commands without input and output.
+        unsafe { tikv_jemalloc_sys::mallctl(name.as_ptr(), null_mut(), null_mut(), null_mut(), 0) };
+    }
+}
+
+impl Functions for Jemalloc {
+    fn new() -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    #[inline(always)]
+    fn allocate(&mut self, size: usize) -> *mut c_void {
+        // SAFETY: workloads ask for at least 1 byte.
+        unsafe { tikv_jemalloc_sys::mallocx(size, 0) }
+    }
+
+    #[inline(always)]
+    unsafe fn free(&mut self, block: *mut c_void, size: usize) {
+        // SAFETY: as the caller promises; the size is the one that was asked for.
+        unsafe { tikv_jemalloc_sys::sdallocx(block, size, 0) };
+    }
+
+    fn trim(&mut self) {
+        Self::control(c"thread.tcache.flush");
+        // 4096 is MALLCTL_ARENAS_ALL.
+        Self::control(c"arena.4096.purge");
+    }
+}
+
+/// mimalloc's global functions, sized frees.
+pub(crate) struct Mimalloc;
+
+impl Functions for Mimalloc {
+    fn new() -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    #[inline(always)]
+    fn allocate(&mut self, size: usize) -> *mut c_void {
+        // SAFETY: any size may be asked for.
+        unsafe { libmimalloc_sys::mi_malloc(size) }
+    }
+
+    #[inline(always)]
+    unsafe fn free(&mut self, block: *mut c_void, size: usize) {
+        // SAFETY: as the caller promises; the size is the one that was asked for.
+        unsafe { libmimalloc_sys::mi_free_size(block, size) };
+    }
+
+    fn trim(&mut self) {
+        // SAFETY: gives back unused memory only.
+        unsafe { libmimalloc_sys::mi_collect(true) };
+    }
+}
+
+unsafe extern "C" {
+    // In mimalloc.h, but not among the crate's declarations.
+    fn mi_heap_theap(heap: *mut mi_heap_t) -> *mut mi_theap_t;
+    fn mi_theap_malloc(theap: *mut mi_theap_t, size: usize) -> *mut c_void;
+}
+
+/// A first-class heap of mimalloc, through the thread's own part of it, which is the fastest way to it; sized frees.
+pub(crate) struct MimallocHeap(*mut mi_theap_t);
+
+impl Functions for MimallocHeap {
+    fn new() -> Result<Self, String> {
+        // SAFETY: a heap of this thread, which is never deleted.
+        let theap = unsafe { mi_heap_theap(libmimalloc_sys::mi_heap_new()) };
+        if theap.is_null() { Err("mimalloc has no heap to give".to_owned()) } else { Ok(Self(theap)) }
+    }
+
+    #[inline(always)]
+    fn allocate(&mut self, size: usize) -> *mut c_void {
+        // SAFETY: the heap lives as long as the process; any size may be asked for.
+        unsafe { mi_theap_malloc(self.0, size) }
+    }
+
+    #[inline(always)]
+    unsafe fn free(&mut self, block: *mut c_void, size: usize) {
+        // SAFETY: as the caller promises; the size is the one that was asked for.
+        unsafe { libmimalloc_sys::mi_free_size(block, size) };
+    }
+
+    fn trim(&mut self) {
+        Mimalloc.trim();
+    }
+}
+
+/// snmalloc, sized frees.
+pub(crate) struct Snmalloc;
+
+impl Snmalloc {
+    /// The alignment that all its blocks have.
+    const ALIGN: usize = 16;
+}
+
+impl Functions for Snmalloc {
+    fn new() -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    #[inline(always)]
+    fn allocate(&mut self, size: usize) -> *mut c_void {
+        // SAFETY: the alignment is a power of two, workloads ask for at least 1 byte.
+        unsafe { snmalloc_sys::sn_rust_alloc(Self::ALIGN, size) }
+    }
+
+    #[inline(always)]
+    unsafe fn free(&mut self, block: *mut c_void, size: usize) {
+        // SAFETY: as the caller promises; size and alignment are those that were asked for.
+        unsafe { snmalloc_sys::sn_rust_dealloc(block, Self::ALIGN, size) };
+    }
+}
+
+/// rpmalloc's global functions. It has no sized free.
+pub(crate) struct Rpmalloc;
+
+impl Functions for Rpmalloc {
+    fn new() -> Result<Self, String> {
+        // SAFETY: called once, before the first allocation.
+        match unsafe { rpmalloc_sys::rpmalloc_initialize() } {
+            0 => Ok(Self),
+            code => Err(format!("rpmalloc_initialize returned {code}")),
+        }
+    }
+
+    #[inline(always)]
+    fn allocate(&mut self, size: usize) -> *mut c_void {
+        // SAFETY: rpmalloc is initialized; any size may be asked for.
+        unsafe { rpmalloc_sys::rpmalloc(size) }
+    }
+
+    #[inline(always)]
+    unsafe fn free(&mut self, block: *mut c_void, _: usize) {
+        // SAFETY: as the caller promises.
+        unsafe { rpmalloc_sys::rpfree(block) };
+    }
+
+    fn trim(&mut self) {
+        // SAFETY: rpmalloc is initialized.
+        unsafe { rpmalloc_sys::rpmalloc_thread_collect() };
+    }
+}
+
+#[repr(C)]
+pub(crate) struct RpmallocHeapState {
+    _opaque: [u8; 0],
+}
+
+unsafe extern "C" {
+    // In rpmalloc.h, but not among the crate's declarations; `.cargo/config.toml` has them compiled in.
+    fn rpmalloc_heap_acquire() -> *mut RpmallocHeapState;
+    fn rpmalloc_heap_alloc(heap: *mut RpmallocHeapState, size: usize) -> *mut c_void;
+    fn rpmalloc_heap_free(heap: *mut RpmallocHeapState, block: *mut c_void);
+}
+
+/// A first-class heap of rpmalloc.
+pub(crate) struct RpmallocHeap(*mut RpmallocHeapState);
+
+impl Functions for RpmallocHeap {
+    fn new() -> Result<Self, String> {
+        Rpmalloc::new()?;
+        // SAFETY: rpmalloc is initialized.
+        let heap = unsafe { rpmalloc_heap_acquire() };
+        if heap.is_null() { Err("rpmalloc has no heap to give".to_owned()) } else { Ok(Self(heap)) }
+    }
+
+    #[inline(always)]
+    fn allocate(&mut self, size: usize) -> *mut c_void {
+        // SAFETY: the heap lives as long as the process; any size may be asked for.
+        unsafe { rpmalloc_heap_alloc(self.0, size) }
+    }
+
+    #[inline(always)]
+    unsafe fn free(&mut self, block: *mut c_void, _: usize) {
+        // SAFETY: as the caller promises.
+        unsafe { rpmalloc_heap_free(self.0, block) };
+    }
+
+    fn trim(&mut self) {
+        Rpmalloc.trim();
+    }
+}
+
+/// tcmalloc of the system's gperftools package, sized frees.
+///
+/// It is loaded at run time, because linking it would put it in the place of the system's malloc.
+pub(crate) struct Tcmalloc {
+    malloc: unsafe extern "C" fn(usize) -> *mut c_void,
+    free_sized: unsafe extern "C" fn(*mut c_void, usize),
+    release_free_memory: unsafe extern "C" fn(),
+}
+
+impl Tcmalloc {
+    const LIBRARY: &CStr = c"libtcmalloc_minimal.so.4";
+    const FLAGS: c_int = libc::RTLD_NOW | libc::RTLD_LOCAL;
+}
+
+impl Functions for Tcmalloc {
+    fn new() -> Result<Self, String> {
+        // SAFETY: the library's initializers take no part in this process's own allocations.
+        let library = unsafe { libc::dlopen(Self::LIBRARY.as_ptr(), Self::FLAGS) };
+        if library.is_null() {
+            return Err(format!("{} is not installed", Self::LIBRARY.to_string_lossy()));
+        }
+        let symbol = |name: &CStr| {
+            // SAFETY: the library is open.
+            let address = unsafe { libc::dlsym(library, name.as_ptr()) };
+            if address.is_null() {
+                Err(format!("{} has no {}", Self::LIBRARY.to_string_lossy(), name.to_string_lossy()))
+            } else {
+                Ok(address)
+            }
+        };
+        let (malloc, free_sized) = (symbol(c"tc_malloc")?, symbol(c"tc_free_sized")?);
+        let release_free_memory = symbol(c"MallocExtension_ReleaseFreeMemory")?;
+        // SAFETY: these are the types of the functions in gperftools' headers.
+        unsafe {
+            Ok(Self {
+                malloc: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(usize) -> *mut c_void>(malloc),
+                free_sized: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, usize)>(free_sized),
+                release_free_memory: std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(release_free_memory),
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn allocate(&mut self, size: usize) -> *mut c_void {
+        // SAFETY: any size may be asked for.
+        unsafe { (self.malloc)(size) }
+    }
+
+    #[inline(always)]
+    unsafe fn free(&mut self, block: *mut c_void, size: usize) {
+        // SAFETY: as the caller promises; the size is the one that was asked for.
+        unsafe { (self.free_sized)(block, size) };
+    }
+
+    fn trim(&mut self) {
+        // SAFETY: gives back unused memory only.
+        unsafe { (self.release_free_memory)() };
+    }
+}

@@ -1,0 +1,111 @@
+//! The subjects by name.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use pktalloc::workload::Pattern;
+
+use crate::foreign::{
+    Foreign, Jemalloc, Malloc, Mimalloc, MimallocHeap, Rpmalloc, RpmallocHeap, Snmalloc, Tcmalloc,
+};
+use crate::native::{Bytes, Empty, Floor, Pool, Rlsf};
+use crate::subject::Subject;
+
+/// A subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub(crate) enum Name {
+    /// The loop with two calls that do nothing
+    Empty,
+    /// The ring that can only do strict order
+    Floor,
+    /// The system's malloc
+    Malloc,
+    /// jemalloc, default settings
+    Jemalloc,
+    /// jemalloc, best settings
+    JemallocBest,
+    /// mimalloc, global functions
+    Mimalloc,
+    /// mimalloc, a first-class heap
+    MimallocHeap,
+    /// snmalloc
+    Snmalloc,
+    /// rpmalloc, global functions
+    Rpmalloc,
+    /// rpmalloc, a first-class heap
+    RpmallocHeap,
+    /// tcmalloc of gperftools, where it is installed
+    Tcmalloc,
+    /// rlsf, a TLSF
+    Rlsf,
+    /// A Vec pool as people write it by hand
+    Pool,
+    /// `BytesMut::with_capacity`
+    Bytes,
+}
+
+/// What a subject's figures are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The allocator that the targets are about.
+    Candidate,
+    /// What the machine can do at best.
+    Yardstick,
+    /// A general allocator: targets compare with it.
+    Peer,
+    /// No allocator for blocks of any size: shown, but no target compares with it.
+    Shown,
+}
+
+impl Name {
+    pub(crate) fn role(self) -> Role {
+        match self {
+            Self::Empty | Self::Floor => Role::Yardstick,
+            Self::Pool | Self::Bytes => Role::Shown,
+            _ => Role::Peer,
+        }
+    }
+
+    /// Whether the subject can run the pattern: the floor can do strict order alone.
+    pub(crate) fn can_run(self, pattern: Pattern) -> bool {
+        self != Self::Floor || matches!(pattern, Pattern::Fifo | Pattern::Burst)
+    }
+
+    /// What to add to the environment of the subject's process.
+    pub(crate) fn environment(self) -> Option<(&'static str, &'static str)> {
+        (self == Self::JemallocBest).then_some((Jemalloc::SETTINGS_VARIABLE, Jemalloc::BEST_SETTINGS))
+    }
+
+    /// Calls the visitor with the subject's type.
+    pub(crate) fn visit<V: Visitor>(self, visitor: V) -> V::Output {
+        match self {
+            Self::Empty => visitor.visit::<Empty>(),
+            Self::Floor => visitor.visit::<Floor>(),
+            Self::Malloc => visitor.visit::<Foreign<Malloc>>(),
+            Self::Jemalloc | Self::JemallocBest => visitor.visit::<Foreign<Jemalloc>>(),
+            Self::Mimalloc => visitor.visit::<Foreign<Mimalloc>>(),
+            Self::MimallocHeap => visitor.visit::<Foreign<MimallocHeap>>(),
+            Self::Snmalloc => visitor.visit::<Foreign<Snmalloc>>(),
+            Self::Rpmalloc => visitor.visit::<Foreign<Rpmalloc>>(),
+            Self::RpmallocHeap => visitor.visit::<Foreign<RpmallocHeap>>(),
+            Self::Tcmalloc => visitor.visit::<Foreign<Tcmalloc>>(),
+            Self::Rlsf => visitor.visit::<Rlsf>(),
+            Self::Pool => visitor.visit::<Pool>(),
+            Self::Bytes => visitor.visit::<Bytes>(),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("no subject is hidden");
+        f.pad(value.get_name())
+    }
+}
+
+/// Something to do with a subject's type.
+pub(crate) trait Visitor {
+    type Output;
+
+    fn visit<S: Subject>(self) -> Self::Output;
+}
