@@ -17,6 +17,8 @@ mod geometry;
 mod heap;
 mod list;
 mod stats;
+#[cfg(feature = "python")]
+mod python;
 pub mod system;
 mod window;
 #[cfg(feature = "std")]

@@ -23,7 +23,7 @@ use crate::config::Settings;
 /// Blocks that `allocate_many` asks the heap for at a time.
 const BATCH: usize = 64;
 
-// The text signature is written out because PyO3 would say `Ellipsis` for the defaults.
+#[expect(clippy::doc_lazy_continuation, reason = "the text is for Python's help(), which is not Markdown")]
 #[doc = include_str!("allocator.md")]
 #[pyclass(frozen, weakref, module = "pktalloc")]
 pub(super) struct Allocator {

@@ -50,6 +50,9 @@ fn raise<R: Raised>(py: Python<'_>, error: PyErr) -> R {
     R::RAISED
 }
 
+/// One argument, borrowed for the duration of the call.
+pub(super) type Argument<'a, 'py> = Borrowed<'a, 'py, PyAny>;
+
 /// The arguments of a `METH_FASTCALL | METH_KEYWORDS` call, borrowed for its duration.
 #[derive(Clone, Copy)]
 pub(super) struct Arguments<'a, 'py> {
@@ -88,7 +91,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
 
     /// The only argument of a call with exactly one, given by position: the case worth a shortcut.
     #[inline(always)]
-    pub(super) fn single(self) -> Option<Borrowed<'a, 'py, PyAny>> {
+    pub(super) fn single(self) -> Option<Argument<'a, 'py>> {
         (self.positional == 1 && self.values.len() == 1).then(|| self.value(0))
     }
 
@@ -98,7 +101,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 
     #[inline(always)]
-    fn value(self, index: usize) -> Borrowed<'a, 'py, PyAny> {
+    fn value(self, index: usize) -> Argument<'a, 'py> {
         // SAFETY: arguments are never null and live as long as the call.
         unsafe { Borrowed::from_ptr(self.py, self.values[index]) }
     }
@@ -108,7 +111,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
         self,
         function: &str,
         parameters: [&str; N],
-    ) -> PyResult<[Borrowed<'a, 'py, PyAny>; N]> {
+    ) -> PyResult<[Argument<'a, 'py>; N]> {
         Ok(self.sort(function, parameters, [])?.0)
     }
 
@@ -118,7 +121,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
         function: &str,
         required: [&str; N],
         optional: [&str; M],
-    ) -> PyResult<([Borrowed<'a, 'py, PyAny>; N], [Option<Borrowed<'a, 'py, PyAny>>; M])> {
+    ) -> PyResult<([Argument<'a, 'py>; N], [Option<Argument<'a, 'py>>; M])> {
         if self.positional > N + M {
             return Err(PyTypeError::new_err(format!(
                 "{function}() takes at most {} arguments, {} were given",
@@ -211,6 +214,5 @@ pub(super) fn setting(value: Borrowed<'_, '_, PyAny>, name: &str, allowed: &str)
     {
         return Err(error);
     }
-    usize::try_from(number)
-        .map_err(|_| PyValueError::new_err(format!("{name} is {}, must be {allowed}", value.to_string())))
+    usize::try_from(number).map_err(|_| PyValueError::new_err(format!("{name} is {}, must be {allowed}", *value)))
 }

@@ -18,14 +18,17 @@ mod shape;
 mod stats;
 mod windows;
 
+use core::sync::atomic::{AtomicI64, Ordering};
+
 use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
 /// Aligned, writable packet buffers from a windowed bitset allocator.
 #[pymodule(gil_used = true)]
 fn _pktalloc(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    expect_lock(module.py())?;
+    expect_one_lock(module.py())?;
     allocator::register(module)?;
     packet::register(module)?;
     module.add_class::<stats::Stats>()?;
@@ -34,12 +37,20 @@ fn _pktalloc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("IntegrityError", module.py().get_type::<errors::IntegrityError>())
 }
 
-/// Refuses an interpreter whose lock was switched off by force: everything here is guarded by it.
-fn expect_lock(py: Python<'_>) -> PyResult<()> {
-    let sys = py.import("sys")?;
-    match sys.getattr_opt("_is_gil_enabled")? {
+/// Refuses interpreters in which calls would not be serialised: everything here is guarded by the one lock of the one
+/// interpreter that imports it first.
+fn expect_one_lock(py: Python<'_>) -> PyResult<()> {
+    static FIRST: AtomicI64 = AtomicI64::new(-1);
+    // SAFETY: the thread is attached, hence there is a current interpreter.
+    let this = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    if FIRST.compare_exchange(-1, this, Ordering::Relaxed, Ordering::Relaxed).is_err_and(|first| first != this) {
+        return Err(PyImportError::new_err(
+            "pktalloc serves one interpreter of a process, and another one has imported it already",
+        ));
+    }
+    match py.import("sys")?.getattr_opt("_is_gil_enabled")? {
         Some(enabled) if !enabled.call0()?.is_truthy()? => Err(PyImportError::new_err(
-            "pktalloc needs the interpreter's lock; PYTHON_GIL=0 or -X gil=0 has switched it off",
+            "pktalloc needs the interpreter's lock, which PYTHON_GIL=0 or -X gil=0 has switched off",
         )),
         _ => Ok(()),
     }

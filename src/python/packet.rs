@@ -466,8 +466,17 @@ fn attributes() -> &'static mut [ffi::PyGetSetDef] {
     ]))
 }
 
-/// Makes the type and enters it into the module.
+/// Enters the type into the module; makes it when the module is executed for the first time.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    if PACKET_TYPE.load(Ordering::Relaxed).is_null() {
+        PACKET_TYPE.store(make_type(module.py())?.into_ptr().cast(), Ordering::Relaxed);
+    }
+    // SAFETY: the type was made, and is never freed.
+    let packet_type = unsafe { Bound::from_borrowed_ptr(module.py(), PACKET_TYPE.load(Ordering::Relaxed).cast()) };
+    module.add("Packet", packet_type)
+}
+
+fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let mut weak_references = [
         ffi::PyMemberDef {
             name: c"__weaklistoffset__".as_ptr(),
@@ -509,8 +518,5 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     };
     // SAFETY: each slot has a function of the slot's type, the lists end with an empty entry and live for ever where
     // the interpreter keeps them, and the basic size is that of the objects that `create` makes.
-    let packet_type = unsafe { Bound::from_owned_ptr_or_err(module.py(), ffi::PyType_FromSpec(&raw mut spec))? };
-    module.add("Packet", &packet_type)?;
-    PACKET_TYPE.store(packet_type.into_ptr().cast(), Ordering::Relaxed);
-    Ok(())
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec)) }
 }

@@ -1,7 +1,7 @@
 //! `Windows` and `Window`: which units of an allocator's windows are in use.
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyIterator, PyTuple};
 
 use crate::{Occupancy, WindowState};
 
@@ -74,6 +74,10 @@ impl Windows {
 
     fn __getitem__<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.0.bind(py).as_any().get_item(key)
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        self.0.bind(py).as_any().try_iter()
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
