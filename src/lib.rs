@@ -19,6 +19,8 @@ mod list;
 #[cfg(feature = "replay")]
 pub mod replay;
 mod stats;
+#[cfg(feature = "python")]
+mod python;
 pub mod system;
 mod window;
 #[cfg(feature = "std")]

@@ -1,0 +1,17 @@
+"""Aligned, writable packet buffers that are reused in the order in which packets leave.
+
+An `Allocator` hands out `Packet`s. A packet is a buffer like a `bytearray`, made for `socket.recv_into`, `memoryview`,
+`struct`, `numpy.frombuffer` and `file.readinto`, and gives its memory back when it goes:
+
+>>> import pktalloc
+>>> allocator = pktalloc.Allocator()
+>>> packet = allocator.allocate(1400)
+>>> packet[:5] = b"hello"
+>>> packet.shrink(5)
+>>> bytes(packet)
+b'hello'
+"""
+
+from pktalloc._pktalloc import Allocator, IntegrityError, Packet, Stats, Window, Windows
+
+__all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows"]

@@ -1,0 +1,218 @@
+//! How the interpreter enters this crate where PyO3's wrappers would cost more than the work: functions with C's calling
+//! convention, their arguments, and the errors they raise.
+
+use core::ffi::c_int;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::exceptions::{PyMemoryError, PySystemError, PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+/// What a function with C's calling convention returns when it has raised an exception.
+pub(super) trait Raised {
+    /// The value that tells the interpreter to look for the exception.
+    const RAISED: Self;
+}
+
+impl Raised for *mut ffi::PyObject {
+    const RAISED: Self = core::ptr::null_mut();
+}
+
+/// Both `c_int` and `Py_ssize_t` say -1.
+impl Raised for c_int {
+    const RAISED: Self = -1;
+}
+
+impl Raised for ffi::Py_ssize_t {
+    const RAISED: Self = -1;
+}
+
+/// Runs the body of a function that the interpreter calls, and raises its error. A panic, which would be a defect of
+/// this crate, becomes a `SystemError` and never unwinds into the interpreter.
+///
+/// # Safety
+/// The interpreter calls, on a thread that is attached to it.
+#[inline(always)]
+pub(super) unsafe fn enter<R: Raised>(body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+    // SAFETY: the caller's promise; the token does not outlive this call.
+    let py = unsafe { Python::assume_attached() };
+    match catch_unwind(AssertUnwindSafe(|| body(py))) {
+        Ok(Ok(value)) => value,
+        Ok(Err(error)) => raise(py, error),
+        Err(_) => raise(py, PySystemError::new_err("a defect in pktalloc stopped this call; please report it")),
+    }
+}
+
+#[cold]
+fn raise<R: Raised>(py: Python<'_>, error: PyErr) -> R {
+    error.restore(py);
+    R::RAISED
+}
+
+/// One argument, borrowed for the duration of the call.
+pub(super) type Argument<'a, 'py> = Borrowed<'a, 'py, PyAny>;
+
+/// The arguments of a `METH_FASTCALL | METH_KEYWORDS` call, borrowed for its duration.
+#[derive(Clone, Copy)]
+pub(super) struct Arguments<'a, 'py> {
+    py: Python<'py>,
+    /// The positional arguments, then the values of the keywords.
+    values: &'a [*mut ffi::PyObject],
+    positional: usize,
+    keywords: Option<Borrowed<'a, 'py, PyTuple>>,
+}
+
+impl<'a, 'py> Arguments<'a, 'py> {
+    /// # Safety
+    /// The four values are those that the interpreter passed to a `METH_FASTCALL | METH_KEYWORDS` function that has not
+    /// returned yet.
+    #[inline(always)]
+    pub(super) unsafe fn new(
+        py: Python<'py>,
+        values: *const *mut ffi::PyObject,
+        positional: ffi::Py_ssize_t,
+        keywords: *mut ffi::PyObject,
+    ) -> Self {
+        let positional = positional as usize;
+        // SAFETY: `keywords` is null or a tuple of strings, alive during the call.
+        let keywords =
+            unsafe { Borrowed::from_ptr_or_opt(py, keywords).map(|names| names.cast_unchecked::<PyTuple>()) };
+        let count = positional + keywords.map_or(0, |names| names.len());
+        let values = if count == 0 {
+            // A call without arguments may pass a null pointer.
+            &[]
+        } else {
+            // SAFETY: the positional arguments and the keywords' values lie side by side, alive during the call.
+            unsafe { core::slice::from_raw_parts(values, count) }
+        };
+        Self { py, values, positional, keywords }
+    }
+
+    /// The only argument of a call with exactly one, given by position: the case worth a shortcut.
+    #[inline(always)]
+    pub(super) fn single(self) -> Option<Argument<'a, 'py>> {
+        (self.positional == 1 && self.values.len() == 1).then(|| self.value(0))
+    }
+
+    /// How many arguments were given by position.
+    pub(super) fn positional(self) -> usize {
+        self.positional
+    }
+
+    #[inline(always)]
+    fn value(self, index: usize) -> Argument<'a, 'py> {
+        // SAFETY: arguments are never null and live as long as the call.
+        unsafe { Borrowed::from_ptr(self.py, self.values[index]) }
+    }
+
+    /// The arguments of `function` by parameter, where all parameters are required.
+    pub(super) fn required<const N: usize>(
+        self,
+        function: &str,
+        parameters: [&str; N],
+    ) -> PyResult<[Argument<'a, 'py>; N]> {
+        Ok(self.sort(function, parameters, [])?.0)
+    }
+
+    /// The arguments of `function` by parameter, required and optional ones.
+    pub(super) fn sort<const N: usize, const M: usize>(
+        self,
+        function: &str,
+        required: [&str; N],
+        optional: [&str; M],
+    ) -> PyResult<([Argument<'a, 'py>; N], [Option<Argument<'a, 'py>>; M])> {
+        if self.positional > N + M {
+            return Err(PyTypeError::new_err(format!(
+                "{function}() takes at most {} arguments, {} were given",
+                N + M,
+                self.positional
+            )));
+        }
+        let mut given_required = [None; N];
+        let mut given_optional = [None; M];
+        for index in 0..self.values.len() {
+            let name = match index.checked_sub(self.positional) {
+                None => None,
+                Some(keyword) => Some(self.keyword(keyword)?),
+            };
+            let at = match &name {
+                None => index,
+                Some(name) => {
+                    let mut parameters = required.iter().chain(&optional);
+                    parameters.position(|parameter| parameter == name).ok_or_else(|| {
+                        PyTypeError::new_err(format!("{function}() got an unexpected keyword argument '{name}'"))
+                    })?
+                }
+            };
+            let place = if at < N { &mut given_required[at] } else { &mut given_optional[at - N] };
+            if let (Some(_), Some(name)) = (&place, &name) {
+                return Err(PyTypeError::new_err(format!("{function}() got multiple values for argument '{name}'")));
+            }
+            *place = Some(self.value(index));
+        }
+        if let Some(missing) = given_required.iter().position(Option::is_none) {
+            return Err(PyTypeError::new_err(format!(
+                "{function}() missing required argument: '{}'",
+                required[missing]
+            )));
+        }
+        Ok((given_required.map(|given| given.expect("none is missing")), given_optional))
+    }
+
+    fn keyword(self, index: usize) -> PyResult<String> {
+        match self.keywords {
+            Some(names) => names.get_item(index)?.extract(),
+            None => Ok(String::new()),
+        }
+    }
+}
+
+/// A count: an integer, or anything that offers `__index__`, that is at least `least`. What is beyond every address
+/// space is a `MemoryError`, since no memory could hold it.
+///
+/// `__index__` may run any code, so callers look at their own state afterwards.
+#[inline]
+pub(super) fn count(value: Borrowed<'_, '_, PyAny>, name: &str, least: usize) -> PyResult<usize> {
+    let mut overflow = 0;
+    // SAFETY: `value` is an object, and the thread is attached.
+    let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &raw mut overflow) };
+    match usize::try_from(number) {
+        Ok(number) if number >= least => Ok(number),
+        _ => Err(not_a_count(value.py(), number, overflow, name, least)),
+    }
+}
+
+/// A block's size in bytes: a [`count`] that is at least 1.
+#[inline]
+pub(super) fn size(value: Borrowed<'_, '_, PyAny>) -> PyResult<usize> {
+    count(value, "size", 1)
+}
+
+#[cold]
+fn not_a_count(py: Python<'_>, number: i64, overflow: c_int, name: &str, least: usize) -> PyErr {
+    if overflow == 0
+        && let Some(error) = PyErr::take(py)
+    {
+        return error;
+    }
+    if overflow > 0 || number > 0 {
+        return PyMemoryError::new_err(format!("{name} is beyond what an address space can hold"));
+    }
+    let got = if overflow < 0 { "a number far below" } else { &*number.to_string() };
+    PyValueError::new_err(format!("{name} must be at least {least}, got {got}"))
+}
+
+/// An integer for the setting `name`; `allowed` says what it may be, and the core checks the rest.
+pub(super) fn setting(value: Borrowed<'_, '_, PyAny>, name: &str, allowed: &str) -> PyResult<usize> {
+    let mut overflow = 0;
+    // SAFETY: `value` is an object, and the thread is attached.
+    let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &raw mut overflow) };
+    if number == -1
+        && overflow == 0
+        && let Some(error) = PyErr::take(value.py())
+    {
+        return Err(error);
+    }
+    usize::try_from(number).map_err(|_| PyValueError::new_err(format!("{name} is {}, must be {allowed}", *value)))
+}

@@ -1,0 +1,221 @@
+//! The texts that `help()` shows for what is not made by PyO3: the signature, an empty section, the text.
+
+use core::ffi::CStr;
+
+pub(super) const ALLOCATE: &CStr = c"allocate($self, size)
+--
+
+Return a packet of `size` bytes.
+
+Its address is a multiple of the alignment. What it contains is unspecified, unless the allocator was made with
+`zero=True`. Takes constant time, except when memory has to come from the system.
+
+Raises `ValueError` for a size below 1 or when the allocator is closed, `TypeError` for what is no integer, and
+`MemoryError` when the system or the memory limit refuses; then everything allocated so far is as it was.
+
+>>> from pktalloc import Allocator
+>>> a = Allocator()
+>>> packet = a.allocate(1400)
+>>> len(packet), packet.capacity, packet.address % 64
+(1400, 1408, 0)
+";
+
+pub(super) const ALLOCATE_MANY: &CStr = c"allocate_many($self, size, count)
+--
+
+Return a list of `count` packets of `size` bytes each: all of them, or an error and none.
+
+Cheaper than `count` calls of `allocate`, and raises the same errors; a negative count is a `ValueError`.
+
+>>> from pktalloc import Allocator
+>>> a = Allocator()
+>>> burst = a.allocate_many(1400, 64)
+>>> len(burst), a.used_bytes
+(64, 90112)
+";
+
+pub(super) const FREE: &CStr = c"free($self, packet)
+--
+
+Free the packet, as `packet.release()` does.
+
+Raises `ValueError` for a packet of another allocator or one that is released already, and `BufferError` while
+a buffer export of it is alive; then nothing has changed.
+
+>>> from pktalloc import Allocator
+>>> a = Allocator()
+>>> packet = a.allocate(1400)
+>>> a.free(packet)
+>>> packet.released, a.used_bytes
+(True, 0)
+";
+
+pub(super) const SHRINK_PACKET: &CStr = c"shrink($self, packet, size)
+--
+
+Shrink the packet to `size` bytes, as `packet.shrink(size)` does.
+
+Raises `ValueError` for a packet of another allocator as well.
+
+>>> from pktalloc import Allocator
+>>> a = Allocator()
+>>> packet = a.allocate(2048)
+>>> a.shrink(packet, 900)
+>>> len(packet), packet.capacity
+(900, 960)
+";
+
+pub(super) const REALLOCATE: &CStr = c"reallocate($self, packet, size, *, copy=True)
+--
+
+Change the size of the packet, as `packet.resize(size, copy)` does.
+
+Raises `ValueError` for a packet of another allocator as well.
+
+>>> from pktalloc import Allocator
+>>> a = Allocator()
+>>> packet = a.allocate(100)
+>>> a.reallocate(packet, 9000, copy=False)
+>>> len(packet)
+9000
+";
+
+pub(super) const PACKET: &CStr = c"A packet: `size` bytes of writable memory, aligned, given back when the packet goes.
+
+Made by `Allocator.allocate`. A packet is a buffer like a `bytearray`: pass it to `socket.recv_into`, `memoryview`,
+`struct.pack_into`, `numpy.frombuffer` or `file.readinto`. Indexing gives and takes numbers from 0 to 255; a slice is
+a `memoryview` of the packet's own memory, and takes as many bytes as it has. Packets compare equal to anything
+bytes-like with the same bytes, and are not hashable.
+
+As long as a buffer export of a packet is alive, the calls that would pull the memory away raise `BufferError`. After
+`release()`, or when the allocator is closed, every use raises `ValueError`.
+
+>>> from pktalloc import Allocator
+>>> a = Allocator()
+>>> packet = a.allocate(4)
+>>> packet[:] = b'\\x01\\x02\\x03\\x04'
+>>> packet[0], packet[-1], 3 in packet, packet == b'\\x01\\x02\\x03\\x04'
+(1, 4, True, True)
+>>> part = packet[1:3]
+>>> part[0] = 9
+>>> packet.hex(' ')
+'01 09 03 04'
+";
+
+pub(super) const RESIZE: &CStr = c"resize($self, size, copy=True)
+--
+
+Change the size to `size` bytes, in place where there is room; otherwise the packet moves to another address.
+
+With `copy` the first bytes are kept, as many as the old and the new size share; without it the content is unspecified
+afterwards, which is cheaper when the packet has to move.
+
+Raises `ValueError` for a size below 1 or when the packet is released, `MemoryError` when there is no memory, and
+`BufferError` while a buffer export is alive; then nothing has changed.
+
+>>> from pktalloc import Allocator
+>>> packet = Allocator().allocate(4)
+>>> packet[:] = b'head'
+>>> packet.resize(1000)
+>>> packet[:4].tobytes(), len(packet)
+(b'head', 1000)
+";
+
+pub(super) const SHRINK: &CStr = c"shrink($self, size)
+--
+
+Shrink to `size` bytes and give the rest back at once, to the granule of the alignment. The address stays.
+
+Raises `ValueError` for a size below 1 or above the present one or when the packet is released, and `BufferError` while
+a buffer export is alive; then nothing has changed.
+
+>>> from pktalloc import Allocator
+>>> a = Allocator()
+>>> packet = a.allocate(2048)
+>>> packet.shrink(900)  # the bytes that were received
+>>> len(packet), a.used_bytes
+(900, 960)
+";
+
+pub(super) const RELEASE: &CStr = c"release($self)
+--
+
+Free the packet's memory now rather than when the packet goes. To release twice is no error.
+
+Raises `BufferError` while a buffer export is alive; then nothing has changed.
+
+>>> from pktalloc import Allocator
+>>> packet = Allocator().allocate(1400)
+>>> view = packet.view
+>>> packet.release()
+Traceback (most recent call last):
+    ...
+BufferError: cannot release the packet: 1 buffer export alive; release it first
+>>> view.release()
+>>> packet.release()
+>>> packet.released
+True
+";
+
+pub(super) const TOBYTES: &CStr = c"tobytes($self)
+--
+
+Return a copy of the content.
+
+>>> from pktalloc import Allocator
+>>> Allocator(zero=True).allocate(3).tobytes()
+b'\\x00\\x00\\x00'
+";
+
+pub(super) const HEX: &CStr = c"hex($self, sep=<unrepresentable>, bytes_per_sep=1)
+--
+
+Return the content in hexadecimal, two digits a byte, as `bytes.hex` does.
+
+>>> from pktalloc import Allocator
+>>> Allocator(zero=True).allocate(3).hex(':')
+'00:00:00'
+";
+
+pub(super) const ENTER: &CStr = c"__enter__($self)
+--
+
+Return the packet, which is released when the `with` block ends.
+
+>>> from pktalloc import Allocator
+>>> a = Allocator()
+>>> with a.allocate(1400) as packet:
+...     packet[0] = 0x45
+>>> packet.released
+True
+";
+
+pub(super) const EXIT: &CStr = c"__exit__($self, /, *exc_info)
+--
+
+Release the packet.
+";
+
+pub(super) const REDUCE: &CStr = c"__reduce__($self)
+--
+
+Packets cannot be pickled or copied; `tobytes()` copies the content.
+";
+
+pub(super) const REDUCE_EX: &CStr = c"__reduce_ex__($self, protocol)
+--
+
+Packets cannot be pickled or copied; `tobytes()` copies the content.
+";
+
+pub(super) const VIEW: &CStr = c"A `memoryview` of the whole packet, writable, in bytes; a new one each time.";
+
+pub(super) const SIZE: &CStr = c"The size in bytes, the same as `len(packet)`.";
+
+pub(super) const CAPACITY: &CStr = c"The bytes that the packet takes: the size rounded up to whole multiples of the \
+alignment. It can be resized up to here without moving.";
+
+pub(super) const ADDRESS: &CStr = c"Where the packet's bytes start; a multiple of the allocator's alignment.";
+
+pub(super) const RELEASED: &CStr = c"Whether the memory is given back, by `release()` or because the allocator was \
+closed.";

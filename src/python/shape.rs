@@ -1,0 +1,116 @@
+//! The heap behind an allocator, whatever its geometry: the default one is known at compile time, which makes it
+//! faster, any other is chosen at run time.
+
+use core::ptr::NonNull;
+
+use super::retained::Retained;
+use crate::config::Settings;
+use crate::geometry::{Fixed, Runtime};
+use crate::heap::Heap;
+use crate::{AllocError, ConfigError, FreeError, IntegrityError, Occupancy, Realloc, Stats};
+
+/// Bytes of a unit, unless another alignment is asked for.
+pub(super) const DEFAULT_UNIT: usize = 64;
+/// Units of a window, unless another window size is asked for.
+const DEFAULT_UNITS: usize = 2048;
+/// Bytes of a window, unless another size is asked for.
+pub(super) const DEFAULT_WINDOW: usize = DEFAULT_UNIT * DEFAULT_UNITS;
+
+/// A heap of either kind of geometry.
+pub(super) enum AnyHeap {
+    Default(Heap<Fixed<DEFAULT_UNIT, DEFAULT_UNITS>, Retained>),
+    Chosen(Heap<Runtime, Retained>),
+}
+
+/// Calls the same method of either heap.
+macro_rules! either {
+    ($self:ident, $heap:ident => $call:expr) => {
+        match $self {
+            Self::Default($heap) => $call,
+            Self::Chosen($heap) => $call,
+        }
+    };
+}
+
+impl AnyHeap {
+    pub(super) fn new(
+        alignment: usize,
+        window_bytes: usize,
+        settings: Settings,
+        memory: Retained,
+    ) -> Result<Self, ConfigError> {
+        if (alignment, window_bytes) == (DEFAULT_UNIT, DEFAULT_WINDOW) {
+            Heap::with_settings(Fixed::new(), settings, memory).map(Self::Default)
+        } else {
+            Heap::with_settings(Runtime::new(alignment, window_bytes)?, settings, memory).map(Self::Chosen)
+        }
+    }
+
+    #[inline]
+    pub(super) fn allocate(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
+        either!(self, heap => heap.allocate(size))
+    }
+
+    #[inline]
+    pub(super) fn allocate_batch(&self, size: usize, blocks: &mut [NonNull<u8>]) -> Result<usize, AllocError> {
+        either!(self, heap => heap.allocate_batch(size, blocks))
+    }
+
+    /// # Safety
+    /// `block` is a live block of this heap, with the pointer that it was handed out with.
+    #[inline]
+    pub(super) unsafe fn free(&self, block: NonNull<u8>) {
+        // SAFETY: the caller's promise.
+        either!(self, heap => unsafe { heap.free(block) });
+    }
+
+    /// # Safety
+    /// As for [`free`](Self::free).
+    pub(super) unsafe fn try_free(&self, block: NonNull<u8>) -> Result<(), FreeError> {
+        either!(self, heap => heap.try_free(block))
+    }
+
+    /// # Safety
+    /// As for [`free`](Self::free); on `Ok` only the returned block is live.
+    pub(super) unsafe fn reallocate(
+        &self,
+        block: NonNull<u8>,
+        size: usize,
+        how: Realloc,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promise.
+        either!(self, heap => unsafe { heap.reallocate(block, size, how) })
+    }
+
+    /// # Safety
+    /// As for [`free`](Self::free).
+    #[inline]
+    pub(super) unsafe fn shrink(&self, block: NonNull<u8>, size: usize) -> Result<usize, AllocError> {
+        // SAFETY: the caller's promise.
+        either!(self, heap => unsafe { heap.shrink(block, size) })
+    }
+
+    pub(super) fn used_bytes(&self) -> u64 {
+        either!(self, heap => heap.used_bytes())
+    }
+
+    pub(super) fn allocated_bytes(&self) -> u64 {
+        either!(self, heap => heap.allocated_bytes())
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        either!(self, heap => heap.stats())
+    }
+
+    pub(super) fn windows(&self) -> Vec<Occupancy> {
+        either!(self, heap => heap.windows())
+    }
+
+    pub(super) fn integrity_check(&self) -> Result<(), IntegrityError> {
+        either!(self, heap => heap.integrity_check())
+    }
+
+    pub(super) fn trim(&self) -> u64 {
+        either!(self, heap => heap.trim())
+    }
+}

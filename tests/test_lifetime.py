@@ -1,0 +1,490 @@
+"""Who keeps memory alive, who may take it away, and what is said when somebody may not."""
+
+import copy
+import gc
+import operator
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+from pktalloc import Allocator, Packet
+
+USES: dict[str, Callable[[Packet], object]] = {
+    "len": len,
+    "bool": bool,
+    "index": lambda packet: packet[0],
+    "slice": lambda packet: packet[0:4],
+    "set index": lambda packet: operator.setitem(packet, 0, 1),
+    "set slice": lambda packet: operator.setitem(packet, slice(0, 1), b"x"),
+    "iter": iter,
+    "in": lambda packet: 0 in packet,
+    "==": lambda packet: packet == b"",
+    "== itself": lambda packet: packet == packet,  # noqa: PLR0124
+    "!=": lambda packet: packet != b"",
+    "view": lambda packet: packet.view,
+    "memoryview": memoryview,
+    "bytes": bytes,
+    "tobytes": lambda packet: packet.tobytes(),
+    "hex": lambda packet: packet.hex(),
+    "size": lambda packet: packet.size,
+    "capacity": lambda packet: packet.capacity,
+    "address": lambda packet: packet.address,
+    "resize": lambda packet: packet.resize(10),
+    "shrink": lambda packet: packet.shrink(10),
+    "with": lambda packet: packet.__enter__(),
+}
+
+ALLOCATOR_USES: dict[str, Callable[[Allocator], object]] = {
+    "allocate": lambda allocator: allocator.allocate(1),
+    "allocate_many": lambda allocator: allocator.allocate_many(1, 1),
+    "used_bytes": lambda allocator: allocator.used_bytes,
+    "allocated_bytes": lambda allocator: allocator.allocated_bytes,
+    "stats": lambda allocator: allocator.stats(),
+    "windows": lambda allocator: allocator.windows(),
+    "integrity_check": lambda allocator: allocator.integrity_check(),
+    "trim": lambda allocator: allocator.trim(),
+    "with": lambda allocator: allocator.__enter__(),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+def test_every_use_of_a_released_packet_is_a_value_error(allocator: Allocator, use: Callable[[Packet], object]) -> None:
+    packet = allocator.allocate(100)
+    packet.release()
+    with pytest.raises(ValueError, match="the packet is released"):
+        use(packet)
+    packet.release()
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+def test_every_use_of_a_packet_of_a_closed_allocator_is_a_value_error(use: Callable[[Packet], object]) -> None:
+    allocator = Allocator()
+    packet = allocator.allocate(100)
+    allocator.close()
+    assert packet.released
+    with pytest.raises(ValueError, match="the packet's allocator is closed"):
+        use(packet)
+    packet.release()
+
+
+@pytest.mark.parametrize("use", ALLOCATOR_USES.values(), ids=ALLOCATOR_USES.keys())
+def test_every_use_of_a_closed_allocator_is_a_value_error(use: Callable[[Allocator], object]) -> None:
+    allocator = Allocator()
+    allocator.allocate(100)
+    allocator.close()
+    with pytest.raises(ValueError, match="the allocator is closed"):
+        use(allocator)
+    allocator.close()
+    assert allocator.closed
+
+
+def test_methods_of_the_allocator_refuse_released_packets(allocator: Allocator) -> None:
+    packet = allocator.allocate(100)
+    allocator.free(packet)
+    for call in (
+        lambda: allocator.free(packet),
+        lambda: allocator.shrink(packet, 10),
+        lambda: allocator.reallocate(packet, 10),
+    ):
+        with pytest.raises(ValueError, match="the packet is released"):
+            call()
+
+
+def test_a_packet_of_another_allocator_is_a_value_error(allocator: Allocator) -> None:
+    with Allocator() as other:
+        packet = other.allocate(100)
+        for call in (
+            lambda: allocator.free(packet),
+            lambda: allocator.shrink(packet, 10),
+            lambda: allocator.reallocate(packet, 10),
+        ):
+            with pytest.raises(ValueError, match="belongs to another allocator"):
+                call()
+        assert len(packet) == 100
+        packet.release()
+        with pytest.raises(ValueError, match="belongs to another allocator"):
+            allocator.free(packet)
+
+
+@pytest.mark.parametrize("thing", [None, 1, b"bytes", bytearray(4), memoryview(b""), object(), Packet, Allocator()])
+def test_what_is_no_packet_is_a_type_error(allocator: Allocator, thing: object) -> None:
+    for call in (
+        lambda: allocator.free(thing),  # type: ignore[arg-type]
+        lambda: allocator.shrink(thing, 10),  # type: ignore[arg-type]
+        lambda: allocator.reallocate(thing, 10),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(TypeError, match=r"expected a pktalloc\.Packet, got"):
+            call()
+
+
+def test_exports_forbid_what_would_pull_memory_away_and_say_how_many_there_are(allocator: Allocator) -> None:
+    packet = allocator.allocate(1000)
+    packet[:4] = b"data"
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("release the packet", packet.release),
+        ("resize the packet", lambda: packet.resize(2000)),
+        ("resize the packet", lambda: packet.resize(1000)),
+        ("resize the packet", lambda: allocator.reallocate(packet, 10, copy=False)),
+        ("shrink the packet", lambda: packet.shrink(10)),
+        ("shrink the packet", lambda: allocator.shrink(packet, 1000)),
+        ("free the packet", lambda: allocator.free(packet)),
+        ("release the packet", lambda: packet.__exit__(None, None, None)),
+        ("close the allocator", allocator.close),
+        ("close the allocator", lambda: allocator.__exit__(None, None, None)),
+    ]
+    before = (packet.address, packet.size, packet.capacity, allocator.used_bytes)
+    first = packet.view
+    second = memoryview(packet)
+    for exports, count in (("2 buffer exports alive; release them first", second), ("1 buffer export alive", first)):
+        for action, call in calls:
+            with pytest.raises(BufferError, match=f"cannot {action}: {exports}"):
+                call()
+            assert (packet.address, packet.size, packet.capacity, allocator.used_bytes) == before
+            assert first.tobytes()[:4] == b"data"
+        count.release()
+    packet.resize(2000)
+    packet.shrink(10)
+    packet.release()
+    allocator.close()
+
+
+def test_views_of_views_hold_one_export_until_the_last_goes(allocator: Allocator) -> None:
+    packet = allocator.allocate(64)
+    whole = packet.view
+    part = whole[8:32][4:]
+    cast = part.cast("I")
+    whole.release()
+    part.release()
+    with pytest.raises(BufferError, match="1 buffer export"):
+        packet.release()
+    del cast
+    packet.release()
+
+
+def test_the_count_in_the_repr(allocator: Allocator) -> None:
+    packet = allocator.allocate(100)
+    assert repr(packet) == f"<pktalloc.Packet size=100 capacity=128 address={packet.address:#x} exports=0>"
+    with packet.view, packet[1:5]:
+        assert repr(packet).endswith(" exports=2>")
+    packet.release()
+    assert repr(packet) == "<pktalloc.Packet released>"
+    assert repr(allocator).startswith("<pktalloc.Allocator used_bytes=0 allocated_bytes=")
+    allocator.close()
+    assert repr(allocator) == "<pktalloc.Allocator closed>"
+
+
+def test_other_packets_can_be_released_while_one_is_exported(allocator: Allocator) -> None:
+    one, other = allocator.allocate_many(100, 2)
+    with one.view:
+        other.release()
+        with pytest.raises(BufferError):
+            allocator.close()
+    allocator.close()
+
+
+def test_a_dropped_packet_frees_its_block(allocator: Allocator) -> None:
+    packet = allocator.allocate(1400)
+    assert allocator.used_bytes == 1408
+    del packet
+    assert allocator.used_bytes == 0
+
+
+def test_a_view_keeps_the_packet_and_the_allocator(allocator: Allocator) -> None:
+    view = allocator.allocate(1400).view
+    view[:3] = b"abc"
+    assert allocator.used_bytes == 1408
+    gone = Allocator()
+    other = gone.allocate(50000).view
+    del gone
+    gc.collect()
+    other[-3:] = b"xyz"
+    assert other[-3:] == b"xyz"
+    assert view[:3] == b"abc"
+
+
+def test_packets_outlive_the_name_of_their_allocator() -> None:
+    allocator = Allocator()
+    packets = allocator.allocate_many(1400, 1000)
+    reference = weakref.ref(allocator)
+    del allocator
+    for number, packet in enumerate(packets):
+        packet[:] = number.to_bytes(2, "big") * 700
+    assert all(packet == number.to_bytes(2, "big") * 700 for number, packet in enumerate(packets))
+    assert reference() is not None
+    packets.clear()
+    del packet
+    assert reference() is None
+
+
+def test_with_releases_and_closes() -> None:
+    with Allocator() as allocator:
+        with allocator.allocate(1400) as packet:
+            assert not packet.released
+        assert packet.released
+        assert allocator.used_bytes == 0
+        with allocator.allocate(1400) as packet:
+            packet.release()
+        kept = allocator.allocate(1)
+    assert kept.released
+    assert allocator.closed
+
+
+def test_an_exception_in_a_with_block_is_not_hidden() -> None:
+    with pytest.raises(KeyError, match="inside"), Allocator() as allocator, allocator.allocate(100) as packet:
+        raise KeyError("inside")
+    assert packet.released
+    assert allocator.closed
+
+
+def test_weak_references(allocator: Allocator) -> None:
+    packet = allocator.allocate(100)
+    seen: list[int] = []
+    reference = weakref.ref(packet, lambda _: seen.append(allocator.used_bytes))
+    assert reference() is packet
+    packet.release()
+    assert reference() is packet
+    del packet
+    assert reference() is None
+    assert seen == [0]
+    values = weakref.WeakValueDictionary({1: allocator.allocate(1)})
+    assert 1 not in values
+
+
+def test_packets_are_not_hashable_nor_copied_nor_pickled(allocator: Allocator) -> None:
+    packet = allocator.allocate(100)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(packet)
+    for thing in (packet, allocator):
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            with pytest.raises(TypeError, match="cannot pickle"):
+                pickle.dumps(thing, protocol)
+        with pytest.raises(TypeError, match="cannot pickle or copy"):
+            copy.copy(thing)
+        with pytest.raises(TypeError, match="cannot pickle or copy"):
+            copy.deepcopy(thing)
+    assert allocator.used_bytes == 128
+
+
+def test_packets_cannot_be_made_derived_or_changed(allocator: Allocator) -> None:
+    with pytest.raises(TypeError, match="cannot create"):
+        Packet()
+    with pytest.raises(TypeError, match="not safe"):
+        object.__new__(Packet)
+    with pytest.raises(TypeError, match="not an acceptable base type"):
+        type("Derived", (Packet,), {})
+    with pytest.raises(TypeError, match="not an acceptable base type"):
+        type("Derived", (Allocator,), {})
+    with pytest.raises(AttributeError):
+        allocator.allocate(1).colour = "red"  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        allocator.allocate(1).size = 3  # type: ignore[misc]
+    with pytest.raises(TypeError, match="immutable"):
+        Packet.size = 3  # type: ignore[method-assign, assignment]
+
+
+def test_methods_refuse_objects_of_other_types(allocator: Allocator) -> None:
+    with pytest.raises(TypeError, match="doesn't apply"):
+        Packet.release(allocator)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="doesn't apply"):
+        Allocator.allocate(allocator.allocate(1), 1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="doesn't apply|requires a"):
+        Packet.__len__(b"")  # type: ignore[arg-type]
+
+
+def test_getsizeof_reports_the_handle(allocator: Allocator) -> None:
+    assert sys.getsizeof(allocator.allocate(1)) == sys.getsizeof(allocator.allocate(1 << 20)) < 100
+
+
+def test_reference_cycles_through_a_packets_owner_are_collected(allocator: Allocator) -> None:
+    class Owner:
+        def __init__(self) -> None:
+            self.packet = allocator.allocate(1400)
+            self.view = self.packet.view
+            self.itself = self
+
+    Owner()
+    gc.collect()
+    assert allocator.used_bytes == 0
+
+
+def test_released_memory_stays_mapped_for_those_who_hold_no_export() -> None:
+    np = pytest.importorskip("numpy")
+    for size in (1400, 50_000, 5_000_000):
+        allocator = Allocator(keep_empty_windows=0, preallocated_windows=0)
+        packets = allocator.allocate_many(size, 100)
+        arrays = [np.ndarray(shape=(size,), dtype=np.uint8, buffer=packet) for packet in packets]
+        for packet in packets:
+            packet.release()
+        allocator.trim()
+        allocator.integrity_check()
+        for array in arrays:
+            array[:] = 0xAA
+        again = allocator.allocate_many(size, 100)
+        for array in arrays:
+            array[:] = 0x55
+        allocator.integrity_check()
+        for packet in again:
+            packet.release()
+        allocator.close()
+        for array in arrays:
+            array[:] = array + 1
+        del allocator, packets, again
+        gc.collect()
+        assert int(arrays[0].sum()) == size * int(arrays[0][0])
+
+
+def run(code: str, *options: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own."""
+    return subprocess.run(
+        [sys.executable, *options, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, **(environment or {})},
+    )
+
+
+def test_shutdown_with_packets_alive() -> None:
+    finished = run(
+        """
+        import atexit, threading, pktalloc
+        allocator = pktalloc.Allocator()
+        packets = allocator.allocate_many(1400, 100)
+        view = packets[0].view
+        large = allocator.allocate(1_000_000)
+        class Late:
+            def __init__(self, packet): self.packet = packet
+            def __del__(self): self.packet.release()
+        late = Late(allocator.allocate(10))
+        cycle = [allocator.allocate(10)]
+        cycle.append(cycle)
+        atexit.register(lambda: packets[1].release())
+        atexit.register(allocator.allocate, 10)
+        import sys
+        sys.modules["holds"] = [allocator.allocate(10)]
+        print("end")
+        """,
+        "-X",
+        "dev",
+    )
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "end\n", "")
+
+
+def test_shutdown_with_a_daemon_thread_at_work() -> None:
+    finished = run(
+        """
+        import threading, pktalloc
+        allocator = pktalloc.Allocator()
+        started = threading.Event()
+        def work():
+            while True:
+                allocator.allocate_many(1400, 8)
+                started.set()
+        threading.Thread(target=work, daemon=True).start()
+        started.wait()
+        """
+    )
+    assert (finished.returncode, finished.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_has_packets_of_its_own() -> None:
+    finished = run(
+        """
+        import os, pktalloc
+        allocator = pktalloc.Allocator()
+        packet = allocator.allocate(1400)
+        packet[:6] = b"parent"
+        child = os.fork()
+        if child == 0:
+            packet[:6] = b"child!"
+            more = allocator.allocate_many(1400, 500)
+            allocator.integrity_check()
+            packet.release()
+            allocator.close()
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        allocator.integrity_check()
+        print(status, packet[:6].tobytes())
+        """
+    )
+    assert (finished.stdout, finished.stderr) == ("0 b'parent'\n", "")
+
+
+def test_a_sub_interpreter_gets_an_import_error() -> None:
+    finished = run(
+        """
+        import pktalloc
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        interpreter = interpreters.create()
+        script = "try:\\n import pktalloc\\nexcept ImportError as e:\\n print('refused', type(e).__name__, flush=True)"
+        run = getattr(interpreters, "exec", None) or interpreters.run_string
+        run(interpreter, script)
+        pktalloc.Allocator().allocate(10)
+        """
+    )
+    assert (finished.returncode, finished.stdout) == (0, "refused ImportError\n"), finished.stderr
+
+
+def test_memory_does_not_grow_with_a_million_rounds() -> None:
+    resource = pytest.importorskip("resource")
+    allocator = Allocator()
+    rounds = 50_000
+
+    def use() -> None:
+        for _ in range(rounds):
+            allocator.allocate(1400)
+        for _ in range(rounds // 64):
+            allocator.allocate_many(1400, 64)
+        for _ in range(rounds // 4):
+            with allocator.allocate(700) as packet:
+                packet.resize(1500)
+                packet.shrink(10)
+                memoryview(packet)[1:3].release()
+                packet[2:4] = b"ab"
+        for _ in range(rounds // 16):
+            packet = allocator.allocate(100_000)
+            allocator.reallocate(packet, 150_000, copy=False)
+            allocator.free(packet)
+            with pytest.raises(ValueError, match="released"):
+                packet[0]
+        for _ in range(100):
+            with Allocator() as other:
+                other.allocate_many(1400, 10)
+        with pytest.raises(MemoryError):
+            allocator.allocate_many(1 << 40, 1 << 30)
+
+    use()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(5):
+        use()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 4096, f"{grown} KiB more after a million rounds"
+    assert allocator.used_bytes == 0
+
+
+def test_importing_the_module_again_gives_the_same_types() -> None:
+    finished = run(
+        """
+        import sys, pktalloc
+        packet = pktalloc.Allocator().allocate(10)
+        first = pktalloc.Packet
+        for name in [name for name in sys.modules if name.startswith("pktalloc")]:
+            del sys.modules[name]
+        import pktalloc
+        assert pktalloc.Packet is first
+        other = pktalloc.Allocator().allocate(10)
+        print(type(other) is type(packet), other == packet.tobytes())
+        """
+    )
+    assert (finished.stdout, finished.stderr) == ("True True\n", "")
