@@ -16,11 +16,11 @@ mod error;
 mod geometry;
 mod heap;
 mod list;
+#[cfg(feature = "python")]
+mod python;
 #[cfg(feature = "replay")]
 pub mod replay;
 mod stats;
-#[cfg(feature = "python")]
-mod python;
 pub mod system;
 mod window;
 #[cfg(feature = "std")]

@@ -126,17 +126,17 @@ fn free_panics_on_double_free_and_interior_pointers_and_changes_nothing() {
                 // SAFETY: there is no live block at the pointer: the contract is broken on purpose, in the way that the
                 // documentation answers with a panic.
                 ("free", Box::new(|| unsafe { allocator.free(pointer) })),
-                // SAFETY: as above.
                 (
                     "shrink",
                     Box::new(|| {
+                        // SAFETY: as above.
                         _ = unsafe { allocator.shrink(pointer, 10) };
                     }),
                 ),
-                // SAFETY: as above.
                 (
                     "reallocate",
                     Box::new(|| {
+                        // SAFETY: as above.
                         _ = unsafe { allocator.reallocate(pointer, 3000, Realloc::CopyExisting) };
                     }),
                 ),
