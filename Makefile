@@ -20,11 +20,14 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # The Rust tools that look at the Python face must see the interpreter that it is built for.
 PYO3 := PYO3_PYTHON="$(CURDIR)/$(BIN)/python"
 
+# The comparison with other allocators is a package of its own, with its own settings for the C and C++ that it builds.
+PEERS := cd benches/peers && $(CARGO)
+
 # What the installed package is made of: when one of these is newer, it is built again.
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
     $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: help demo test lint fmt bench bench-full docs clean
+.PHONY: help demo test lint lint-peers fmt bench bench-full docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -60,12 +63,24 @@ fmt: $(VENV)/stamp-lint ## format the sources, Rust and Python
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
 
+lint-peers: ## check the comparison with other allocators (builds them: needs a C++ compiler)
+	$(PEERS) fmt --check
+	$(PEERS) clippy --locked --all-targets -- -D warnings
+
+bench: ## measure: criterion on the crate, then the peers at one depth (some minutes)
+	$(CARGO) bench --locked
+	$(PEERS) run --locked --release --quiet -- --depths 1024 --rounds 3
+
+bench-full: ## measure every cell of the comparison with the peers (an hour or so)
+	$(PEERS) run --locked --release --quiet
+
 docs: ## build the documentation of the crate
 	$(CARGO) doc --locked --no-deps --features replay
 	@echo "make docs: target/doc/pktalloc/index.html"
 
 clean: ## remove what was built, the virtual environment included
 	$(CARGO) clean
+	$(PEERS) clean
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find python tests scripts -name __pycache__ -prune -exec rm -rf {} +
 	find python -name '*.so' -delete

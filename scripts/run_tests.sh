@@ -31,7 +31,7 @@ read -r rust python skipped < <(awk '
     }
     END { print rust + 0, python + 0, skipped + 0 }' "$log")
 
-counts="$rust Rust tests and $python Python tests passed, $skipped skipped, in ${SECONDS} s"
+counts="$rust Rust tests (over three feature sets) and $python Python tests passed, $skipped skipped, in ${SECONDS} s"
 if [ "${#failed[@]}" -gt 0 ]; then
     printf -v names '%s; ' "${failed[@]}"
     echo "make test: FAILED: ${names%; } ($counts)"
