@@ -12,8 +12,8 @@ use core::cell::Cell;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-use crate::geometry::{FIELD_BYTES, Geometry, PAIR_BYTES};
-use crate::window::{Map, Pair};
+use crate::geometry::{FIELD_BYTES, Geometry};
+use crate::window::Map;
 
 /// Where a window stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +32,10 @@ pub(crate) enum Place {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Descriptor {
-    /// Units of live blocks, and of the extent while this window is the current one.
-    pub(crate) live_units: Cell<u32>,
+    /// Units that may be freed before the window is looked at: its live units less `notice`.
+    credit: Cell<i32>,
     /// A free that leaves this many live units or fewer has the window looked at.
-    pub(crate) notice: Cell<u32>,
+    notice: Cell<u32>,
     pub(crate) place: Cell<Place>,
     /// Windows of the region; of its first window only.
     pub(crate) region_windows: Cell<u32>,
@@ -50,7 +50,7 @@ pub(crate) struct Descriptor {
     pub(crate) next: Cell<Option<Window>>,
 }
 
-const _: () = assert!(size_of::<Descriptor>() <= FIELD_BYTES && size_of::<Pair>() == PAIR_BYTES);
+const _: () = assert!(size_of::<Descriptor>() <= FIELD_BYTES);
 
 /// Any number that packet bytes are unlikely to contain.
 const SEAL: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
@@ -73,7 +73,7 @@ impl Window {
             at.write_bytes(0, geometry.descriptor_bytes());
             let window = Self(at.cast());
             at.cast::<Descriptor>().write(Descriptor {
-                live_units: Cell::new(0),
+                credit: Cell::new(0),
                 notice: Cell::new(0),
                 place: Cell::new(Place::Empty),
                 region_windows: Cell::new(1),
@@ -123,9 +123,44 @@ impl Window {
         // SAFETY: the map lies right behind the fields, inside the descriptor, initialised by `found` and only written
         // through its cells (invariants 1 and 2). Nobody keeps a `Map` beyond the call that asked for it.
         Map::over(unsafe {
-            let pairs = self.0.cast::<u8>().add(FIELD_BYTES).cast::<Pair>();
-            core::slice::from_raw_parts(pairs.as_ptr(), geometry.words() + 1)
+            let map = self.0.cast::<u8>().add(FIELD_BYTES).cast::<Cell<u8>>();
+            core::slice::from_raw_parts(map.as_ptr(), geometry.window_units())
         })
+    }
+
+    /// Units of live blocks, and of the extent while this window is the current one.
+    pub(crate) fn live_units(self) -> u32 {
+        self.notice.get().wrapping_add_signed(self.credit.get())
+    }
+
+    /// Counts `units` as live.
+    pub(crate) fn count(self, units: u32) {
+        self.credit.set(self.credit.get() + units as i32);
+    }
+
+    /// Counts `units` as no longer live; tells whether the window is to be looked at.
+    #[inline(always)]
+    pub(crate) fn discount(self, units: u32) -> bool {
+        let credit = self.credit.get().wrapping_sub(units as i32);
+        self.credit.set(credit);
+        credit <= 0
+    }
+
+    /// How many live units are left when the window is looked at.
+    pub(crate) fn notice(self) -> u32 {
+        self.notice.get()
+    }
+
+    /// Has the window looked at when `live` units or fewer are left.
+    pub(crate) fn notice_at(self, live: u32) {
+        self.credit.set((self.live_units() - live) as i32);
+        self.notice.set(live);
+    }
+
+    /// Counts one unit more than there is.
+    #[cfg(test)]
+    pub(crate) fn miscount(self) {
+        self.count(1);
     }
 
     /// Whether the descriptor is still the one that was written for this window.

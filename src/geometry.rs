@@ -13,23 +13,23 @@
 //! ```
 //!
 //! A descriptor at the same offset in every window would put them all into the same few cache sets, because windows
-//! are a power of two apart. The offset is therefore *coloured*: it is taken from the address bits above the window.
+//! are a power of two apart. The offset is therefore *coloured*: it is taken from the address bits above the window, a
+//! cache line further from one window to the next, and stays in the first half, which leaves room for the largest block.
 
 use core::ops::Range;
 
 #[cfg(any(feature = "python", test))]
 use crate::config::ConfigError;
+use crate::window::LONGEST_EXACT;
 
 /// Smallest and largest unit in bytes.
 pub(crate) const UNIT_BYTES: Range<usize> = 16..4097;
 /// Smallest and largest number of units in a window.
 pub(crate) const WINDOW_UNITS: Range<usize> = 64..65537;
-/// Units that one bookkeeping word covers.
-pub(crate) const WORD_UNITS: usize = 64;
+/// Base-2 logarithm of a cache line in bytes.
+const LINE_SHIFT: u32 = 6;
 /// Bytes of a descriptor's fields, in front of its map.
 pub(crate) const FIELD_BYTES: usize = 64;
-/// Bytes of a map entry: a word of `live` bits and a word of `ends` bits.
-pub(crate) const PAIR_BYTES: usize = 16;
 
 /// The shape of a window.
 pub(crate) trait Geometry: Copy {
@@ -63,6 +63,13 @@ pub(crate) trait Geometry: Copy {
         self.window_bytes() / 4
     }
 
+    /// The largest size in bytes that the hot path serves: one whose length the map keeps exactly.
+    #[inline(always)]
+    fn largest_exact(self) -> usize {
+        let exact = self.bytes(LONGEST_EXACT);
+        if exact < self.largest_in_window() { exact } else { self.largest_in_window() }
+    }
+
     /// Units that hold `size` bytes; `size` is at most a window's.
     #[inline(always)]
     fn units(self, size: usize) -> u32 {
@@ -75,29 +82,22 @@ pub(crate) trait Geometry: Copy {
         (units as usize) << self.unit_shift()
     }
 
-    /// Map entries of a window, without the empty one behind them.
-    #[inline(always)]
-    fn words(self) -> usize {
-        self.window_units() / WORD_UNITS
-    }
-
-    /// Bytes of a descriptor: fields, map, and one entry behind the map that is always zero.
+    /// Bytes of a descriptor: its fields, and a map of a byte a unit.
     #[inline(always)]
     fn descriptor_bytes(self) -> usize {
-        FIELD_BYTES + (self.words() + 1) * PAIR_BYTES
+        FIELD_BYTES + self.window_units()
     }
 
-    /// Base-2 logarithm of the distance between two colours.
+    /// Base-2 logarithm of the distance between two colours: a cache line, or a unit where that is more.
     #[inline(always)]
     fn colour_shift(self) -> u32 {
-        let whole = usize::BITS - (self.descriptor_bytes() - 1).leading_zeros();
-        if whole > self.unit_shift() { whole } else { self.unit_shift() }
+        if self.unit_shift() > LINE_SHIFT { self.unit_shift() } else { LINE_SHIFT }
     }
 
     /// The descriptor's offset in bytes within the window that `address` lies in.
     #[inline(always)]
     fn descriptor_offset(self, address: usize) -> usize {
-        let colours = (self.window_bytes() - 1) & !((1 << self.colour_shift()) - 1);
+        let colours = self.window_bytes() / 2 - (1 << self.colour_shift());
         (address >> (self.window_shift() - self.colour_shift())) & colours
     }
 

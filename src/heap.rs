@@ -11,8 +11,7 @@
 //! ```
 //!
 //! The units of an extent count as live from the moment it is opened, so that an allocation has nothing to count; what
-//! is left of it is given back when it is closed. A free clears one bit, reads the block's length from the words
-//! beside it, and counts. Everything rarer is in the submodules:
+//! is left of it is given back when it is closed. A free reads the block's length from the map, clears it, and counts. Everything rarer is in the submodules:
 //!
 //! - [`windows`]: where the next extent comes from; windows from the system and back to it;
 //! - [`resize`]: growing and shrinking;
@@ -34,6 +33,7 @@ use crate::error::AllocError;
 use crate::geometry::Geometry;
 use crate::list::List;
 use crate::system::System;
+use crate::window::{Released, whole_length};
 
 pub(crate) use large::Large;
 pub use resize::Realloc;
@@ -42,6 +42,8 @@ pub use resize::Realloc;
 pub(crate) struct Heap<G: Geometry, S: System> {
     /// The next unit to hand out of the current window.
     cursor: Cell<u32>,
+    /// Where the extent ends for the hot path: at `limit`, or at 0 when every call takes the cold one.
+    hot_limit: Cell<u32>,
     /// Where the extent ends; the search for the next one goes on from here.
     limit: Cell<u32>,
     /// The current window.
@@ -86,6 +88,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(crate) const fn new(geometry: G, settings: Settings, system: S) -> Self {
         Self {
             cursor: Cell::new(0),
+            hot_limit: Cell::new(0),
             limit: Cell::new(0),
             window: Cell::new(None),
             base: Cell::new(NonNull::dangling()),
@@ -122,30 +125,33 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// A block of at least `size` bytes.
     #[inline]
     pub(crate) fn allocate(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
-        if self.plain
-            && size.wrapping_sub(1) < self.geometry.largest_in_window()
-            && let Some(block) = self.bump(self.geometry.units(size))
-        {
-            return Ok(block);
+        // 0 wraps around and is refused there, too.
+        if size.wrapping_sub(1) < self.geometry.largest_exact() {
+            let units = self.geometry.units(size);
+            let start = self.cursor.get();
+            let end = start + units;
+            if end <= self.hot_limit.get() {
+                self.cursor.set(end);
+                // SAFETY: the limit is above zero only while there is a current window, and within its map.
+                unsafe { self.window.get().unwrap_unchecked().map(self.geometry).mark(start, units) };
+                return Ok(self.run(start, units));
+            }
         }
         self.allocate_cold(size)
     }
 
-    /// The next `units` units of the extent.
+    /// The bytes of a run of units of the current window.
     #[inline(always)]
-    fn bump(&self, units: u32) -> Option<NonNull<[u8]>> {
-        let start = self.cursor.get();
-        let end = start + units;
-        if end > self.limit.get() {
-            return None;
-        }
-        self.cursor.set(end);
-        // SAFETY: the limit is above zero only while there is a current window.
-        let window = unsafe { self.window.get().unwrap_unchecked() };
-        window.map(self.geometry).mark(start, end);
-        // SAFETY: the extent lies in the current window, whose first byte is `base`.
+    fn run(&self, start: u32, units: u32) -> NonNull<[u8]> {
+        // SAFETY: the caller passes units of the current window, whose first byte is `base`.
         let block = unsafe { self.base.get().add(self.geometry.bytes(start)) };
-        Some(NonNull::slice_from_raw_parts(block, self.geometry.bytes(units)))
+        NonNull::slice_from_raw_parts(block, self.geometry.bytes(units))
+    }
+
+    /// Moves the end of the extent.
+    fn set_limit(&self, limit: u32) {
+        self.limit.set(limit);
+        self.hot_limit.set(if self.plain { limit } else { 0 });
     }
 
     /// All that [`allocate`](Self::allocate) leaves over.
@@ -214,10 +220,15 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if self.settings.passthrough || size > self.geometry.largest_in_window() {
             return self.allocate_large(size);
         }
-        let units = self.geometry.units(size);
+        let units = whole_length(self.geometry.units(size));
         loop {
-            if let Some(block) = self.bump(units) {
-                return Ok(block);
+            let start = self.cursor.get();
+            if let Some(window) = self.window.get()
+                && start + units <= self.limit.get()
+            {
+                self.cursor.set(start + units);
+                window.map(self.geometry).set(start, units);
+                return Ok(self.run(start, units));
             }
             self.refill(units)?;
         }
@@ -238,9 +249,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
             // SAFETY: a block that starts behind the first unit of an aligned window lies in one, since large blocks
             // start at a window's alignment.
             let window = unsafe { Window::of_block(block, self.geometry) };
-            if let Some(units) = window.map(self.geometry).release(start) {
-                self.give_back(window, start, units);
-                return;
+            if let Released::Units(units) = window.map(self.geometry).release_short(start) {
+                return self.give_back(window, start, units);
             }
         }
         self.free_cold(block);
@@ -255,26 +265,16 @@ impl<G: Geometry, S: System> Heap<G, S> {
         (unit.wrapping_sub(1) < self.geometry.window_units() - 1).then_some(unit as u32)
     }
 
-    /// Takes back the units of a block that is no longer in the map.
+    /// Takes back units that no block in the map claims any more.
     #[inline(always)]
     fn give_back(&self, window: Window, start: u32, units: u32) {
-        let end = start + units;
-        if end == self.cursor.get() && self.window.get() == Some(window) {
-            // The newest block: the extent takes its units back, and they go on counting as live.
-            window.map(self.geometry).forget_ends(end - 1..end);
+        if start + units == self.cursor.get() && self.window.get() == Some(window) {
+            // Those of the newest block: the extent takes them back, and they go on counting as live.
             self.cursor.set(start);
-        } else {
-            self.discount(window, units);
+            return;
         }
-    }
-
-    /// Counts `units` of `window` as no longer live.
-    #[inline(always)]
-    fn discount(&self, window: Window, units: u32) {
         self.live_units.set(self.live_units.get().wrapping_sub(u64::from(units)));
-        let left = window.live_units.get().wrapping_sub(units);
-        window.live_units.set(left);
-        if left <= window.notice.get() {
+        if window.discount(units) {
             self.drained(window);
         }
     }
@@ -282,7 +282,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Counts `units` of `window` as live.
     fn count(&self, window: Window, units: u32) {
         self.live_units.set(self.live_units.get() + u64::from(units));
-        window.live_units.set(window.live_units.get() + units);
+        window.count(units);
     }
 
     /// All that [`free`](Self::free) leaves over: large blocks, verified frees, misuse.

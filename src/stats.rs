@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
+use crate::bitset::Bitset;
 use crate::descriptor::Place;
 use crate::geometry::Geometry;
 use crate::heap::Heap;
@@ -85,6 +86,27 @@ pub struct Occupancy {
     pub blocks: Vec<Range<usize>>,
     /// Where the window stands.
     pub state: WindowState,
+}
+
+impl Occupancy {
+    /// The units in use, those of the bookkeeping included: what is clear is a hole.
+    ///
+    /// ```
+    /// let allocator = pktalloc::Allocator::new();
+    /// allocator.allocate(1400)?;
+    /// let used = allocator.windows()[0].used();
+    /// let hole = used.first_clear_from(1).unwrap();
+    /// assert!(used.first_set_in(hole..used.len()).is_none() || hole < 2048);
+    /// # Ok::<(), pktalloc::AllocError>(())
+    /// ```
+    #[must_use]
+    pub fn used(&self) -> Bitset {
+        let mut used = Bitset::new(self.units);
+        for run in self.blocks.iter().chain([&self.bookkeeping]) {
+            used.set_range(run.clone());
+        }
+        used
+    }
 }
 
 impl<G: Geometry, S: System> Heap<G, S> {

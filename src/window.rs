@@ -1,283 +1,187 @@
 //! Units and holes: which units of a window are in use. Knows integers only, no pointers and no system.
 //!
-//! A window's map has two bits a unit:
-//!
-//! - `live` is set on the **first** unit of each live block;
-//! - `ends` is set on the **last** unit of each live block.
+//! A window's map has a byte a unit: the length, in units, of the block that **starts** there, or 0.
 //!
 //! ```text
 //! unit   0 1 2 3 4 5 6 7 8 9
 //! block    [---A---]   [-B-]
-//! live   . 1 . . . . . 1 . .
-//! ends   . . . . 1 . ? . . 1     ?: may be left over from a block that was freed
+//! map    0 4 0 0 0 0 0 3 0 0
 //! ```
 //!
 //! Invariants:
 //!
-//! 1. From a live block's first unit, the first `ends` bit at or behind it is its own.
-//! 2. Blocks do not overlap, hence no `live` bit lies within a block behind its first unit.
-//! 3. `ends` bits outside of live blocks mean nothing. They are cleared when the units are handed out again.
+//! 1. A block's bytes behind its first are 0.
+//! 2. Blocks do not overlap.
 //!
-//! To free a block is to clear its `live` bit; `ends` tells how long it was. Which units are in use is not stored but
-//! derived, 64 units at a time, by one addition: in `!ends + live` a carry starts at each first unit and runs to the
-//! block's last unit, so the bits that the addition changed are the units in use.
+//! To hand a block out is to store one byte, and to free it is to read that byte and store 0. A byte that is 0 already
+//! is a double free or an interior pointer.
+//!
+//! A byte counts up to 128 units one by one; longer blocks have lengths of sixteen steps an octave, like a small
+//! floating-point number ([`whole_length`] rounds up to one).
 
 use core::cell::Cell;
 use core::ops::Range;
 
-use crate::bitset::{Bitset, Words, WordsMut};
-use crate::geometry::WORD_UNITS;
+/// The longest block, in units, whose length may be any number.
+pub(crate) const LONGEST_EXACT: u32 = 128;
+/// Steps of an octave above that.
+const STEPS: u32 = 16;
+/// Base-2 logarithm of the first step above `LONGEST_EXACT`.
+const FIRST_STEP: u32 = LONGEST_EXACT.ilog2() - STEPS.ilog2();
+/// Units that are looked at together when a hole is measured.
+const CHUNK: usize = 64;
 
-/// 64 units' bits. The two words lie side by side because a free needs both.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub(crate) struct Pair {
-    live: Cell<u64>,
-    ends: Cell<u64>,
+/// The smallest length that a map can keep and that is at least `units`, which is not 0.
+pub(crate) fn whole_length(units: u32) -> u32 {
+    length_of(code_of(units))
 }
 
-/// The map of a window: a [`Pair`] for every 64 units and one behind them that is always zero.
+/// What a map stores for a block of `units` units, rounded up.
+fn code_of(units: u32) -> u8 {
+    if units <= LONGEST_EXACT {
+        return units as u8;
+    }
+    let step = units.ilog2() - STEPS.ilog2();
+    // A length that rounds up to the next octave has 2 * STEPS steps, which is the next octave's first code.
+    let steps = units.div_ceil(1 << step);
+    (LONGEST_EXACT + (step - FIRST_STEP) * STEPS + (steps - STEPS)) as u8
+}
+
+/// The length in units that a map's byte stands for.
+fn length_of(code: u8) -> u32 {
+    let code = u32::from(code);
+    if code <= LONGEST_EXACT {
+        return code;
+    }
+    let above = code - LONGEST_EXACT;
+    (STEPS + above % STEPS) << (FIRST_STEP + above / STEPS)
+}
+
+/// The map of a window.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Map<'a>(&'a [Pair]);
+pub(crate) struct Map<'a>(&'a [Cell<u8>]);
 
-/// The `ends` words of a map.
-struct Ends<'a>(&'a [Pair]);
-
-impl Words for Ends<'_> {
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    fn get(&self, index: usize) -> u64 {
-        self.0[index].ends.get()
-    }
-}
-
-impl WordsMut for Ends<'_> {
-    fn set(&mut self, index: usize, word: u64) {
-        self.0[index].ends.set(word);
-    }
-}
-
-/// The `live` words of a map.
-struct Live<'a>(&'a [Pair]);
-
-impl Words for Live<'_> {
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    fn get(&self, index: usize) -> u64 {
-        self.0[index].live.get()
-    }
+/// A block that was taken out of a map.
+pub(crate) enum Released {
+    /// No block starts there.
+    Nothing,
+    /// This many units.
+    Units(u32),
+    /// The block is longer than `LONGEST_EXACT` and is still in the map.
+    Long,
 }
 
 impl<'a> Map<'a> {
-    /// The map over `pairs`, the last of which is the empty one behind the units.
+    /// The map over a byte for each unit.
     #[inline(always)]
-    pub(crate) fn over(pairs: &'a [Pair]) -> Self {
-        Self(pairs)
+    pub(crate) fn over(bytes: &'a [Cell<u8>]) -> Self {
+        Self(bytes)
     }
 
-    /// How many units the map covers.
-    fn units(self) -> usize {
-        (self.0.len() - 1) * WORD_UNITS
+    /// Records a block of at most `LONGEST_EXACT` units that starts at `start`.
+    ///
+    /// # Safety
+    /// `start` is a unit of the map.
+    #[inline(always)]
+    pub(crate) unsafe fn mark(self, start: u32, units: u32) {
+        debug_assert!(units <= LONGEST_EXACT);
+        // SAFETY: the caller says so.
+        unsafe { self.0.get_unchecked(start as usize) }.set(units as u8);
     }
 
-    fn ends(self) -> Bitset<Ends<'a>> {
-        Bitset::over(Ends(self.0), self.units())
+    /// Records that the block that starts at `start` has `units` units, a length that the map can keep.
+    pub(crate) fn set(self, start: u32, units: u32) {
+        debug_assert_eq!(units, whole_length(units));
+        self.0[start as usize].set(code_of(units));
     }
 
-    fn live(self) -> Bitset<Live<'a>> {
-        Bitset::over(Live(self.0), self.units())
-    }
-
-    /// Forgets every block.
-    pub(crate) fn reset(self) {
-        for pair in self.0 {
-            pair.live.set(0);
-            pair.ends.set(0);
+    /// Takes the block that starts at `start` out, if it is a short one.
+    #[inline(always)]
+    pub(crate) fn release_short(self, start: u32) -> Released {
+        let byte = &self.0[start as usize];
+        let code = byte.get();
+        if code == 0 {
+            return Released::Nothing;
         }
+        if u32::from(code) > LONGEST_EXACT {
+            return Released::Long;
+        }
+        byte.set(0);
+        Released::Units(u32::from(code))
     }
 
-    /// Records a block on the units `start..end`, none of which has a bit set.
-    #[inline(always)]
-    pub(crate) fn mark(self, start: u32, end: u32) {
-        let (first, last) = (start as usize, end as usize - 1);
-        let live = &self.0[first / WORD_UNITS].live;
-        live.set(live.get() | 1 << (first % WORD_UNITS));
-        let ends = &self.0[last / WORD_UNITS].ends;
-        ends.set(ends.get() | 1 << (last % WORD_UNITS));
-    }
-
-    /// Removes the block that starts at `start` and tells its length in units; `None` when no block starts there.
-    #[inline(always)]
+    /// Takes the block that starts at `start` out and tells its length in units; `None` when no block starts there.
     pub(crate) fn release(self, start: u32) -> Option<u32> {
-        let pair = &self.0[start as usize / WORD_UNITS];
-        let bit = 1u64 << (start as usize % WORD_UNITS);
-        let live = pair.live.get();
-        if live & bit == 0 {
-            return None;
-        }
-        pair.live.set(live ^ bit);
-        Some(self.length(start))
-    }
-
-    /// The distance from `start` to the end of its block, in units.
-    #[inline(always)]
-    fn length(self, start: u32) -> u32 {
-        let index = start as usize / WORD_UNITS;
-        let shift = start as usize % WORD_UNITS;
-        let here = self.0[index].ends.get() >> shift;
-        // Shifted in two steps, because a shift by 64 is none.
-        let next = self.0[index + 1].ends.get() << 1 << (WORD_UNITS - 1 - shift);
-        let ends = here | next;
-        if ends != 0 { ends.trailing_zeros() + 1 } else { self.length_beyond(index + 1, shift) }
-    }
-
-    /// The length of a block that has no end in its first 64 units; `index` is the word behind its first.
-    #[cold]
-    fn length_beyond(self, index: usize, shift: usize) -> u32 {
-        let words = self.0.iter().skip(index).position(|pair| pair.ends.get() != 0);
-        // A damaged map may have no end at all; the length then reaches beyond the window, which the self-check tells.
-        let word = words.map_or(self.0.len(), |words| index + words);
-        let bit = self.0.get(word).map_or(0, |pair| pair.ends.get().trailing_zeros());
-        ((word + 1 - index) * WORD_UNITS - shift) as u32 + bit + 1
+        let units = self.block_at(start);
+        self.0[start as usize].set(0);
+        units
     }
 
     /// The length in units of the block that starts at `start`; `None` when no block starts there.
+    #[inline]
     pub(crate) fn block_at(self, start: u32) -> Option<u32> {
-        self.live().test(start as usize).then(|| self.length(start))
+        let code = self.0[start as usize].get();
+        (code != 0).then(|| length_of(code))
     }
 
     /// The block that `unit` belongs to.
     pub(crate) fn block_around(self, unit: u32) -> Option<Range<u32>> {
-        let word = unit as usize / WORD_UNITS;
-        let upto = |index| {
-            if index == word { u64::MAX >> (WORD_UNITS - 1 - unit as usize % WORD_UNITS) } else { u64::MAX }
-        };
-        let (index, live) = (0..=word)
-            .rev()
-            .map(|index| (index, self.0[index].live.get() & upto(index)))
-            .find(|&(_, live)| live != 0)?;
-        let start = (index * WORD_UNITS + 63 - live.leading_zeros() as usize) as u32;
-        let end = start + self.length(start);
+        let start = self.0[..=unit as usize].iter().rposition(|byte| byte.get() != 0)? as u32;
+        let end = start + self.block_at(start)?;
         (unit < end).then_some(start..end)
-    }
-
-    /// Moves the end of a live block from `old` to a smaller `new`, both exclusive. The old end bit stays, as one of a
-    /// freed block's would.
-    pub(crate) fn shorten(self, new: u32) {
-        self.ends().set(new as usize - 1);
-    }
-
-    /// Moves the end of a live block from `old` to a larger `new`, both exclusive; the units between are free.
-    pub(crate) fn lengthen(self, old: u32, new: u32) {
-        let mut ends = self.ends();
-        ends.clear_range(old as usize - 1..new as usize);
-        ends.set(new as usize - 1);
-    }
-
-    /// Forgets the end bits in `units`, which are about to be handed out.
-    pub(crate) fn forget_ends(self, units: Range<u32>) {
-        self.ends().clear_range(units.start as usize..units.end as usize);
     }
 
     /// The first unit in `units` that starts a block, or the end of `units`.
     pub(crate) fn next_live(self, units: Range<u32>) -> u32 {
-        self.live().first_set_in(units.start as usize..units.end as usize).map_or(units.end, |unit| unit as u32)
+        let bytes = &self.0[units.start as usize..units.end as usize];
+        let marked = |byte: &Cell<u8>| byte.get() != 0;
+        let empty =
+            bytes.chunks(CHUNK).take_while(|chunk| chunk.iter().fold(0, |all, byte| all | byte.get()) == 0).count();
+        let from = (empty * CHUNK).min(bytes.len());
+        let rest = bytes[from..].iter().position(marked).unwrap_or(bytes.len() - from);
+        units.start + (from + rest) as u32
     }
 
     /// The first hole of at least `need` units in `units`. `units.start` must not lie within a block; the hole is
     /// returned whole, up to the next block or the end of `units`.
     pub(crate) fn next_hole(self, units: Range<u32>, need: u32) -> Option<Range<u32>> {
-        let Range { start: from, end: until } = units;
-        let mut hole = None;
-        let mut carry = false;
-        for index in from as usize / WORD_UNITS..(until as usize).div_ceil(WORD_UNITS) {
-            let at = (index * WORD_UNITS) as u32;
-            let before = low_bits(from.saturating_sub(at));
-            let used;
-            (used, carry) = self.used(index, !before, carry);
-            let used = used | before | !low_bits(until - at);
-            let mut bit = 0;
-            while bit < u64::BITS {
-                let rest = u64::MAX << bit;
-                if let Some(start) = hole {
-                    let busy = used & rest;
-                    if busy == 0 {
-                        break;
-                    }
-                    bit = busy.trailing_zeros();
-                    if at + bit - start >= need {
-                        return Some(start..at + bit);
-                    }
-                    hole = None;
-                } else {
-                    let free = !used & rest;
-                    if free == 0 {
-                        break;
-                    }
-                    bit = free.trailing_zeros();
-                    hole = Some(at + bit);
-                }
+        let mut start = units.start;
+        while start < units.end {
+            if let Some(length) = self.block_at(start) {
+                start += length;
+                continue;
             }
+            let end = self.next_live(start..units.end);
+            if end - start >= need {
+                return Some(start..end);
+            }
+            start = end;
         }
-        hole.filter(|start| until - start >= need).map(|start| start..until)
-    }
-
-    /// The units in use of word `index`, of the blocks that start within `mask` or run on from the word before
-    /// (`carry`); and whether the last of them runs on into the next word.
-    #[inline]
-    fn used(self, index: usize, mask: u64, carry: bool) -> (u64, bool) {
-        let inside = !self.0[index].ends.get();
-        let (sum, over) = inside.overflowing_add(self.0[index].live.get() & mask);
-        let (sum, again) = sum.overflowing_add(u64::from(carry));
-        (sum ^ inside, over | again)
+        None
     }
 
     /// The live blocks in order of address.
     pub(crate) fn blocks(self) -> impl Iterator<Item = Range<u32>> + use<'a> {
-        let units = self.units() as u32;
+        let units = self.0.len() as u32;
         let mut from = 0;
         core::iter::from_fn(move || {
             let start = self.next_live(from.min(units)..units);
-            (start < units).then(|| {
-                let end = (start + self.length(start)).min(units);
-                from = end;
-                start..end
-            })
+            let length = (start < units).then(|| self.block_at(start))??;
+            from = start + length;
+            Some(start..from)
         })
     }
 
     /// How many blocks are live.
     pub(crate) fn live_blocks(self) -> u64 {
-        self.0.iter().map(|pair| u64::from(pair.live.get().count_ones())).sum()
+        self.0.iter().filter(|byte| byte.get() != 0).count() as u64
     }
 
-    /// The first unit in `units` with a bit of either kind set.
-    pub(crate) fn first_marked(self, units: Range<u32>) -> Option<u32> {
-        let range = units.start as usize..units.end as usize;
-        let live = self.live().first_set_in(range.clone());
-        let ends = self.ends().first_set_in(range);
-        live.into_iter().chain(ends).min().map(|unit| unit as u32)
-    }
-
-    /// Whether the entry behind the units is still zero.
-    pub(crate) fn is_terminated(self) -> bool {
-        self.0.last().is_some_and(|pair| pair.live.get() | pair.ends.get() == 0)
-    }
-
-    /// Writes behind the units, as stray bytes would.
+    /// Writes any byte, as stray bytes would.
     #[cfg(test)]
-    pub(crate) fn break_terminator(self) {
-        self.0[self.0.len() - 1].ends.set(1);
+    pub(crate) fn damage(self, unit: u32, byte: u8) {
+        self.0[unit as usize].set(byte);
     }
-}
-
-/// The lowest `count` bits.
-fn low_bits(count: u32) -> u64 {
-    if count >= u64::BITS { u64::MAX } else { (1 << count) - 1 }
 }
 
 #[cfg(test)]
@@ -288,11 +192,25 @@ mod tests {
 
     use super::*;
 
-    /// Units of the maps under test.
-    const UNITS: u32 = 256;
+    /// Units of the map under test.
+    const UNITS: u32 = 700;
 
-    fn pairs() -> Vec<Pair> {
-        (0..=UNITS as usize / WORD_UNITS).map(|_| Pair::default()).collect()
+    fn bytes() -> Vec<Cell<u8>> {
+        vec![Cell::new(0); UNITS as usize]
+    }
+
+    #[test]
+    fn every_length_is_kept_exactly_or_a_sixteenth_longer() {
+        for units in 1..=16_384 {
+            let whole = whole_length(units);
+            assert!(whole >= units && whole - units <= units / STEPS, "{units} becomes {whole}");
+            assert!(units > LONGEST_EXACT || whole == units);
+            assert_eq!(whole_length(whole), whole);
+        }
+        // The largest blocks of every window fit exactly.
+        for shift in 0..=14 {
+            assert_eq!(whole_length(1 << shift), 1 << shift);
+        }
     }
 
     /// The first hole that a look at every single unit finds.
@@ -310,13 +228,14 @@ mod tests {
     }
 
     proptest! {
-        /// Marks, releases, shortens, lengthens at random, leaving stale end bits behind, against a plain list of blocks.
+        /// Blocks come, go, and change their length at random, against a plain list of blocks.
         #[test]
-        fn the_map_agrees_with_a_list_of_blocks(steps in prop::collection::vec((any::<u32>(), 1u32..140, 0u8..4), 1..80)) {
-            let pairs = pairs();
-            let map = Map::over(&pairs);
+        fn the_map_agrees_with_a_list_of_blocks(steps in prop::collection::vec((any::<u32>(), 1u32..200, 0u8..4), 1..80)) {
+            let bytes = bytes();
+            let map = Map::over(&bytes);
             let mut live = BTreeMap::new();
             for (place, length, step) in steps {
+                let length = whole_length(length);
                 let pick = live.iter().nth(place as usize % live.len().max(1)).map(|(&start, &end)| (start, end));
                 match (step, pick) {
                     (0, Some((start, end))) => {
@@ -324,16 +243,14 @@ mod tests {
                         prop_assert_eq!(map.release(start), Some(end - start));
                         prop_assert_eq!(map.release(start), None);
                     }
-                    (1, Some((start, end))) if end - start > 1 => {
-                        let new = start + 1 + length % (end - start - 1);
-                        map.shorten(new);
-                        live.insert(start, new);
+                    (1, Some((start, end))) if length < end - start => {
+                        map.set(start, length);
+                        live.insert(start, start + length);
                     }
-                    (2, Some((start, end))) => {
-                        let new = map.next_live(end..UNITS).min(end + length);
-                        if new > end {
-                            map.lengthen(end, new);
-                            live.insert(start, new);
+                    (2, Some((start, end))) if length > end - start && start + length <= UNITS => {
+                        if map.next_live(end..start + length) == start + length {
+                            map.set(start, length);
+                            live.insert(start, start + length);
                         }
                     }
                     _ => {
@@ -341,8 +258,7 @@ mod tests {
                         let hole = map.next_hole(from..UNITS, length);
                         prop_assert_eq!(hole.clone(), next_hole_unit_by_unit(&live, from..UNITS, length));
                         if let Some(hole) = hole {
-                            map.forget_ends(hole.clone());
-                            map.mark(hole.start, hole.start + length);
+                            map.set(hole.start, length);
                             live.insert(hole.start, hole.start + length);
                         }
                     }
@@ -354,19 +270,6 @@ mod tests {
                 let around = live.range(..=unit).next_back().filter(|&(_, &end)| unit < end);
                 prop_assert_eq!(map.block_around(unit), around.map(|(&start, &end)| start..end));
             }
-        }
-    }
-
-    #[test]
-    fn a_block_may_span_the_whole_map() {
-        let pairs = pairs();
-        let map = Map::over(&pairs);
-        for start in [0, 1, 63, 64, 100] {
-            map.mark(start, UNITS);
-            assert_eq!(map.block_at(start), Some(UNITS - start));
-            assert_eq!(map.next_hole(0..UNITS, 1), (start > 0).then_some(0..start));
-            assert_eq!(map.release(start), Some(UNITS - start));
-            map.reset();
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::descriptor::Window;
 use crate::error::AllocError;
 use crate::geometry::Geometry;
 use crate::system::System;
+use crate::window::whole_length;
 
 /// What [`reallocate`](crate::Allocator::reallocate) does with the block's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +79,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         match self.site(block) {
             Site::Large { bytes } if size <= bytes => Ok(bytes),
             Site::Units { window, start, end } if size <= self.geometry.bytes(end - start) => {
-                let units = self.geometry.units(size);
-                self.cut(window, start + units, end);
+                let units = whole_length(self.geometry.units(size));
+                self.cut(window, start, start + units, end);
                 Ok(self.geometry.bytes(units))
             }
             _ => Err(AllocError::NotSmaller),
@@ -122,10 +123,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 if size > self.geometry.largest_in_window() {
                     return None;
                 }
-                let new_end = start + self.geometry.units(size);
+                let new_end = start + whole_length(self.geometry.units(size));
                 if new_end <= end {
-                    self.cut(window, new_end, end);
-                } else if !self.extend(window, end, new_end) {
+                    self.cut(window, start, new_end, end);
+                } else if !self.extend(window, start, end, new_end) {
                     return None;
                 }
                 Some(self.geometry.bytes(new_end - start))
@@ -133,30 +134,24 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Moves the end of a live block forward, from `end` to `new_end`.
-    fn cut(&self, window: Window, new_end: u32, end: u32) {
-        if new_end == end {
-            return;
-        }
-        let map = window.map(self.geometry);
-        map.shorten(new_end);
-        if end == self.cursor.get() && self.window.get() == Some(window) {
-            map.forget_ends(new_end..end);
-            self.cursor.set(new_end);
-        } else {
-            self.discount(window, end - new_end);
+    /// Moves the end of the live block at `start` forward, from `end` to `new_end`.
+    fn cut(&self, window: Window, start: u32, new_end: u32, end: u32) {
+        if new_end < end {
+            window.map(self.geometry).set(start, new_end - start);
+            self.give_back(window, new_end, end - new_end);
         }
     }
 
-    /// Moves the end of a live block backward, from `end` to `new_end`; false when the units between are not free.
-    fn extend(&self, window: Window, end: u32, new_end: u32) -> bool {
+    /// Moves the end of the live block at `start` backward, from `end` to `new_end`; false when the units between are
+    /// not free.
+    fn extend(&self, window: Window, start: u32, end: u32, new_end: u32) -> bool {
         let map = window.map(self.geometry);
         let current = self.window.get() == Some(window);
         if current && end == self.cursor.get() {
             if new_end > self.limit.get() {
                 return false;
             }
-            map.lengthen(end, new_end);
+            map.set(start, new_end - start);
             self.cursor.set(new_end);
             return true;
         }
@@ -169,7 +164,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         };
         match bound {
             Some(bound) if new_end <= bound && map.next_live(end..new_end) == new_end => {
-                map.lengthen(end, new_end);
+                map.set(start, new_end - start);
                 self.count(window, new_end - end);
                 true
             }

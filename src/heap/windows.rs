@@ -51,7 +51,6 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let mut refused = None;
         loop {
             if let Some(window) = cold.take_empty() {
-                window.map(self.geometry).reset();
                 self.make_current(window);
             } else if refused.is_none() && self.prefers_growth(cold) {
                 refused = self.grow(cold).err();
@@ -81,11 +80,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Makes a window that is in no list the current one, before its first hole.
     fn make_current(&self, window: Window) {
         window.place.set(Place::Current);
-        window.notice.set(0);
+        window.notice_at(0);
         self.window.set(Some(window));
         self.base.set(window.base());
         self.cursor.set(0);
-        self.limit.set(0);
+        self.set_limit(0);
     }
 
     /// Takes the next hole of at least `units` units of the current window as the extent.
@@ -102,10 +101,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let Some(Range { start, end }) = hole else {
             return false;
         };
-        map.forget_ends(start..end);
         self.count(window, end - start);
         self.cursor.set(start);
-        self.limit.set(end);
+        self.set_limit(end);
         true
     }
 
@@ -113,7 +111,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn close_extent(&self, window: Window) {
         let rest = self.limit.get() - self.cursor.get();
         self.live_units.set(self.live_units.get() - u64::from(rest));
-        window.live_units.set(window.live_units.get() - rest);
+        window.discount(rest);
         self.cursor.set(self.limit.get());
     }
 
@@ -121,16 +119,15 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn retire(&self, cold: &mut Cold, window: Window) {
         self.window.set(None);
         self.cursor.set(0);
-        self.limit.set(0);
-        let live = window.live_units.get();
+        self.set_limit(0);
+        let live = window.live_units();
         if live == 0 {
-            window.notice.set(0);
             cold.add_empty(window);
             return;
         }
         window.place.set(Place::Full);
         let part = self.geometry.usable_units(window.address()) / NOTICE_PART;
-        window.notice.set(live.saturating_sub(part));
+        window.notice_at(live.saturating_sub(part));
     }
 
     /// Looks at a window of which enough was freed.
@@ -138,15 +135,14 @@ impl<G: Geometry, S: System> Heap<G, S> {
     #[inline(never)]
     pub(super) fn drained(&self, window: Window) {
         let cold = &mut *self.cold.borrow_mut();
-        let live = window.live_units.get();
         match window.place.get() {
-            Place::Full if live > 0 => {
+            Place::Full if window.live_units() > 0 => {
                 window.place.set(Place::Reusable);
-                window.notice.set(0);
+                window.notice_at(0);
                 cold.reusable.push_back(window);
                 return;
             }
-            Place::Full => window.notice.set(0),
+            Place::Full => window.notice_at(0),
             Place::Reusable => cold.reusable.remove(window),
             // The current window is looked at when its pass ends, and an empty one has nothing to free.
             Place::Current | Place::Empty => return,
@@ -212,7 +208,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(crate) fn trim(&self) -> u64 {
         let cold = &mut *self.cold.borrow_mut();
         if let Some(window) = self.window.get()
-            && window.live_units.get() == self.limit.get() - self.cursor.get()
+            && window.live_units() == self.limit.get() - self.cursor.get()
         {
             self.close_extent(window);
             self.retire(cold, window);
