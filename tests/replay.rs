@@ -291,6 +291,7 @@ fn a_gzip_file_that_is_cut_off_is_refused() {
     for end in 3..bytes.len() {
         let error = load(&bytes[..end]).unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert!(error.to_string().contains(": the gzip data is cut off or damaged after "), "{error}");
     }
 }
 
