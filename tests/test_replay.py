@@ -151,7 +151,10 @@ BAD_FILES = {
     "nonsense": (b"# dt_us,size\nx\n", "line 2: columns: 1; expected: 2"),
     "histogram": (b"# size,frequency\n9,316\n", "a histogram of sizes"),
     "link": (LINK.encode(), "the departures of a link, not packets; name it with --link"),
-    "damaged gzip": (gzip.compress(pcap(60))[:-9], "the gzip data is cut off or damaged after 40 bytes of its contents"),
+    "damaged gzip": (
+        gzip.compress(pcap(60))[:-9],
+        "the gzip data is cut off or damaged after 40 bytes of its contents",
+    ),
 }
 
 
