@@ -205,7 +205,7 @@ fn read_blocks(
                 reader.consume(length);
                 let count = decoder.packets.len();
                 if count as u64 > MAX_PACKETS {
-                    return Err(Stop::Error(Error::TooManyPackets { packets: count as u64, allowed: MAX_PACKETS }));
+                    return Err(Stop::Error(Error::TooManyPackets { allowed: MAX_PACKETS }));
                 }
                 if count.is_multiple_of(PROGRESS_STRIDE) {
                     report_progress(progress, Phase::Reading, count, 0).map_err(Stop::Error)?;
