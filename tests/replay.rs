@@ -242,6 +242,9 @@ fn simple_and_obsolete_packets_count() {
     for order in [Little, Big] {
         let bytes = pcapng(order).simple(30).obsolete(0, 7_000_000, 99).bytes;
         assert_eq!(arrivals(&bytes), [(0, 61), (1_500_000_000, 1500), (1_500_000_000, 30), (2_000_000_000, 99)]);
+        let head = Writer::new(order).section().interface(|options| options).simple(30).simple(31);
+        let bytes = head.enhanced(0, 5_000_000, 61, 61).enhanced(0, 6_500_000, 60, 60).bytes;
+        assert_eq!(arrivals(&bytes), [(0, 30), (0, 31), (0, 61), (1_500_000_000, 60)]);
     }
 }
 
