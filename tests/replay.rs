@@ -242,6 +242,9 @@ fn simple_and_obsolete_packets_count() {
     for order in [Little, Big] {
         let bytes = pcapng(order).simple(30).obsolete(0, 7_000_000, 99).bytes;
         assert_eq!(arrivals(&bytes), [(0, 61), (1_500_000_000, 1500), (1_500_000_000, 30), (2_000_000_000, 99)]);
+        let head = Writer::new(order).section().interface(|options| options).simple(30).simple(31);
+        let bytes = head.enhanced(0, 5_000_000, 61, 61).enhanced(0, 6_500_000, 60, 60).bytes;
+        assert_eq!(arrivals(&bytes), [(0, 30), (0, 31), (0, 61), (1_500_000_000, 60)]);
     }
 }
 
@@ -291,6 +294,7 @@ fn a_gzip_file_that_is_cut_off_is_refused() {
     for end in 3..bytes.len() {
         let error = load(&bytes[..end]).unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert!(error.to_string().contains(": the gzip data is cut off or damaged after "), "{error}");
     }
 }
 
@@ -534,7 +538,7 @@ fn options_that_make_no_sense_are_refused() {
     let message = |rule, copies| Plan::new(&trace, &Options { rule, copies }, &mut proceed).unwrap_err().to_string();
     assert_eq!(message(None, 0), "copies must be at least 1");
     assert_eq!(message(Some(Rule::Depth(0)), 1), "depth must be at least 1");
-    assert_eq!(message(None, u32::MAX), "8589934590 packets with all copies; at most 16777216 can be replayed");
+    assert_eq!(message(None, u32::MAX), "more than 16777216 packets, copies included: too many to replay at once");
     let held = message(Some(Rule::Depth(1_000_000)), 1000);
     assert!(held.starts_with("more than 4294967296 bytes would be held at once"), "{held}");
     let rounds = replay(&plan(&trace, None), Some(0), &mut proceed).unwrap_err();

@@ -166,7 +166,7 @@ fn read_blocks(
     reader: &mut impl PcapReaderIterator,
     progress: &mut Progress<'_>,
 ) -> Result<Vec<Packet>, Stop> {
-    let mut decoder = Decoder { magic, clocks: Vec::new(), packets: Vec::new() };
+    let mut decoder = Decoder { magic, clocks: Vec::new(), time: None, packets: Vec::new() };
     let mut capacity = BUFFER_BYTES;
     loop {
         let byte = reader.consumed() as u64;
@@ -205,7 +205,7 @@ fn read_blocks(
                 reader.consume(length);
                 let count = decoder.packets.len();
                 if count as u64 > MAX_PACKETS {
-                    return Err(Stop::Error(Error::TooManyPackets { packets: count as u64, allowed: MAX_PACKETS }));
+                    return Err(Stop::Error(Error::TooManyPackets { allowed: MAX_PACKETS }));
                 }
                 if count.is_multiple_of(PROGRESS_STRIDE) {
                     report_progress(progress, Phase::Reading, count, 0).map_err(Stop::Error)?;
@@ -229,6 +229,8 @@ struct Decoder {
     magic: Magic,
     /// One clock per interface of the current section of a pcapng.
     clocks: Vec<Clock>,
+    /// The time of the last packet that had one.
+    time: Option<u64>,
     packets: Vec<Packet>,
 }
 
@@ -266,7 +268,7 @@ impl Decoder {
             PcapBlockOwned::Legacy(record) => {
                 let unit = if self.magic.nanoseconds { 1 } else { 1000 };
                 let time = u64::from(record.ts_sec) * 1_000_000_000 + u64::from(record.ts_usec) * unit;
-                self.push(time, record.origlen)
+                self.push_timed(time, record.origlen)
             }
             PcapBlockOwned::NG(Block::SectionHeader(_)) => {
                 self.clocks.clear();
@@ -281,12 +283,11 @@ impl Decoder {
             }
             PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
                 let clock = self.clock(packet.if_id)?;
-                self.push(clock.nanoseconds(packet.ts_high, packet.ts_low), packet.origlen)
+                self.push_timed(clock.nanoseconds(packet.ts_high, packet.ts_low), packet.origlen)
             }
             PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
                 // It has no time of its own: it came with the one before.
-                let time = self.packets.last().map_or(0, |packet| packet.arrival);
-                self.push(time, packet.origlen)
+                self.push(self.time.unwrap_or(0), packet.origlen)
             }
             PcapBlockOwned::NG(Block::Unknown(packet)) => {
                 // The obsolete Packet Block: interface and drops (16 bits each), time, captured and original length.
@@ -295,7 +296,7 @@ impl Decoder {
                 let (both, high, low, size) = (field(0)?, field(4)?, field(8)?, field(16)?);
                 let interface = if self.magic.big_endian { both >> 16 } else { both & 0xffff };
                 let clock = self.clock(interface)?;
-                self.push(clock.nanoseconds(high, low), size)
+                self.push_timed(clock.nanoseconds(high, low), size)
             }
             PcapBlockOwned::NG(_) => Ok(()),
         }
@@ -306,6 +307,17 @@ impl Decoder {
             .get(interface as usize)
             .copied()
             .ok_or_else(|| value("interface", interface, format!("one of the {} described before", self.clocks.len())))
+    }
+
+    fn push_timed(&mut self, arrival: u64, size: u32) -> Result<(), Fault> {
+        if self.time.is_none() {
+            // What came before it without a time came with it.
+            for packet in &mut self.packets {
+                packet.arrival = arrival;
+            }
+        }
+        self.time = Some(arrival);
+        self.push(arrival, size)
     }
 
     fn push(&mut self, arrival: u64, size: u32) -> Result<(), Fault> {

@@ -54,8 +54,6 @@ pub enum Error {
     },
     /// The trace, times its copies, has more packets than a replay takes.
     TooManyPackets {
-        /// How many there are.
-        packets: u64,
         /// How many are allowed.
         allowed: u64,
     },
@@ -186,8 +184,8 @@ impl fmt::Display for Error {
             }
             Self::Empty { path, what } => write!(f, "{}: holds no {what}", path.display()),
             Self::Fault { path, place, fault } => write!(f, "{}: {place}: {fault}", path.display()),
-            Self::TooManyPackets { packets, allowed } => {
-                write!(f, "{packets} packets with all copies; at most {allowed} can be replayed")
+            Self::TooManyPackets { allowed } => {
+                write!(f, "more than {allowed} packets, copies included: too many to replay at once")
             }
             Self::TooManyBytes { allowed } => {
                 write!(

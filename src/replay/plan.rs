@@ -108,7 +108,7 @@ impl Plan {
         }
         let packets = trace.packets().len() as u64 * u64::from(options.copies);
         if packets > MAX_PACKETS {
-            return Err(Error::TooManyPackets { packets, allowed: MAX_PACKETS });
+            return Err(Error::TooManyPackets { allowed: MAX_PACKETS });
         }
         let total = usize::try_from(packets).expect("within MAX_PACKETS");
         let rule = options.rule.clone().unwrap_or_else(|| Rule::suited_to(trace));

@@ -24,12 +24,42 @@ impl Source {
     /// Opens the file and looks at its first bytes.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let raw = Self::peek(BufReader::new(File::open(path)?))?;
-        if raw.head.starts_with(&GZIP_MAGIC) { Self::peek(MultiGzDecoder::new(raw.bytes)) } else { Ok(raw) }
+        if raw.head.starts_with(&GZIP_MAGIC) {
+            Self::peek(Inflated { decoder: MultiGzDecoder::new(raw.bytes), bytes: 0 })
+        } else {
+            Ok(raw)
+        }
     }
 
     fn peek(mut reader: impl Read + Send + 'static) -> io::Result<Self> {
         let mut head = Vec::new();
         reader.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
         Ok(Self { bytes: Box::new(io::Cursor::new(head.clone()).chain(reader)), head })
+    }
+}
+
+/// Gzip data that says where it is damaged.
+struct Inflated<R> {
+    decoder: MultiGzDecoder<R>,
+    /// How many bytes came out so far.
+    bytes: u64,
+}
+
+impl<R: Read> Read for Inflated<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.decoder.read(buffer) {
+            Ok(count) => {
+                self.bytes += count as u64;
+                Ok(count)
+            }
+            // What has no number of the system's is the decoder's finding.
+            Err(error) if error.raw_os_error().is_none() && error.kind() != io::ErrorKind::Interrupted => {
+                let bytes = self.bytes;
+                Err(io::Error::other(format!(
+                    "the gzip data is cut off or damaged after {bytes} bytes of its contents"
+                )))
+            }
+            Err(error) => Err(error),
+        }
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn read_packets(
         });
         let count = packets.len();
         if count as u64 > MAX_PACKETS {
-            return Err(Error::TooManyPackets { packets: count as u64, allowed: MAX_PACKETS });
+            return Err(Error::TooManyPackets { allowed: MAX_PACKETS });
         }
         if count.is_multiple_of(PROGRESS_STRIDE) {
             report_progress(progress, Phase::Reading, count, 0)?;
