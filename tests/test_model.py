@@ -225,11 +225,9 @@ CONFIGURATIONS: dict[str, dict[str, int]] = {
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_random_programs(configuration: str) -> None:
-    machine = type(
-        f"Programs[{configuration}]", (Programs,), {"settings_of_allocator": CONFIGURATIONS[configuration]}
-    )
+    machine = type(f"Programs[{configuration}]", (Programs,), {"settings_of_allocator": CONFIGURATIONS[configuration]})
     programs = max(1, STEPS // STEPS_PER_PROGRAM // len(CONFIGURATIONS))
-    hypothesis.stateful.run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    hypothesis.stateful.run_state_machine_as_test(
         machine,
         settings=hypothesis.settings(
             max_examples=programs,

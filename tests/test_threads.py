@@ -1,10 +1,11 @@
 """Threads that share an allocator and pass packets on."""
 
+import contextlib
 import queue
 import random
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -112,30 +113,19 @@ class Clash(Worker):
 
     def work(self) -> None:
         choose = random.Random(self.name)
+        uses: list[Callable[[Packet], object]] = [
+            lambda packet: packet.resize(choose.randrange(1, 5000)),
+            lambda packet: packet.shrink(choose.randrange(1, 100)),
+            lambda packet: packet.__setitem__(slice(1, 5), b"data"),
+            lambda packet: packet.__setitem__(-1, packet[0]),
+            lambda packet: packet == choose.choice(self.packets),
+            bytes,
+            lambda packet: packet[: choose.randrange(100)].tobytes(),
+            lambda packet: packet.release() if self.closing and choose.random() < 0.01 else None,
+        ]
         for _ in range(5000):
-            packet = choose.choice(self.packets)
-            try:
-                match choose.randrange(8):
-                    case 0:
-                        packet.resize(choose.randrange(1, 5000))
-                    case 1:
-                        packet.shrink(choose.randrange(1, 100))
-                    case 2:
-                        packet[1:5] = b"data"
-                    case 3:
-                        packet[-1] = packet[0]
-                    case 4:
-                        _ = packet == choose.choice(self.packets)
-                    case 5:
-                        bytes(packet)
-                    case 6:
-                        with packet[: choose.randrange(100)] as view:
-                            view.tobytes()
-                    case _:
-                        if self.closing and choose.random() < 0.01:
-                            packet.release()
-            except (ValueError, BufferError, IndexError):
-                continue
+            with contextlib.suppress(ValueError, BufferError, IndexError):
+                choose.choice(uses)(choose.choice(self.packets))
 
 
 @pytest.mark.parametrize("closing", [False, True])
@@ -153,22 +143,17 @@ def test_threads_that_use_the_same_packets_at_once(*, closing: bool) -> None:
 def test_an_allocator_that_is_closed_while_threads_use_it() -> None:
     class User(Worker):
         def work(self) -> None:
-            with pytest.raises(ValueError, match="closed"):
+            with contextlib.suppress(ValueError):
                 while True:
-                    try:
-                        packets = allocator.allocate_many(1400, 16)
-                        packets[3][:4] = packets[2][:4]
-                        packets[0].resize(40_000)
-                    except BufferError:
-                        continue
+                    packets = allocator.allocate_many(1400, 16)
+                    packets[3][:4] = packets[2][:4]
+                    packets[0].resize(40_000)
 
     class Closer(Worker):
         def work(self) -> None:
             while not allocator.closed:
-                try:
+                with contextlib.suppress(BufferError):
                     allocator.close()
-                except BufferError:
-                    continue
 
     for _ in range(20):
         failures: list[BaseException] = []

@@ -1,12 +1,13 @@
-"""Types of the native module; the documentation is in its docstrings (`help(pktalloc)`)."""
+# The documentation is in the docstrings of the module itself: help(pktalloc).
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from os import PathLike
 from types import TracebackType
-from typing import Literal, Never, SupportsIndex, final, overload
+from typing import Any, Literal, Never, Self, SupportsIndex, final, overload
 
-from typing_extensions import Buffer, Self
+from typing_extensions import Buffer
 
-__all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows"]
+__all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows", "replay"]
 
 class IntegrityError(RuntimeError): ...
 
@@ -135,3 +136,14 @@ class Windows:
     def __getitem__(self, key: slice, /) -> tuple[Window, ...]: ...
     def __iter__(self) -> Iterator[Window]: ...
     def __len__(self) -> int: ...
+
+def replay(
+    file: str | PathLike[str],
+    *,
+    depth: int | None = None,
+    delay_ms: float | None = None,
+    link: str | PathLike[str] | None = None,
+    copies: int = 1,
+    rounds: int | None = None,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> dict[str, Any]: ...

@@ -3,6 +3,7 @@
 //! - `allocator`, `packet`: the two classes; `packet` says what their unsafe code leans on;
 //! - `bytes`, `export`: a packet as a sequence and as a buffer;
 //! - `stats`, `windows`: what an allocator tells about itself;
+//! - `replay`: what the command line calls;
 //! - `call`, `errors`: how calls come in and how they fail; `docs`: the texts of `help()`;
 //! - `shape`, `retained`: the heap behind an allocator, and the memory behind the heap.
 
@@ -13,6 +14,7 @@ mod docs;
 mod errors;
 mod export;
 mod packet;
+mod replay;
 mod retained;
 mod shape;
 mod stats;
@@ -31,6 +33,7 @@ fn _pktalloc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     expect_one_lock(module.py())?;
     allocator::register(module)?;
     packet::register(module)?;
+    replay::register(module)?;
     module.add_class::<stats::Stats>()?;
     module.add_class::<windows::Windows>()?;
     module.add_class::<windows::Window>()?;
