@@ -15,10 +15,14 @@ import ssl
 import struct
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pktalloc import Allocator, Packet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CONTENT = bytes(range(200, 256)) + bytes(range(200))
 """256 bytes, each value once, and not in order."""
@@ -120,11 +124,12 @@ def test_views_write_through(packet: Packet) -> None:
 
 def test_numpy(packet: Packet) -> None:
     np = pytest.importorskip("numpy")
-    for make in (
+    makes: list[Callable[[], Any]] = [
         lambda: np.frombuffer(packet, dtype=np.uint8),
         lambda: np.asarray(packet.view),
         lambda: np.asarray(packet),
-    ):
+    ]
+    for make in makes:
         made = make()
         assert made.dtype == np.uint8
         assert made.shape == (256,)
@@ -161,7 +166,7 @@ def test_ctypes(packet: Packet) -> None:
 
     header = Header.from_buffer(packet, 8)
     header.length = 0x0102
-    assert packet[10:12] == b"\x01\x02"
+    assert packet[10:12].tobytes() == b"\x01\x02"
     assert ctypes.addressof(header) == packet.address + 8
     with pytest.raises(BufferError):
         packet.release()
@@ -196,7 +201,7 @@ def test_scattered_reads_and_writes(allocator: Allocator) -> None:
     assert os.writev(writable, [one, two]) == 8
     one[:], two[:] = b"   ", b"     "
     assert os.readv(readable, [two, one]) == 8
-    assert (two, one) == (b"abcde", b"fgh")
+    assert (two.tobytes(), one.tobytes()) == (b"abcde", b"fgh")
     os.close(readable)
     os.close(writable)
     one.release()
@@ -211,11 +216,11 @@ def test_sockets(allocator: Allocator) -> None:
         assert right.recv_into(packet) == 3
         left.sendall(packet[:3])
         assert right.recv_into(packet[10:]) == 3
-        assert packet[10:13] == b"one"
+        assert packet[10:13].tobytes() == b"one"
         left.send(b"three")
         assert right.recv_into(packet, 2) == 2
         assert right.recvfrom_into(packet[20:])[0] == 3
-        assert (packet[:2], packet[20:23]) == (b"th", b"ree")
+        assert (packet[:2].tobytes(), packet[20:23].tobytes()) == (b"th", b"ree")
         if hasattr(left, "sendmsg"):
             assert left.sendmsg([packet[:2], packet]) == 66
             assert right.recvmsg_into([packet[:2], packet[2:64]])[0] == 64
@@ -321,7 +326,7 @@ def test_conversions(packet: Packet) -> None:
     assert list(packet) == list(CONTENT)
     assert array.array("B", packet).tobytes() == CONTENT
     assert b"".join([packet, packet]) == CONTENT * 2
-    assert b"%b" % packet == CONTENT
+    assert b"%b" % packet == CONTENT  # type: ignore[str-format]
     assert re.search(rb"\x00\x01\x02", packet)
     assert int.from_bytes(packet[:4], "big") == int.from_bytes(CONTENT[:4], "big")
     packet.release()

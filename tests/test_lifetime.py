@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import operator
 import os
 import pickle
 import subprocess
@@ -20,8 +19,8 @@ USES: dict[str, Callable[[Packet], object]] = {
     "bool": bool,
     "index": lambda packet: packet[0],
     "slice": lambda packet: packet[0:4],
-    "set index": lambda packet: operator.setitem(packet, 0, 1),
-    "set slice": lambda packet: operator.setitem(packet, slice(0, 1), b"x"),
+    "set index": lambda packet: packet.__setitem__(0, 1),
+    "set slice": lambda packet: packet.__setitem__(slice(0, 1), b"x"),
     "iter": iter,
     "in": lambda packet: 0 in packet,
     "==": lambda packet: packet == b"",
@@ -87,11 +86,12 @@ def test_every_use_of_a_closed_allocator_is_a_value_error(use: Callable[[Allocat
 def test_methods_of_the_allocator_refuse_released_packets(allocator: Allocator) -> None:
     packet = allocator.allocate(100)
     allocator.free(packet)
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: allocator.free(packet),
         lambda: allocator.shrink(packet, 10),
         lambda: allocator.reallocate(packet, 10),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(ValueError, match="the packet is released"):
             call()
 
@@ -99,11 +99,12 @@ def test_methods_of_the_allocator_refuse_released_packets(allocator: Allocator) 
 def test_a_packet_of_another_allocator_is_a_value_error(allocator: Allocator) -> None:
     with Allocator() as other:
         packet = other.allocate(100)
-        for call in (
+        calls: list[Callable[[], object]] = [
             lambda: allocator.free(packet),
             lambda: allocator.shrink(packet, 10),
             lambda: allocator.reallocate(packet, 10),
-        ):
+        ]
+        for call in calls:
             with pytest.raises(ValueError, match="belongs to another allocator"):
                 call()
         assert len(packet) == 100
@@ -114,11 +115,12 @@ def test_a_packet_of_another_allocator_is_a_value_error(allocator: Allocator) ->
 
 @pytest.mark.parametrize("thing", [None, 1, b"bytes", bytearray(4), memoryview(b""), object(), Packet, Allocator()])
 def test_what_is_no_packet_is_a_type_error(allocator: Allocator, thing: object) -> None:
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: allocator.free(thing),  # type: ignore[arg-type]
         lambda: allocator.shrink(thing, 10),  # type: ignore[arg-type]
         lambda: allocator.reallocate(thing, 10),  # type: ignore[arg-type]
-    ):
+    ]
+    for call in calls:
         with pytest.raises(TypeError, match=r"expected a pktalloc\.Packet, got"):
             call()
 
@@ -204,8 +206,8 @@ def test_a_view_keeps_the_packet_and_the_allocator(allocator: Allocator) -> None
     del gone
     gc.collect()
     other[-3:] = b"xyz"
-    assert other[-3:] == b"xyz"
-    assert view[:3] == b"abc"
+    assert other.tobytes().endswith(b"xyz")
+    assert view.tobytes().startswith(b"abc")
 
 
 def test_packets_outlive_the_name_of_their_allocator() -> None:
@@ -226,10 +228,10 @@ def test_with_releases_and_closes() -> None:
     with Allocator() as allocator:
         with allocator.allocate(1400) as packet:
             assert not packet.released
-        assert packet.released
         assert allocator.used_bytes == 0
-        with allocator.allocate(1400) as packet:
-            packet.release()
+        with allocator.allocate(1400) as other:
+            other.release()
+        assert (packet.released, other.released) == (True, True)
         kept = allocator.allocate(1)
     assert kept.released
     assert allocator.closed
@@ -282,7 +284,7 @@ def test_packets_cannot_be_made_derived_or_changed(allocator: Allocator) -> None
         type("Derived", (Allocator,), {})
     with pytest.raises(AttributeError):
         allocator.allocate(1).colour = "red"  # type: ignore[attr-defined]
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="size"):
         allocator.allocate(1).size = 3  # type: ignore[misc]
     with pytest.raises(TypeError, match="immutable"):
         Packet.size = 3  # type: ignore[method-assign, assignment]
@@ -293,7 +295,7 @@ def test_methods_refuse_objects_of_other_types(allocator: Allocator) -> None:
         Packet.release(allocator)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="doesn't apply"):
         Allocator.allocate(allocator.allocate(1), 1)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="doesn't apply|requires a"):
+    with pytest.raises(TypeError, match=r"doesn't apply|requires a"):
         Packet.__len__(b"")  # type: ignore[arg-type]
 
 

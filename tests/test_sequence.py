@@ -26,7 +26,7 @@ def test_an_index_takes_and_gives_what_a_bytearray_does(packet: Packet, index: i
         value = expected[index]
         expected[index] = 99
     except IndexError:
-        for call in (lambda: packet[index], lambda: operator.setitem(packet, index, 99)):
+        for call in (lambda: packet[index], lambda: packet.__setitem__(index, 99)):
             with pytest.raises(IndexError, match="packet index out of range"):
                 call()
     else:
@@ -172,9 +172,9 @@ def test_comparison_with_a_released_packet_is_a_value_error(allocator: Allocator
 def test_packets_have_no_order(packet: Packet) -> None:
     for compare in (operator.lt, operator.le, operator.gt, operator.ge):
         with pytest.raises(TypeError):
-            compare(packet, packet)
+            compare(packet, packet)  # type: ignore[arg-type]
         with pytest.raises(TypeError):
-            compare(packet, CONTENT)
+            compare(packet, CONTENT)  # type: ignore[arg-type]
 
 
 def test_containment(allocator: Allocator, packet: Packet) -> None:
@@ -191,11 +191,10 @@ def test_containment(allocator: Allocator, packet: Packet) -> None:
 
 def test_iteration(packet: Packet) -> None:
     assert list(packet) == list(CONTENT)
-    assert list(reversed(packet)) == list(reversed(CONTENT))  # type: ignore[call-overload]
+    assert list(reversed(packet)) == list(reversed(CONTENT))
     assert (min(packet), max(packet), sum(packet)) == (0, 6, 21)
-    assert isinstance(packet, collections.abc.Iterable)
-    assert isinstance(packet, collections.abc.Sized)
-    assert isinstance(packet, collections.abc.Container)
+    for kind in (collections.abc.Iterable, collections.abc.Sized, collections.abc.Container):
+        assert issubclass(Packet, kind)
     first, *rest = packet
     assert (first, rest) == (0, list(CONTENT[1:]))
     assert dict(enumerate(packet))[3] == 3
@@ -243,6 +242,6 @@ def test_the_index_protocol(packet: Packet) -> None:
 
     packet[Three()] = Three()
     assert packet[Three()] == 3
-    assert packet[Three() : Three()] == b""
+    assert packet[Three() : Three()].nbytes == 0
     packet.resize(Three())
     assert struct.unpack("3B", packet) == (0, 1, 2)

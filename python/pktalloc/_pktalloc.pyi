@@ -1,11 +1,11 @@
-"""Types of the native module; the documentation is in its docstrings (`help(pktalloc)`)."""
+# The documentation is in the docstrings of the module itself: help(pktalloc).
 
 from collections.abc import Callable, Iterator
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, Never, SupportsIndex, final, overload
+from typing import Any, Literal, Never, Self, SupportsIndex, final, overload
 
-from typing_extensions import Buffer, Self
+from typing_extensions import Buffer
 
 __all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows", "replay"]
 

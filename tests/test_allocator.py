@@ -1,0 +1,367 @@
+"""What an allocator hands out, what it refuses and how, and what it tells about itself."""
+
+import doctest
+import inspect
+import itertools
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import pktalloc
+from pktalloc import Allocator, IntegrityError, Packet, Stats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WINDOW = 131072
+CONFIGURATIONS: list[dict[str, int | bool | None]] = [
+    {},
+    {"alignment": 16, "window_bytes": 4096, "preallocated_windows": 0, "keep_empty_windows": 0},
+    {"alignment": 4096, "window_bytes": 1 << 20},
+    {"zero": True},
+    {"check": True, "window_bytes": 1 << 14},
+    {"zero": True, "check": True, "window_bytes": 1 << 13},
+    {"huge_pages": True},
+    {"memory_limit": 64 << 20},
+]
+
+
+@pytest.mark.parametrize("settings", CONFIGURATIONS, ids=str)
+def test_packets_are_aligned_apart_and_writable(settings: dict[str, int]) -> None:
+    with Allocator(**settings) as allocator:  # type: ignore[arg-type]
+        alignment = settings.get("alignment", 64)
+        packets = [allocator.allocate(size) for size in (*range(1, 200), 1400, 4096, 9000, 70_000, 1 << 20)]
+        for number, packet in enumerate(packets):
+            assert packet.address % alignment == 0
+            assert packet.capacity >= len(packet)
+            packet[:] = bytes([number % 251]) * len(packet)
+        ranges = sorted((packet.address, packet.address + packet.capacity) for packet in packets)
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(ranges))
+        for number, packet in enumerate(packets):
+            assert packet == bytes([number % 251]) * len(packet)
+        allocator.integrity_check()
+        packets.clear()
+        del packet
+        assert allocator.used_bytes == 0
+        allocator.trim()
+        allocator.integrity_check()
+
+
+@pytest.mark.parametrize("size", [0, -1, -(1 << 40), -(10**30)])
+def test_sizes_below_one_are_value_errors(allocator: Allocator, size: int) -> None:
+    packet = allocator.allocate(10)
+    calls: list[Callable[[], object]] = [
+        lambda: allocator.allocate(size),
+        lambda: allocator.allocate_many(size, 1),
+        lambda: allocator.reallocate(packet, size),
+        lambda: allocator.shrink(packet, size),
+        lambda: packet.resize(size),
+        lambda: packet.shrink(size),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="size must be at least 1"):
+            call()
+    assert len(packet) == 10
+
+
+@pytest.mark.parametrize("size", [1.0, "1", b"1", None, [], 1j], ids=repr)
+def test_sizes_that_are_no_integers_are_type_errors(allocator: Allocator, size: int) -> None:
+    packet = allocator.allocate(10)
+    calls: list[Callable[[], object]] = [
+        lambda: allocator.allocate(size),
+        lambda: allocator.allocate_many(size, 1),
+        lambda: allocator.allocate_many(1, size),
+        lambda: allocator.reallocate(packet, size),
+        lambda: packet.resize(size),
+        lambda: packet.shrink(size),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            call()
+
+
+@pytest.mark.parametrize("size", [1 << 50, (1 << 63) - 1, 1 << 63, 1 << 64, 10**30], ids=repr)
+def test_sizes_that_cannot_be_served_are_memory_errors(allocator: Allocator, size: int) -> None:
+    packet = allocator.allocate(10)
+    packet[:] = b"0123456789"
+    calls: list[Callable[[], object]] = [
+        lambda: allocator.allocate(size),
+        lambda: allocator.allocate_many(size, 2),
+        lambda: allocator.allocate_many(10, size),
+        lambda: allocator.reallocate(packet, size),
+        lambda: packet.resize(size, copy=False),
+    ]
+    for call in calls:
+        with pytest.raises(MemoryError):
+            call()
+    assert packet == b"0123456789"
+    assert allocator.used_bytes == 64
+
+
+def test_wrong_arguments_are_type_errors(allocator: Allocator) -> None:
+    packet = allocator.allocate(10)
+    calls: list[tuple[Callable[..., object], str]] = [
+        (allocator.allocate, "missing required argument: 'size'"),
+        (lambda: allocator.allocate(1, 2), "takes at most 1 argument"),  # type: ignore[call-arg]
+        (lambda: allocator.allocate(1, size=2), "multiple values for argument 'size'"),  # type: ignore[misc]
+        (lambda: allocator.allocate(bytes=2), "unexpected keyword argument 'bytes'"),  # type: ignore[call-arg]
+        (lambda: allocator.allocate_many(1), "missing required argument: 'count'"),  # type: ignore[call-arg]
+        (lambda: allocator.reallocate(packet, 1, False), "copy must be given by keyword"),  # type: ignore[call-arg]
+        (packet.resize, "missing required argument: 'size'"),
+        (lambda: packet.release(1), "takes at most 0 arguments"),  # type: ignore[call-arg]
+        (lambda: Allocator(64), "positional"),  # type: ignore[call-arg]
+        (lambda: Allocator(colour=1), "unexpected keyword argument 'colour'"),  # type: ignore[call-arg]
+    ]
+    for call, message in calls:
+        with pytest.raises(TypeError, match=message):
+            call()
+
+
+def test_arguments_can_be_given_by_name(allocator: Allocator) -> None:
+    packet = allocator.allocate(size=10)
+    allocator.reallocate(packet=packet, size=2000, copy=False)
+    packet.resize(copy=True, size=1000)
+    allocator.shrink(size=100, packet=packet)
+    packet.shrink(size=50)
+    assert len(packet) == 50
+    assert len(allocator.allocate_many(count=3, size=10)) == 3
+    allocator.free(packet=packet)
+
+
+@pytest.mark.parametrize(
+    ("setting", "allowed"),
+    [
+        ({"alignment": 8}, "alignment is 8, must be a power of two from 16 to 4096"),
+        ({"alignment": 96}, "alignment is 96, must be a power of two from 16 to 4096"),
+        ({"alignment": 8192}, "alignment is 8192, must be a power of two from 16 to 4096"),
+        ({"alignment": -64}, "alignment is -64, must be a power of two from 16 to 4096"),
+        ({"window_bytes": 0}, "window_bytes is 0, must be a power of two from 4096 to 4194304"),
+        ({"window_bytes": 131073}, "window_bytes is 131073, must be a power of two from 4096 to 4194304"),
+        ({"window_bytes": 1 << 70}, "window_bytes is .*, must be a power of two"),
+        ({"alignment": 4096, "window_bytes": 131072}, "window_bytes is 131072, must be a power of two from 262144"),
+        ({"preallocated_windows": -1}, "preallocated_windows is -1, must be from 0 to 1048576"),
+        ({"preallocated_windows": 1 << 21}, "preallocated_windows is 2097152, must be at most 1048576"),
+        ({"keep_empty_windows": -1}, "keep_empty_windows is -1, must be from 0 to 1048576"),
+        ({"keep_empty_windows": 1 << 21}, "keep_empty_windows is 2097152, must be at most 1048576"),
+        ({"memory_limit": 0}, "memory_limit is 0 bytes, must be at least"),
+        ({"memory_limit": -5}, "memory_limit is -5, must be at least one window, or None"),
+        ({"memory_limit": WINDOW - 1}, f"memory_limit is {WINDOW - 1} bytes, must be at least one window, {WINDOW}"),
+    ],
+    ids=repr,
+)
+def test_settings_that_make_no_sense_are_refused_by_name(setting: dict[str, int], allowed: str) -> None:
+    with pytest.raises(ValueError, match=allowed):
+        Allocator(**setting)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("setting", ["alignment", "window_bytes", "memory_limit", "zero", "check", "huge_pages"])
+def test_settings_of_other_types_are_type_errors(setting: str) -> None:
+    with pytest.raises(TypeError):
+        Allocator(**{setting: "1"})  # type: ignore[arg-type]
+
+
+def test_the_memory_limit() -> None:
+    allocator = Allocator(memory_limit=4 * WINDOW, preallocated_windows=0)
+    packets: list[Packet] = []
+    with pytest.raises(MemoryError, match="cannot allocate 1400 bytes: the memory limit"):
+        packets.extend(allocator.allocate(1400) for _ in range(1000))
+    assert len(packets) > 300
+    assert allocator.allocated_bytes <= 4 * WINDOW
+    with pytest.raises(MemoryError, match="the memory limit"):
+        allocator.allocate(100_000)
+    with pytest.raises(MemoryError):
+        packets[0].resize(5000)
+    del packets[::2]
+    used = allocator.used_bytes
+    with pytest.raises(MemoryError):
+        allocator.allocate_many(1400, 1000)
+    assert allocator.used_bytes == used
+    allocator.integrity_check()
+    packets.clear()
+    assert len(allocator.allocate_many(1400, 300)) == 300
+
+
+def test_allocate_many(allocator: Allocator) -> None:
+    assert allocator.allocate_many(10, 0) == []
+    for count in (1, 63, 64, 65, 1000):
+        packets = allocator.allocate_many(1400, count)
+        assert type(packets) is list
+        assert len(packets) == len({packet.address for packet in packets}) == count
+        assert all(len(packet) == 1400 and packet.capacity == 1408 for packet in packets)
+    with pytest.raises(ValueError, match="count must be at least 0, got -1"):
+        allocator.allocate_many(10, -1)
+    with pytest.raises(ValueError, match="size must be at least 1"):
+        allocator.allocate_many(0, 0)
+
+
+def test_resize_keeps_what_fits(allocator: Allocator) -> None:
+    packet = allocator.allocate(100)
+    packet[:] = bytes(range(100))
+    neighbour = allocator.allocate(100)
+    for size in (1, 50, 100, 1000, 32_768, 32_769, 1_000_000, 40_000, 500):
+        content = packet.tobytes()
+        packet.resize(size)
+        kept = min(size, len(content))
+        assert len(packet) == size
+        assert packet[:kept] == content[:kept]
+        packet[:] = bytes(index % 253 for index in range(size))
+        allocator.integrity_check()
+    assert len(neighbour) == 100
+    allocator.reallocate(packet, 60_000, copy=False)
+    assert len(packet) == 60_000
+
+
+def test_shrinking_gives_the_tail_back_at_once(allocator: Allocator) -> None:
+    packet = allocator.allocate(2048)
+    packet[:900] = b"x" * 900
+    packet.shrink(900)
+    follower = allocator.allocate(100)
+    assert follower.address == packet.address + 960
+    assert packet == b"x" * 900
+    with pytest.raises(ValueError, match="cannot shrink a packet of 900 bytes to 901"):
+        packet.shrink(901)
+    packet.shrink(900)
+    packet.shrink(1)
+    assert (len(packet), packet.capacity) == (1, 64)
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_zeroed_packets_never_show_old_bytes(*, check: bool) -> None:
+    allocator = Allocator(zero=True, check=check, window_bytes=1 << 14)
+    for size in (1, 64, 100, 3000, 5000, 100_000):
+        for _ in range(3):
+            packet = allocator.allocate(size)
+            assert packet == bytes(size)
+            packet[:] = b"\xff" * size
+            packet.shrink(max(1, size // 3))
+            packet.resize(size)
+            assert packet == b"\xff" * max(1, size // 3) + bytes(size - max(1, size // 3))
+            packet.resize(2 * size, copy=False)
+            assert packet == bytes(2 * size)
+            packet[:] = b"\xff" * 2 * size
+
+
+def test_damage_is_an_integrity_error_and_the_interpreter_survives(capsys: pytest.CaptureFixture[str]) -> None:
+    ctypes = pytest.importorskip("ctypes")
+    assert issubclass(IntegrityError, RuntimeError)
+    allocator = Allocator(check=True)
+    packet = allocator.allocate(100)
+    other = allocator.allocate(10)
+    ctypes.memset(packet.address + 100, 0, 3)
+    message = rf"3 past the end of the 100 bytes at {packet.address:#x}"
+    for call in (
+        allocator.integrity_check,
+        packet.release,
+        other.release,
+        lambda: allocator.free(packet),
+        lambda: allocator.allocate(10),
+        lambda: allocator.allocate_many(10, 2),
+        lambda: packet.resize(1000),
+        lambda: packet.shrink(1),
+    ):
+        with pytest.raises(IntegrityError, match=message):
+            call()
+        assert not packet.released
+    ctypes.memset(packet.address + 100, 0xC5, 3)
+    allocator.integrity_check()
+    packet.release()
+    other.release()
+    assert capsys.readouterr().err == ""
+
+
+def test_damage_seen_while_a_packet_is_dropped_is_reported_as_unraisable(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[type[BaseException] | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: reported.append(report.exc_type))
+    ctypes = pytest.importorskip("ctypes")
+    allocator = Allocator(check=True)
+    packet = allocator.allocate(100)
+    address = packet.address
+    ctypes.memset(address + 100, 0, 1)
+    del packet
+    assert reported == [IntegrityError]
+    with pytest.raises(IntegrityError):
+        allocator.integrity_check()
+    ctypes.memset(address + 100, 0xC5, 1)
+    allocator.integrity_check()
+
+
+def test_figures(allocator: Allocator) -> None:
+    assert allocator.used_bytes == 0
+    packets = [*allocator.allocate_many(1400, 100), allocator.allocate(100_000)]
+    stats = allocator.stats()
+    assert isinstance(stats, Stats)
+    assert stats.used_bytes == allocator.used_bytes == 100 * 1408 + 100_032
+    assert stats.allocated_bytes == allocator.allocated_bytes == stats.windows * WINDOW + 100_032
+    assert (stats.live_packets, stats.large_packets, stats.large_bytes) == (101, 1, 100_032)
+    assert (stats.alignment, stats.window_bytes) == (64, WINDOW)
+    assert repr(stats).startswith(f"Stats(used_bytes={stats.used_bytes}, allocated_bytes=")
+    assert stats == allocator.stats()
+    packets.clear()
+    assert allocator.stats() != stats
+    assert allocator.stats().peak_allocated_bytes == stats.peak_allocated_bytes
+    with pytest.raises(AttributeError):
+        stats.windows = 3  # type: ignore[misc]
+
+
+def test_trim_gives_everything_back_but_the_floor(allocator: Allocator) -> None:
+    packets = allocator.allocate_many(1400, 10_000)
+    high = allocator.allocated_bytes
+    packets.clear()
+    allocator.integrity_check()
+    low = allocator.allocated_bytes
+    assert low < high
+    freed = allocator.trim()
+    assert freed == low - allocator.allocated_bytes
+    assert allocator.allocated_bytes <= 3 * WINDOW
+    assert allocator.trim() == 0
+
+
+def test_windows(allocator: Allocator) -> None:
+    assert len(allocator.windows()) == 0
+    packets = allocator.allocate_many(1400, 200)
+    windows = allocator.windows()
+    assert len(windows) == allocator.stats().windows
+    assert [window.address for window in windows] == sorted(window.address for window in windows)
+    assert windows[-1].address == list(windows)[-1].address
+    assert [window.state for window in windows[:2]]
+    with pytest.raises(IndexError):
+        windows[len(windows)]
+    places = {
+        window.address + first * 64: (behind - first) * 64 for window in windows for first, behind in window.blocks
+    }
+    assert places == {packet.address: packet.capacity for packet in packets}
+    for window in windows:
+        assert window.live_units == sum(behind - first for first, behind in window.blocks)
+        first, behind = window.bookkeeping
+        assert all(end <= first or start >= behind for start, end in window.blocks)
+        assert window.units == WINDOW // 64
+        assert f"{window.live_units} of {window.units} units" in repr(window)
+    assert repr(windows) == f"<pktalloc.Windows: {len(windows)} windows>"
+
+
+@pytest.mark.parametrize("thing", [getattr(pktalloc, name) for name in pktalloc.__all__] + [pktalloc])
+def test_the_examples_in_the_documentation(thing: object) -> None:
+    examples = doctest.DocTestFinder().find(thing, getattr(thing, "__name__", "pktalloc"), globs={})
+    for example in examples:
+        results = doctest.DocTestRunner().run(example)
+        assert results.failed == 0
+
+
+def test_everything_public_is_documented() -> None:
+    for name in pktalloc.__all__:
+        thing = getattr(pktalloc, name)
+        assert inspect.getdoc(thing)
+        for member, value in vars(thing).items():
+            if not member.startswith("_"):
+                assert inspect.getdoc(value), f"{name}.{member}"
+
+
+def test_signatures_can_be_read() -> None:
+    assert str(inspect.signature(pktalloc.Allocator.allocate)) == "(self, /, size)"
+    assert str(inspect.signature(pktalloc.Allocator.reallocate)) == "(self, /, packet, size, *, copy=True)"
+    assert str(inspect.signature(pktalloc.Packet.resize)) == "(self, /, size, copy=True)"
+    assert list(inspect.signature(pktalloc.Allocator).parameters) == [
+        *("alignment", "window_bytes", "preallocated_windows", "memory_limit"),
+        *("zero", "check", "keep_empty_windows", "huge_pages"),
+    ]
