@@ -48,12 +48,14 @@ impl Ring {
     /// If `size` is over the capacity.
     #[inline]
     pub fn allocate(&mut self, size: usize) -> NonNull<u8> {
-        let rounded = size.next_multiple_of(Self::UNIT);
+        let rounded = (size + (Self::UNIT - 1)) & !(Self::UNIT - 1);
         let mut start = self.cursor;
         let mut end = start + rounded;
         if end > self.layout.size() {
+            if rounded > self.layout.size() {
+                larger_than_ring(size);
+            }
             (start, end) = (0, rounded);
-            assert!(end <= self.layout.size(), "a block of {size} bytes is larger than its ring");
         }
         self.cursor = end;
         self.live += 1;
@@ -76,6 +78,12 @@ impl Ring {
     pub const fn live(&self) -> usize {
         self.live
     }
+}
+
+#[cold]
+#[inline(never)]
+fn larger_than_ring(size: usize) -> ! {
+    panic!("a block of {size} bytes is larger than its ring");
 }
 
 impl Drop for Ring {

@@ -5,69 +5,56 @@ use std::ptr;
 
 use pktalloc::workload::{Cycle, Op};
 
+use crate::cell::Touch;
 use crate::subject::Subject;
 
-/// A subject, the slots of its workload, and where it is in the steady part.
+/// A subject and the slots of its workload.
 pub(crate) struct Driver<S: Subject> {
     subject: S,
     slots: Vec<MaybeUninit<S::Handle>>,
-    cycle: Cycle,
-    cursor: usize,
-    written: bool,
+    touch: Touch,
 }
 
 impl<S: Subject> Driver<S> {
-    /// Carries out the fill.
-    ///
-    /// # Panics
-    ///
-    /// If the cycle cannot be carried out.
-    pub(crate) fn new(subject: S, cycle: Cycle, written: bool) -> Self {
-        cycle.check().expect("the workload can be carried out");
-        let mut slots = Vec::new();
-        slots.resize_with(cycle.slots, MaybeUninit::uninit);
-        let mut driver = Self { subject, slots, cursor: 0, written, cycle };
-        run(&mut driver.subject, &mut driver.slots, &driver.cycle.fill, written);
-        driver
-    }
-
-    /// Carries out the next `ops` operations of the steady part, from its beginning again after its end.
-    pub(crate) fn advance(&mut self, mut ops: usize) {
-        while ops > 0 {
-            let end = self.cycle.steady.len().min(self.cursor + ops);
-            run(&mut self.subject, &mut self.slots, &self.cycle.steady[self.cursor..end], self.written);
-            ops -= end - self.cursor;
-            self.cursor = end % self.cycle.steady.len();
+    pub(crate) fn new(subject: S, slots: usize, touch: Touch) -> Self {
+        let mut empty: Vec<MaybeUninit<S::Handle>> = Vec::with_capacity(slots);
+        // The slots' own memory is there before anything is measured: it is written once.
+        // SAFETY: any bytes will do for what may be uninitialized, and the vector has room for as many.
+        unsafe {
+            ptr::write_bytes(empty.as_mut_ptr(), 0, slots);
+            empty.set_len(slots);
         }
+        Self { subject, slots: empty, touch }
     }
 
-    /// How many operations one round of the steady part has.
-    pub(crate) fn round(&self) -> usize {
-        self.cycle.steady.len()
-    }
-}
-
-/// Carries out operations. `ops` is part of a checked cycle, in its turn; `slots` are all of the cycle's.
-fn run<S: Subject>(subject: &mut S, slots: &mut [MaybeUninit<S::Handle>], ops: &[Op], written: bool) {
-    if written {
-        run_touching::<S, true>(subject, slots, ops);
-    } else {
-        run_touching::<S, false>(subject, slots, ops);
+    /// Carries out operations.
+    ///
+    /// # Safety
+    ///
+    /// Their slots are below the number of slots; those that they free are full, and those that they fill are empty.
+    unsafe fn run(&mut self, ops: &[Op]) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            match self.touch {
+                Touch::Untouched => run::<S, false>(&mut self.subject, &mut self.slots, ops),
+                Touch::Written => run::<S, true>(&mut self.subject, &mut self.slots, ops),
+            }
+        }
     }
 }
 
 /// The measured loop.
+///
+/// # Safety
+///
+/// As [`Driver::run`].
 #[inline(never)]
-fn run_touching<S: Subject, const WRITTEN: bool>(
-    subject: &mut S,
-    slots: &mut [MaybeUninit<S::Handle>],
-    ops: &[Op],
-) {
+unsafe fn run<S: Subject, const WRITTEN: bool>(subject: &mut S, slots: &mut [MaybeUninit<S::Handle>], ops: &[Op]) {
     for op in ops {
-        // SAFETY: the cycle was checked, all its slots are below `slots.len()`.
+        // SAFETY: the caller promises that there is such a slot.
         let slot = unsafe { slots.get_unchecked_mut(op.slot as usize) };
         if op.is_free() {
-            // SAFETY: the cycle was checked: this slot was filled, and is not read again before it is filled again.
+            // SAFETY: the caller promises that the slot is full; it is not read again before it is filled again.
             subject.free(unsafe { slot.assume_init_read() });
         } else {
             let handle = slot.write(subject.allocate(op.size as usize));
@@ -76,5 +63,47 @@ fn run_touching<S: Subject, const WRITTEN: bool>(
                 unsafe { ptr::write_bytes(S::bytes(handle), op.size as u8, op.size as usize) };
             }
         }
+    }
+}
+
+/// A workload without end, on a subject.
+pub(crate) struct Endless<S: Subject> {
+    driver: Driver<S>,
+    cycle: Cycle,
+    cursor: usize,
+}
+
+impl<S: Subject> Endless<S> {
+    /// Carries out the fill.
+    ///
+    /// # Panics
+    ///
+    /// If the cycle cannot be carried out.
+    pub(crate) fn start(mut driver: Driver<S>, cycle: Cycle) -> Self {
+        cycle.check().expect("the workload can be carried out");
+        assert!(driver.slots.len() >= cycle.slots, "the driver has slots for the workload");
+        // SAFETY: the cycle was checked, and this is its beginning.
+        unsafe { driver.run(&cycle.fill) };
+        Self { driver, cycle, cursor: 0 }
+    }
+
+    /// Carries out the next `ops` operations of the steady part, from its beginning again after its end.
+    pub(crate) fn advance(&mut self, mut ops: usize) {
+        while ops > 0 {
+            let end = self.cycle.steady.len().min(self.cursor + ops);
+            // SAFETY: the cycle was checked, and its operations are carried out in their order.
+            unsafe { self.driver.run(&self.cycle.steady[self.cursor..end]) };
+            ops -= end - self.cursor;
+            self.cursor = end % self.cycle.steady.len();
+        }
+    }
+
+    pub(crate) fn subject(&mut self) -> &mut S {
+        &mut self.driver.subject
+    }
+
+    /// How many operations one round of the steady part has.
+    pub(crate) fn round(&self) -> usize {
+        self.cycle.steady.len()
     }
 }

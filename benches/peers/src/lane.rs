@@ -6,18 +6,22 @@
 //! machine's moods hit all alike. A slice begins with some operations that are not timed: they bring the subject's lines
 //! back into the caches that the others used meanwhile.
 //!
-//! The lane says `ready` (or `absent` and why), then answers each line with the nanoseconds that one pair took. Time is
-//! the thread's processor time, system calls and page faults included: others on the machine do not count.
+//! The far side says `ready` (or why the subject is absent), then answers each line with the nanoseconds that one pair
+//! took.
 
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::hint::black_box;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
-use std::{env, io};
+use std::{env, io, ptr};
 
+use pktalloc::Allocator;
 use pktalloc::workload::{Pattern, Queue};
 
-use crate::cell::Cell;
-use crate::driver::Driver;
+use crate::cell::{Cell, QueueCell};
+use crate::clock::{processor_time, stay_on_one_core};
+use crate::driver::{Driver, Endless};
+use crate::memory::WINDOW_BYTES;
 use crate::names::{Name, Visitor};
 use crate::subject::{Plan, Subject};
 
@@ -25,6 +29,8 @@ use crate::subject::{Plan, Subject};
 const LEAD_IN: usize = 1 << 17;
 /// Operations of a slice of a workload whose round is longer than this.
 const LONGEST_SLICE: usize = 1 << 20;
+/// Times that an allocator is made and dropped in a slice.
+const LIVES: usize = 4096;
 
 /// The near side: a process that measures a subject when it is asked to.
 pub(crate) struct Lane {
@@ -36,22 +42,24 @@ pub(crate) struct Lane {
 
 impl Lane {
     /// Starts the process; it gets ready while others do.
-    pub(crate) fn start(name: Name, cell: &Cell) -> io::Result<Self> {
-        let mut command = Command::new(env::current_exe()?);
-        command.args(["lane", &name.to_string(), &cell.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        command.envs(name.environment());
-        let mut process = command.spawn()?;
+    pub(crate) fn start(name: Name, cell: &Cell) -> Result<Self, String> {
+        let program = env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+        let mut process = Command::new(program)
+            .args(["lane", &name.to_string(), &cell.to_string()])
+            .envs(name.environment())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start a process for {name}: {error}"))?;
         let requests = process.stdin.take().expect("the input is a pipe");
         let answers = BufReader::new(process.stdout.take().expect("the output is a pipe"));
         Ok(Self { name, process, requests, answers })
     }
 
-    /// Waits until the subject is ready. `Err` says why it is absent.
-    pub(crate) fn ready(&mut self) -> Result<(), String> {
-        match self.answer()?.as_str() {
-            "ready" => Ok(()),
-            reason => Err(reason.to_owned()),
-        }
+    /// Waits until the subject is ready. The inner error says why it is absent.
+    pub(crate) fn ready(&mut self) -> Result<Result<(), String>, String> {
+        let answer = self.answer()?;
+        Ok(if answer == "ready" { Ok(()) } else { Err(answer) })
     }
 
     /// Measures a slice: nanoseconds per pair.
@@ -73,23 +81,47 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        // The memory of a deep queue need not be freed block by block.
+        // At once: the memory of a deep queue need not be freed block by block. Neither can fail on a child of ours that
+        // was not waited for.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
 /// The far side.
-pub(crate) fn serve(name: Name, cell: Cell) -> Result<(), String> {
-    name.visit(Serve(cell))
+pub(crate) fn serve(name: Name, cell: &Cell) -> Result<(), String> {
+    match cell {
+        Cell::Queue(queue) => name.visit(Serve(queue)),
+        Cell::NewAndDrop => {
+            let live = if name == Name::Pktalloc { live_as_allocator } else { live_as_block };
+            live();
+            answer_slices(|| {
+                let start = processor_time();
+                (0..LIVES).for_each(|_| live());
+                (processor_time() - start).as_nanos() as f64 / LIVES as f64
+            })
+        }
+    }
 }
 
-struct Serve(Cell);
+/// Answers each line of the standard input with a measurement.
+fn answer_slices(mut slice: impl FnMut() -> f64) -> Result<(), String> {
+    stay_on_one_core()?;
+    println!("ready");
+    for line in io::stdin().lock().lines() {
+        line.map_err(|error| format!("cannot read requests: {error}"))?;
+        println!("{}", slice());
+    }
+    Ok(())
+}
 
-impl Visitor for Serve {
+struct Serve<'a>(&'a QueueCell);
+
+impl Visitor for Serve<'_> {
     type Output = Result<(), String>;
 
     fn visit<S: Subject>(self) -> Result<(), String> {
+        let &QueueCell { pattern, touch, .. } = self.0;
         let cycle = self.0.cycle();
         let subject = match S::new(&Plan::of(&cycle)) {
             Ok(subject) => subject,
@@ -98,52 +130,46 @@ impl Visitor for Serve {
                 return Ok(());
             }
         };
-        let mut driver = Driver::new(subject, cycle, self.0.written);
-        driver.advance(if self.0.pattern == Pattern::Straggler {
+        let mut endless = Endless::start(Driver::new(subject, cycle.slots, touch), cycle);
+        endless.advance(if pattern == Pattern::Straggler {
             // Stragglers are where they belong only after one of their lives.
-            driver.round()
+            endless.round()
         } else {
             2 * Queue::PAIRS as usize
         });
-        let ops = driver.round().min(LONGEST_SLICE);
-        pin_to_one_core()?;
-        println!("ready");
-        for _ in io::stdin().lock().lines() {
-            driver.advance(LEAD_IN.min(ops));
+        let ops = endless.round().min(LONGEST_SLICE);
+        answer_slices(|| {
+            endless.advance(LEAD_IN.min(ops));
             let start = processor_time();
-            driver.advance(ops);
-            let time = processor_time() - start;
-            println!("{}", time.as_nanos() as f64 / (ops / 2) as f64);
-        }
-        std::process::exit(0)
+            endless.advance(ops);
+            (processor_time() - start).as_nanos() as f64 / (ops / 2) as f64
+        })
     }
 }
 
-/// The processor time of this thread.
-fn processor_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the structure is ours to write.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    assert_eq!(result, 0, "the thread has a clock");
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("nanoseconds are below a second"))
+const PACKETS: usize = 10;
+const PACKET_BYTES: usize = 1400;
+
+/// A new allocator, ten packets written, the allocator dropped.
+fn live_as_allocator() {
+    let allocator: Allocator = Allocator::new();
+    for _ in 0..PACKETS {
+        let packet = allocator.allocate(PACKET_BYTES).expect("there is memory for ten packets");
+        // SAFETY: the block has at least as many bytes.
+        unsafe { ptr::write_bytes(black_box(packet.as_ptr().cast::<u8>()), 1, PACKET_BYTES) };
+    }
 }
 
-/// Keeps this process on the last of the cores that it may use.
-fn pin_to_one_core() -> Result<(), String> {
-    // SAFETY: an all-zero set is an empty set; the calls read or write the set they are given, of the size they are told.
-    unsafe {
-        let mut allowed: libc::cpu_set_t = std::mem::zeroed();
-        let size = size_of::<libc::cpu_set_t>();
-        if libc::sched_getaffinity(0, size, &mut allowed) != 0 {
-            return Err(format!("cannot read the processor affinity: {}", io::Error::last_os_error()));
-        }
-        let cores = 0..usize::try_from(libc::CPU_SETSIZE).expect("the size of a set is positive");
-        let last = cores.rev().find(|&core| libc::CPU_ISSET(core, &allowed)).ok_or("no core is allowed")?;
-        let mut one: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(last, &mut one);
-        if libc::sched_setaffinity(0, size, &one) != 0 {
-            return Err(format!("cannot stay on core {last}: {}", io::Error::last_os_error()));
-        }
+/// One window from calloc, the same bytes written, freed.
+fn live_as_block() {
+    let layout = Layout::array::<u8>(WINDOW_BYTES).expect("a window is small");
+    // SAFETY: a window is not empty.
+    let block = unsafe { alloc_zeroed(layout) };
+    assert!(!block.is_null(), "there is memory for a window");
+    for packet in 0..PACKETS {
+        // SAFETY: ten packets fit into a window.
+        unsafe { ptr::write_bytes(black_box(block.add(packet * PACKET_BYTES.next_multiple_of(64))), 1, PACKET_BYTES) };
     }
-    Ok(())
+    // SAFETY: allocated above with this layout.
+    unsafe { dealloc(block, layout) };
 }

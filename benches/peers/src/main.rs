@@ -1,26 +1,32 @@
 //! Measures pktalloc beside other allocators, and says which of its targets it meets.
 
 mod cell;
+mod clock;
 mod driver;
 mod foreign;
 mod lane;
 mod matrix;
+mod memory;
 mod names;
 mod native;
 mod report;
 mod subject;
+mod targets;
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use pktalloc::workload::{Pattern, Sizes};
 
-use crate::cell::Cell;
+use crate::cell::{Cell, QueueCell, Touch};
 use crate::matrix::Matrix;
+use crate::memory::{Question, Weight};
 use crate::names::Name;
 
 #[derive(Parser)]
-#[command(about, version)]
+#[command(about, version, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -33,42 +39,85 @@ enum Command {
     /// One subject in one cell, asked by the parent process
     #[command(hide = true)]
     Lane { subject: Name, cell: Cell },
+    /// What one subject leaves in memory, asked by the parent process
+    #[command(hide = true)]
+    Weigh { subject: Name, question: Question },
 }
 
 #[derive(clap::Args)]
 struct Run {
+    /// Measure enough cells to judge every target in a few minutes; without it, all cells
+    #[arg(long)]
+    quick: bool,
     /// Packet sizes: uniform, imix or a number of bytes
     #[arg(long, value_delimiter = ',', default_value = "1000,1400,uniform,imix")]
     sizes: Vec<Sizes>,
     /// Patterns
     #[arg(long, value_delimiter = ',', default_value = "fifo,reorder,straggler,sack,burst,random")]
     patterns: Vec<Pattern>,
-    /// Depths of the queue
+    /// Depths of the queue, even numbers
     #[arg(long, value_delimiter = ',', default_value = "64,1024,16384,262144")]
     depths: Vec<u32>,
     /// Whether packets are written
-    #[arg(long, value_enum, default_value = "both")]
-    touch: Touch,
-    /// Subjects; all unless named
+    #[arg(long, value_delimiter = ',', default_value = "untouched,written")]
+    touch: Vec<Touch>,
+    /// Subjects, pktalloc and empty among them or not; all unless named
     #[arg(long, value_delimiter = ',')]
     subjects: Vec<Name>,
-    /// Rounds of each cell
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
+    /// Rounds of each cell; 5 with --quick, 9 without
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Leave out the cell of new and dropped allocators, and the memory
+    #[arg(long)]
+    queues_only: bool,
+    /// Write all figures to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// End with an error if a target is missed
+    #[arg(long)]
+    strict: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Touch {
-    Untouched,
-    Written,
-    Both,
+impl Run {
+    /// The cells, untouched ones first.
+    fn cells(&self) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for &touch in &self.touch {
+            for &pattern in &self.patterns {
+                for sizes in &self.sizes {
+                    for &depth in &self.depths {
+                        cells.push(QueueCell { pattern, sizes: sizes.clone(), depth, touch });
+                    }
+                }
+            }
+        }
+        if self.quick {
+            cells.retain(is_quick);
+        }
+        let lives = (!self.queues_only).then_some(Cell::NewAndDrop);
+        cells.into_iter().map(Cell::Queue).chain(lives).collect()
+    }
+}
+
+/// Whether a cell is worth its time in a quick run. Depths over 16384 take seconds to fill: they are needed for fifo,
+/// whose cost must not grow with depth. Written cells differ least between allocators.
+fn is_quick(cell: &QueueCell) -> bool {
+    let fifo = cell.pattern == Pattern::Fifo;
+    let deepest = match (cell.touch, fifo) {
+        (Touch::Untouched, true) => u32::MAX,
+        (Touch::Untouched, false) | (Touch::Written, true) => 16_384,
+        (Touch::Written, false) => 1024,
+    };
+    cell.depth <= deepest
+        && (cell.touch == Touch::Untouched || fifo || matches!(cell.sizes, Sizes::Fixed(1400) | Sizes::Imix))
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
-        Some(Command::Lane { subject, cell }) => lane::serve(subject, cell),
-        None => run(arguments.run),
+        Some(Command::Lane { subject, cell }) => lane::serve(subject, &cell),
+        Some(Command::Weigh { subject, question }) => memory::serve(subject, question),
+        None => run(&arguments.run),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -79,26 +128,45 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(run: Run) -> Result<(), String> {
-    let mut cells = Vec::new();
-    for written in [false, true] {
-        if run.touch == (if written { Touch::Untouched } else { Touch::Written }) {
-            continue;
-        }
-        for &pattern in &run.patterns {
-            for sizes in &run.sizes {
-                for &depth in &run.depths {
-                    cells.push(Cell { pattern, sizes: sizes.clone(), depth, written });
-                }
+fn run(run: &Run) -> Result<(), String> {
+    let subjects = if run.subjects.is_empty() { Name::value_variants().to_vec() } else { run.subjects.clone() };
+    let rounds = run.rounds.unwrap_or(if run.quick { 5 } else { 9 });
+    let mut matrix = Matrix::new(subjects, rounds as usize);
+    let rows = matrix.measure_all(&run.cells())?;
+    println!("{}", report::table(&rows));
+
+    let mut targets = targets::of_time(&rows);
+    let mut weights = Vec::new();
+    if !run.queues_only {
+        weights = weigh_all(matrix.subjects())?;
+        println!("{}", report::weights(&weights));
+        targets.extend(targets::of_memory(&run.sizes, &run.depths, &weights)?);
+    }
+    println!("{}", targets::table(&targets));
+    for (name, reason) in matrix.absent() {
+        println!("{name} took no part: {reason}");
+    }
+    if let Some(path) = &run.json {
+        let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        serde_json::to_writer_pretty(file, &report::json(&rows, &weights, &targets))
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let missed = targets.iter().filter(|target| target.misses().next().is_some()).count();
+    if run.strict && missed > 0 {
+        return Err(format!("{missed} of {} targets missed", targets.len()));
+    }
+    Ok(())
+}
+
+/// Weighs all subjects that can free in any order.
+fn weigh_all(subjects: &[Name]) -> Result<Vec<(Question, Name, Weight)>, String> {
+    let mut weights = Vec::new();
+    for question in Question::ALL {
+        for &name in subjects.iter().filter(|name| !matches!(name, Name::Empty | Name::Floor)) {
+            if let Ok(weight) = memory::weigh(name, question)? {
+                weights.push((question, name, weight));
             }
         }
     }
-    let subjects = if run.subjects.is_empty() { Name::value_variants().to_vec() } else { run.subjects };
-    let mut matrix = Matrix::new(subjects, run.rounds);
-    let rows = matrix.measure_all(&cells)?;
-    print!("{}", report::table(&rows));
-    for (name, reason) in matrix.absent() {
-        println!("absent: {name}: {reason}");
-    }
-    Ok(())
+    Ok(weights)
 }

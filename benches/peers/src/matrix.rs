@@ -54,18 +54,23 @@ impl Matrix {
         Self { subjects, rounds, absent: Vec::new() }
     }
 
+    /// The subjects that are not known to be absent.
+    pub(crate) fn subjects(&self) -> &[Name] {
+        &self.subjects
+    }
+
+    /// The subjects that are not to be had, and why.
     pub(crate) fn absent(&self) -> &[(Name, String)] {
         &self.absent
     }
 
     /// Measures all subjects in one cell.
     pub(crate) fn measure(&mut self, cell: &Cell) -> Result<Row, String> {
-        let start = |&name: &Name| Lane::start(name, cell).map_err(|error| format!("cannot start {name}: {error}"));
-        let able = self.subjects.iter().filter(|name| name.can_run(cell.pattern));
-        let mut lanes: Vec<Lane> = Vec::new();
-        for lane in able.map(start).collect::<Vec<_>>() {
-            let mut lane = lane?;
-            match lane.ready() {
+        let able = self.subjects.iter().filter(|name| name.takes_part(cell));
+        let started = able.map(|&name| Lane::start(name, cell)).collect::<Result<Vec<_>, _>>()?;
+        let mut lanes = Vec::with_capacity(started.len());
+        for mut lane in started {
+            match lane.ready().map_err(|error| format!("{cell}: {error}"))? {
                 Ok(()) => lanes.push(lane),
                 Err(reason) => self.absent.push((lane.name, reason)),
             }
@@ -89,10 +94,12 @@ impl Matrix {
         let begin = Instant::now();
         let mut rows = Vec::with_capacity(cells.len());
         for (done, cell) in cells.iter().enumerate() {
-            eprint!("\r\x1b[K{done}/{} {cell} after {:.0} s", cells.len(), begin.elapsed().as_secs_f64());
+            if done.is_multiple_of(10) {
+                eprintln!("{done} of {} cells after {:.0} s", cells.len(), begin.elapsed().as_secs_f64());
+            }
             rows.push(self.measure(cell)?);
         }
-        eprintln!("\r\x1b[K{} cells in {:.0} s", cells.len(), begin.elapsed().as_secs_f64());
+        eprintln!("{0} of {0} cells after {1:.0} s", cells.len(), begin.elapsed().as_secs_f64());
         Ok(rows)
     }
 }

@@ -5,15 +5,16 @@ use std::fmt;
 use clap::ValueEnum;
 use pktalloc::workload::Pattern;
 
-use crate::foreign::{
-    Foreign, Jemalloc, Malloc, Mimalloc, MimallocHeap, Rpmalloc, RpmallocHeap, Snmalloc, Tcmalloc,
-};
-use crate::native::{Bytes, Empty, Floor, Pool, Rlsf};
+use crate::cell::Cell;
+use crate::foreign::{Foreign, Jemalloc, Malloc, Mimalloc, MimallocHeap, Rpmalloc, RpmallocHeap, Snmalloc, Tcmalloc};
+use crate::native::{Bytes, Empty, Floor, Pktalloc, Pool, Rlsf};
 use crate::subject::Subject;
 
 /// A subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Name {
+    /// pktalloc, default settings
+    Pktalloc,
     /// The loop with two calls that do nothing
     Empty,
     /// The ring that can only do strict order
@@ -60,15 +61,20 @@ pub(crate) enum Role {
 impl Name {
     pub(crate) fn role(self) -> Role {
         match self {
+            Self::Pktalloc => Role::Candidate,
             Self::Empty | Self::Floor => Role::Yardstick,
             Self::Pool | Self::Bytes => Role::Shown,
             _ => Role::Peer,
         }
     }
 
-    /// Whether the subject can run the pattern: the floor can do strict order alone.
-    pub(crate) fn can_run(self, pattern: Pattern) -> bool {
-        self != Self::Floor || matches!(pattern, Pattern::Fifo | Pattern::Burst)
+    /// Whether the subject takes part: the floor can do strict order alone, and only calloc stands against a new
+    /// allocator.
+    pub(crate) fn takes_part(self, cell: &Cell) -> bool {
+        match cell {
+            Cell::Queue(queue) => self != Self::Floor || matches!(queue.pattern, Pattern::Fifo | Pattern::Burst),
+            Cell::NewAndDrop => matches!(self, Self::Pktalloc | Self::Malloc),
+        }
     }
 
     /// What to add to the environment of the subject's process.
@@ -79,6 +85,7 @@ impl Name {
     /// Calls the visitor with the subject's type.
     pub(crate) fn visit<V: Visitor>(self, visitor: V) -> V::Output {
         match self {
+            Self::Pktalloc => visitor.visit::<Pktalloc>(),
             Self::Empty => visitor.visit::<Empty>(),
             Self::Floor => visitor.visit::<Floor>(),
             Self::Malloc => visitor.visit::<Foreign<Malloc>>(),

@@ -1,15 +1,32 @@
 //! The subjects written in Rust: pktalloc, the floor, the empty loop, TLSF, and what people write by hand.
 
 use std::alloc::Layout;
-use std::hint::black_box;
+use std::arch::asm;
+use std::ptr;
 
 use bytes::BytesMut;
+use pktalloc::Allocator;
 use pktalloc::workload::Ring;
 
 use crate::subject::{Block, Plan, Subject};
 
 /// Nothing: what the loop and its two calls cost. All blocks are the same.
 pub(crate) struct Empty(Vec<u8>);
+
+impl Empty {
+    #[inline(never)]
+    fn same(&mut self, _: usize) -> *mut u8 {
+        keep_call();
+        self.0.as_mut_ptr()
+    }
+}
+
+/// Costs nothing, but the compiler may not leave out a call of a function that contains it.
+#[inline(always)]
+fn keep_call() {
+    // SAFETY: no instruction.
+    unsafe { asm!("", options(nostack, preserves_flags)) };
+}
 
 impl Subject for Empty {
     type Handle = Block;
@@ -18,19 +35,61 @@ impl Subject for Empty {
         Ok(Self(vec![0; plan.largest.max(1)]))
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn allocate(&mut self, size: usize) -> Block {
-        Block::new(black_box(self.0.as_mut_ptr()), size)
+        Block::new(self.same(size), size)
     }
 
     #[inline(never)]
-    fn free(&mut self, block: Block) {
-        black_box(block.address);
+    fn free(&mut self, _: Block) {
+        keep_call();
     }
 
     #[inline(always)]
     fn bytes(block: &mut Block) -> *mut u8 {
         block.address.as_ptr()
+    }
+}
+
+/// The candidate, as it comes: no setting changed.
+pub(crate) struct Pktalloc(Allocator);
+
+impl Pktalloc {
+    #[inline(never)]
+    fn request(&mut self, size: usize) -> *mut u8 {
+        self.0.allocate(size).map_or(ptr::null_mut(), |block| block.as_ptr().cast())
+    }
+}
+
+impl Subject for Pktalloc {
+    type Handle = Block;
+
+    fn new(_: &Plan) -> Result<Self, String> {
+        Ok(Self(Allocator::new()))
+    }
+
+    #[inline(always)]
+    fn allocate(&mut self, size: usize) -> Block {
+        Block::new(self.request(size), size)
+    }
+
+    #[inline(never)]
+    fn free(&mut self, block: Block) {
+        // SAFETY: blocks come from `allocate` above, and a workload frees each once.
+        unsafe { self.0.free(block.address) };
+    }
+
+    #[inline(always)]
+    fn bytes(block: &mut Block) -> *mut u8 {
+        block.address.as_ptr()
+    }
+
+    fn trim(&mut self) {
+        self.0.trim();
+    }
+
+    fn allocated_bytes(&self) -> Option<u64> {
+        Some(self.0.allocated_bytes())
     }
 }
 
@@ -57,8 +116,7 @@ impl Subject for Floor {
     }
 
     #[inline(never)]
-    fn free(&mut self, block: Block) {
-        black_box(block.address);
+    fn free(&mut self, _: Block) {
         self.0.free();
     }
 
@@ -79,7 +137,7 @@ impl Rlsf {
     fn request(&mut self, size: usize) -> *mut u8 {
         // SAFETY: the alignment is a power of two, and sizes are below 4 GiB.
         let layout = unsafe { Layout::from_size_align_unchecked(size, Self::ALIGN) };
-        self.0.allocate(layout).map_or(std::ptr::null_mut(), |block| block.as_ptr())
+        self.0.allocate(layout).map_or(ptr::null_mut(), |block| block.as_ptr())
     }
 }
 

@@ -2,17 +2,19 @@
 
 use std::fmt::Write;
 
-use crate::matrix::Row;
-use crate::names::{Name, Role};
 use clap::ValueEnum;
+use serde_json::{Value, json};
 
-/// The matrix: one line for each cell, nanoseconds per pair. The fastest peer of a cell is marked.
+use crate::matrix::Row;
+use crate::memory::{Question, Weight};
+use crate::names::{Name, Role};
+use crate::targets::Target;
+
+/// The matrix: one line for each cell, nanoseconds per pair. The fastest peer of a cell is marked. The spread is the
+/// distance of the quartiles, of the subject that spread the most.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let subjects: Vec<Name> = Name::value_variants()
-        .iter()
-        .copied()
-        .filter(|&name| rows.iter().any(|row| row.get(name).is_some()))
-        .collect();
+    let subjects: Vec<Name> =
+        Name::value_variants().iter().copied().filter(|&name| rows.iter().any(|row| row.get(name).is_some())).collect();
     let mut text = format!("{:<34}", "ns per pair (median)");
     for name in &subjects {
         let _ = write!(text, " {:>8}", short(*name));
@@ -38,9 +40,53 @@ pub(crate) fn fastest_peer(row: &Row) -> Option<(Name, f64)> {
     peers.map(|&(name, figure)| (name, figure.median)).min_by(|(_, a), (_, b)| a.total_cmp(b))
 }
 
+/// What each subject leaves in memory: resident bytes, and those it says it holds.
+pub(crate) fn weights(weights: &[(Question, Name, Weight)]) -> String {
+    let mut text =
+        format!("{:<16} {:<14} {:>12} {:>12} {:>12}  resident/live\n", "memory", "", "live", "held", "resident");
+    for (question, name, Weight { live, allocated, resident }) in weights {
+        let held = allocated.map_or(String::new(), |bytes| bytes.to_string());
+        let _ = write!(text, "{:<16} {name:<14} {live:>12} {held:>12} {resident:>12}", question.name());
+        let ratio = if *live == 0 { String::new() } else { format!("  {:.2}", *resident as f64 / *live as f64) };
+        let _ = writeln!(text, "{ratio}");
+    }
+    text
+}
+
+/// All figures.
+pub(crate) fn json(rows: &[Row], weights: &[(Question, Name, Weight)], targets: &[Target]) -> Value {
+    let figures = rows.iter().flat_map(|row| {
+        row.figures.iter().map(|(name, figure)| {
+            json!({
+                "cell": row.cell.to_string(), "subject": name.to_string(),
+                "median_ns": figure.median, "quartile_distance_ns": figure.spread,
+            })
+        })
+    });
+    let weights = weights.iter().map(|(question, name, weight)| {
+        json!({
+            "question": question.name(), "subject": name.to_string(), "live_bytes": weight.live,
+            "allocated_bytes": weight.allocated, "resident_bytes": weight.resident,
+        })
+    });
+    let targets = targets.iter().map(|target| {
+        let case = |case: &crate::targets::Case| json!({ "case": case.name, "ratio": case.ratio });
+        json!({
+            "target": target.name, "limit": target.limit, "met": target.misses().next().is_none(),
+            "cases": target.cases.iter().map(case).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "figures": figures.collect::<Vec<_>>(),
+        "weights": weights.collect::<Vec<_>>(),
+        "targets": targets.collect::<Vec<_>>(),
+    })
+}
+
 /// A name of at most 8 letters, to head a column.
 fn short(name: Name) -> &'static str {
     match name {
+        Name::Pktalloc => "pktalloc",
         Name::Empty => "empty",
         Name::Floor => "floor",
         Name::Malloc => "malloc",

@@ -50,10 +50,7 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn of(cycle: &Cycle) -> Self {
         let ops = || cycle.fill.iter().chain(&cycle.steady);
-        Self {
-            peak: cycle.peak_bytes(Ring::UNIT),
-            largest: ops().map(|op: &Op| op.size as usize).max().unwrap_or(0),
-        }
+        Self { peak: cycle.peak_bytes(Ring::UNIT), largest: ops().map(|op: &Op| op.size as usize).max().unwrap_or(0) }
     }
 }
 

@@ -1,0 +1,48 @@
+//! Time, cores and memory, as the system counts them for this process.
+
+use std::time::Duration;
+use std::{fs, io};
+
+/// The processor time of this thread, system calls and page faults included: others on the machine do not count.
+pub(crate) fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is ours to write.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    assert_eq!(result, 0, "the thread has a clock");
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("nanoseconds are below a second"))
+}
+
+/// Keeps this process on the last of the cores that it may use.
+pub(crate) fn stay_on_one_core() -> Result<(), String> {
+    let size = size_of::<libc::cpu_set_t>();
+    // SAFETY: an all-zero set is an empty set.
+    let (mut allowed, mut one) = unsafe { std::mem::zeroed::<(libc::cpu_set_t, libc::cpu_set_t)>() };
+    // SAFETY: the set is ours to write, and has the size that is said.
+    if unsafe { libc::sched_getaffinity(0, size, &mut allowed) } != 0 {
+        return Err(format!("cannot read the processor affinity: {}", io::Error::last_os_error()));
+    }
+    let cores = 0..usize::try_from(libc::CPU_SETSIZE).expect("the size of a set is positive");
+    // SAFETY: the cores are below the size of a set.
+    let last = cores.rev().find(|&core| unsafe { libc::CPU_ISSET(core, &allowed) }).ok_or("no core is allowed")?;
+    // SAFETY: as above.
+    unsafe { libc::CPU_SET(last, &mut one) };
+    // SAFETY: the set has the size that is said.
+    if unsafe { libc::sched_setaffinity(0, size, &one) } != 0 {
+        return Err(format!("cannot stay on core {last}: {}", io::Error::last_os_error()));
+    }
+    Ok(())
+}
+
+/// Bytes of this process in memory.
+pub(crate) fn resident_bytes() -> Result<u64, String> {
+    const FILE: &str = "/proc/self/statm";
+    let text = fs::read_to_string(FILE).map_err(|error| format!("{FILE}: {error}"))?;
+    let pages: u64 = text
+        .split_ascii_whitespace()
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .ok_or_else(|| format!("{FILE} has no second number: {text:?}"))?;
+    // SAFETY: asks for a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Ok(pages * u64::try_from(page).map_err(|_| "the system has no page size")?)
+}

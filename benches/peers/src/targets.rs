@@ -1,0 +1,161 @@
+//! What pktalloc promises, and whether the figures keep it.
+
+use std::fmt::Write;
+
+use pktalloc::workload::{Pattern, Sizes};
+
+use crate::cell::{Cell, QueueCell, Touch};
+use crate::matrix::Row;
+use crate::memory::{Question, Weight, floor_bytes, overhead};
+use crate::names::Name;
+use crate::report::fastest_peer;
+
+/// A promise, with every case that it was tested in.
+pub(crate) struct Target {
+    pub(crate) name: &'static str,
+    /// What a ratio may be at most.
+    pub(crate) limit: f64,
+    /// Whether the limit itself is too much.
+    strict: bool,
+    pub(crate) cases: Vec<Case>,
+}
+
+/// One case of a promise.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) ratio: f64,
+    /// What was divided by what.
+    pub(crate) of: String,
+}
+
+impl Target {
+    fn at_most(name: &'static str, limit: f64, cases: Vec<Case>) -> Self {
+        Self { name, limit, strict: false, cases }
+    }
+
+    pub(crate) fn misses(&self) -> impl Iterator<Item = &Case> {
+        self.cases.iter().filter(|case| case.ratio > self.limit || (self.strict && case.ratio >= self.limit))
+    }
+
+    pub(crate) fn worst(&self) -> Option<&Case> {
+        self.cases.iter().max_by(|a, b| a.ratio.total_cmp(&b.ratio))
+    }
+}
+
+/// The promises about time.
+pub(crate) fn of_time(rows: &[Row]) -> Vec<Target> {
+    let queues = |keep: fn(&QueueCell) -> bool| {
+        let queue = move |row: &&Row| row.cell.queue().is_some_and(keep);
+        rows.iter().filter(queue).collect::<Vec<_>>()
+    };
+    let against = |rows: Vec<&Row>, peer: Name| rows.iter().filter_map(|row| case_against(row, peer)).collect();
+    let fifo = |touch| {
+        queues(match touch {
+            Touch::Untouched => |queue| queue.pattern == Pattern::Fifo && queue.touch == Touch::Untouched,
+            Touch::Written => |queue| queue.pattern == Pattern::Fifo && queue.touch == Touch::Written,
+        })
+    };
+    let fastest = |rows: Vec<&Row>| {
+        let case = |row: &&Row| fastest_peer(row).and_then(|(peer, _)| case_against(row, peer));
+        rows.iter().filter_map(case).collect::<Vec<_>>()
+    };
+    let new_and_drop = rows.iter().filter(|row| row.cell == Cell::NewAndDrop).collect();
+    vec![
+        Target::at_most("fifo, untouched: of the floor", 1.5, against(fifo(Touch::Untouched), Name::Floor)),
+        Target::at_most("fifo, written: of the floor", 1.15, against(fifo(Touch::Written), Name::Floor)),
+        Target {
+            strict: true,
+            ..Target::at_most(
+                "queues: of the fastest peer",
+                1.0,
+                fastest(queues(|queue| queue.pattern != Pattern::Random)),
+            )
+        },
+        Target::at_most("random: of the fastest peer", 1.1, fastest(queues(|queue| queue.pattern == Pattern::Random))),
+        Target::at_most("fifo, untouched: 262144 deep of 64 deep", 1.3, depth_cases(rows)),
+        Target::at_most("new, ten packets, drop: of calloc", 1.2, against(new_and_drop, Name::Malloc)),
+    ]
+}
+
+fn case_against(row: &Row, peer: Name) -> Option<Case> {
+    let (ours, theirs) = (row.get(Name::Pktalloc)?.median, row.get(peer)?.median);
+    let peer = if row.cell == Cell::NewAndDrop { "calloc".to_owned() } else { peer.to_string() };
+    Some(Case {
+        name: row.cell.to_string(),
+        ratio: ours / theirs,
+        of: format!("{ours:.2} ns of {theirs:.2} ns ({peer})"),
+    })
+}
+
+/// The deepest fifo queue of each size against the shallowest.
+fn depth_cases(rows: &[Row]) -> Vec<Case> {
+    let find = |sizes: &Sizes, depth| {
+        rows.iter().find_map(|row| {
+            let queue = QueueCell { pattern: Pattern::Fifo, sizes: sizes.clone(), depth, touch: Touch::Untouched };
+            if row.cell.queue() == Some(&queue) { row.get(Name::Pktalloc) } else { None }
+        })
+    };
+    let case = |sizes: &Sizes| {
+        let (shallow, deep) = (find(sizes, 64)?.median, find(sizes, 262_144)?.median);
+        Some(Case {
+            name: format!("fifo/{sizes}"),
+            ratio: deep / shallow,
+            of: format!("{deep:.2} ns of {shallow:.2} ns"),
+        })
+    };
+    Sizes::SYNTHETIC.iter().filter_map(case).collect()
+}
+
+/// The promises about memory, for fifo queues of these sizes and depths.
+pub(crate) fn of_memory(
+    sizes: &[Sizes],
+    depths: &[u32],
+    weights: &[(Question, Name, Weight)],
+) -> Result<Vec<Target>, String> {
+    let mut fifo = Vec::new();
+    for sizes in sizes {
+        for &depth in depths {
+            let ratio = overhead(sizes, depth)?;
+            fifo.push(Case { name: format!("fifo/{sizes}/{depth}"), ratio, of: "live bytes".to_owned() });
+        }
+    }
+    let ours = |question| {
+        let ours = weights.iter().find(|(other, name, _)| (*other, *name) == (question, Name::Pktalloc));
+        ours.and_then(|(_, _, weight)| Some((weight.allocated?, weight.live)))
+    };
+    let case = |question: Question, allocated: u64, of: u64| Case {
+        name: question.name().to_owned(),
+        ratio: allocated as f64 / of as f64,
+        of: format!("{allocated} bytes of {of}"),
+    };
+    let live = |question| ours(question).map(|(held, live)| case(question, held, live)).into_iter().collect();
+    let floor = floor_bytes()?;
+    let drained = ours(Question::DrainedBurst).map(|(held, _)| case(Question::DrainedBurst, held, floor));
+    Ok(vec![
+        Target::at_most("memory, fifo: less 3 windows, of live bytes", 1.08, fifo),
+        Target::at_most("memory, 12 of 45 stay: of live bytes", 1.5, live(Question::Pinned)),
+        Target::at_most("memory, 1 % stays: of live bytes", 1.3, live(Question::OnePercent)),
+        Target::at_most("memory, drained and trimmed: of the floor", 1.0, drained.into_iter().collect()),
+    ])
+}
+
+/// One line for each target, and one for each case in which one is missed.
+pub(crate) fn table(targets: &[Target]) -> String {
+    let mut text = format!("{:<46} {:>6} {:>7} {:>9}  worst case\n", "target", "limit", "worst", "met");
+    for target in targets.iter().filter(|target| !target.cases.is_empty()) {
+        let (misses, all) = (target.misses().count(), target.cases.len());
+        let met = if misses == 0 { "met".to_owned() } else { format!("{}/{all}", all - misses) };
+        let limit = format!("{}{}", if target.strict { "<" } else { "" }, target.limit);
+        if let Some(worst) = target.worst() {
+            let Case { name, ratio, of } = worst;
+            let _ = writeln!(text, "{:<46} {limit:>6} {ratio:>7.3} {met:>9}  {name}: {of}", target.name);
+        }
+    }
+    for target in targets.iter().filter(|target| target.misses().next().is_some()) {
+        let _ = writeln!(text, "\nmissed, {}:", target.name);
+        for Case { name, ratio, of } in target.misses() {
+            let _ = writeln!(text, "  {ratio:>7.3}  {name:<32} {of}");
+        }
+    }
+    text
+}
