@@ -1,6 +1,6 @@
 //! A bitset over any number of bits and any storage of 64-bit words.
 //!
-//! The allocator keeps two bitsets a window; this module is the whole of what it knows about bits, and is public
+//! [`Occupancy::used`](crate::Occupancy::used) draws a window as one. It is a module of its own
 //! because queues have other uses for it: acknowledgement maps, loss maps, free slots.
 //!
 //! ```
