@@ -14,12 +14,14 @@
 //! is left of it is given back when it is closed. A free reads the block's length from the map, clears it, and counts. Everything rarer is in the submodules:
 //!
 //! - [`windows`]: where the next extent comes from; windows from the system and back to it;
+//! - [`recycle`]: blocks that are handed out again before their window hears of it;
 //! - [`resize`]: growing and shrinking;
 //! - [`large`]: blocks straight from the system;
 //! - [`checked`]: verified frees and canaries.
 
 mod checked;
 mod large;
+mod recycle;
 mod resize;
 mod windows;
 
@@ -36,6 +38,7 @@ use crate::system::System;
 use crate::window::{Released, whole_length};
 
 pub(crate) use large::Large;
+use recycle::Parking;
 pub use resize::Realloc;
 
 /// An allocator over geometry `G` and system `S`.
@@ -50,13 +53,18 @@ pub(crate) struct Heap<G: Geometry, S: System> {
     window: Cell<Option<Window>>,
     /// The first byte of the current window.
     base: Cell<NonNull<u8>>,
-    /// Units of live blocks in windows, and of the extent.
+    /// Units of live and parked blocks in windows, and of the extent.
     live_units: Cell<u64>,
+    /// Whether a free may take the hot path: neither `check` nor `passthrough` is on, and nothing is parked.
+    hot_frees: Cell<bool>,
+    /// Whether freed blocks are parked.
+    parks: Cell<bool>,
     /// Whether neither `zero`, `check` nor `passthrough` is on.
     plain: bool,
     geometry: G,
     pub(crate) settings: Settings,
     pub(crate) cold: RefCell<Cold>,
+    pub(crate) parking: RefCell<Parking>,
     system: S,
 }
 
@@ -93,6 +101,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
             window: Cell::new(None),
             base: Cell::new(NonNull::dangling()),
             live_units: Cell::new(0),
+            hot_frees: Cell::new(!(settings.check || settings.passthrough)),
+            parks: Cell::new(false),
             plain: !(settings.zero || settings.check || settings.passthrough),
             geometry,
             settings,
@@ -106,6 +116,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 peak_held_bytes: 0,
                 large_bytes: 0,
             }),
+            parking: RefCell::new(Parking::new()),
             system,
         }
     }
@@ -135,6 +146,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 // SAFETY: the limit is above zero only while there is a current window, and within its map.
                 unsafe { self.window.get().unwrap_unchecked().map(self.geometry).mark(start, units) };
                 return Ok(self.run(start, units));
+            }
+            if let Some(block) = self.unpark(units) {
+                return Ok(NonNull::slice_from_raw_parts(block, self.geometry.bytes(units)));
             }
         }
         self.allocate_cold(size)
@@ -243,7 +257,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// When `block` points into a window of this heap, but not at a live block.
     #[inline]
     pub(crate) unsafe fn free(&self, block: NonNull<u8>) {
-        if self.plain
+        if self.hot_frees.get()
             && let Some(start) = self.unit_of(block)
         {
             // SAFETY: a block that starts behind the first unit of an aligned window lies in one, since large blocks
@@ -251,6 +265,24 @@ impl<G: Geometry, S: System> Heap<G, S> {
             let window = unsafe { Window::of_block(block, self.geometry) };
             if let Released::Units(units) = window.map(self.geometry).release_short(start) {
                 return self.give_back(window, start, units);
+            }
+        }
+        self.free_other(block);
+    }
+
+    /// Frees a block while blocks are parked, or what [`free`](Self::free) leaves over.
+    #[inline(never)]
+    fn free_other(&self, block: NonNull<u8>) {
+        if self.parks.get()
+            && let Some(start) = self.unit_of(block)
+        {
+            // SAFETY: as in `free`.
+            let window = unsafe { Window::of_block(block, self.geometry) };
+            if let Released::Units(units) = window.map(self.geometry).release_short(start) {
+                if !self.park(block, window, start, units) {
+                    self.give_back(window, start, units);
+                }
+                return;
             }
         }
         self.free_cold(block);
@@ -285,7 +317,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         window.count(units);
     }
 
-    /// All that [`free`](Self::free) leaves over: large blocks, verified frees, misuse.
+    /// All that is left over: large blocks, verified frees, misuse.
     #[cold]
     #[inline(never)]
     fn free_cold(&self, block: NonNull<u8>) {
@@ -294,10 +326,15 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
+    /// Units of live blocks in windows.
+    fn used_units(&self) -> u64 {
+        let rest = u64::from(self.limit.get() - self.cursor.get());
+        self.live_units.get() - rest - self.parking.borrow().units()
+    }
+
     /// Bytes of live blocks.
     pub(crate) fn used_bytes(&self) -> u64 {
-        let rest = u64::from(self.limit.get() - self.cursor.get());
-        ((self.live_units.get() - rest) << self.geometry.unit_shift()) + self.cold.borrow().large_bytes
+        (self.used_units() << self.geometry.unit_shift()) + self.cold.borrow().large_bytes
     }
 
     /// Bytes taken from the system.
@@ -316,7 +353,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.live_units.set(self.live_units.get() + units);
     }
 
-    /// Units of live blocks in windows, and of the extent.
+    /// Units of live and parked blocks in windows, and of the extent.
     pub(crate) fn counted_units(&self) -> u64 {
         self.live_units.get()
     }

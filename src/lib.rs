@@ -21,8 +21,8 @@
 //! - A **unit** is the granule and the alignment of every block: 64 bytes, unless `UNIT` says otherwise.
 //! - A **window** is a region of `WINDOW_UNITS` units, aligned to its own size, with its bookkeeping inside: a
 //!   descriptor, and a map with a byte for each unit.
-//! - A **block** is an allocation: a run of units in one window. Above 128 units its length is rounded up by at most a
-//!   sixteenth. A **large block**, one over a quarter of a window, comes straight from the system.
+//! - A **block** is an allocation: a run of units in one window. From 128 units on its length is rounded up by at most an
+//!   eighth. A **large block**, one over a quarter of a window, comes straight from the system.
 //! - An **extent** is a hole of the current window that is handed out from front to back.
 //!
 //! # Cost
@@ -52,7 +52,7 @@
 //!
 //! The idea is that of Christopher A. Taylor's C++ PacketAllocator. Bumping through holes is in the style of Immix.
 
-#![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(not(any(feature = "std", test)), no_std)]
 
 extern crate alloc;
 

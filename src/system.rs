@@ -37,11 +37,11 @@ pub unsafe trait System {
 }
 
 /// The operating system's memory, through the standard library's system allocator.
-#[cfg(feature = "std")]
+#[cfg(any(feature = "std", test))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Os;
 
-#[cfg(feature = "std")]
+#[cfg(any(feature = "std", test))]
 // SAFETY: `std::alloc::System` promises exactly this of its regions, and neither unwinds nor calls back.
 unsafe impl System for Os {
     fn allocate(&self, layout: Layout, _role: Role) -> Option<NonNull<u8>> {

@@ -163,7 +163,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             _ => span_end,
         };
         match bound {
-            Some(bound) if new_end <= bound && map.next_live(end..new_end) == new_end => {
+            Some(bound) if new_end <= bound && map.next_taken(end..new_end) == new_end => {
                 map.set(start, new_end - start);
                 self.count(window, new_end - end);
                 true
@@ -177,7 +177,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// # Panics
     /// When no live block starts at `block`.
     pub(super) fn site(&self, block: NonNull<u8>) -> Site {
-        if self.plain
+        if !(self.settings.check || self.settings.passthrough)
             && let Some(start) = self.unit_of(block)
         {
             // SAFETY: the caller of `reallocate` or `shrink` vouches for the block; see `free`.
@@ -198,10 +198,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
             Site::Large { .. } => {
                 self.release_large(block.addr().get());
             }
-            Site::Units { window, start, .. } => {
-                if let Some(units) = window.map(self.geometry).release(start) {
-                    self.give_back(window, start, units);
-                }
+            Site::Units { window, start, end } => {
+                window.map(self.geometry).release(start);
+                self.give_back(window, start, end - start);
             }
         }
     }

@@ -10,7 +10,8 @@
 //!
 //! An empty window is preferred, the one emptied last first: its bookkeeping is in the cache. Without one, memory
 //! grows as long as the holes that are held amount to less than a window and a sixteenth of all, which leaves a queue
-//! its whole windows; above that the windows with holes get another pass, the one that has drained longest first.
+//! its whole windows; above that the windows with holes get another pass, the one that has drained longest first, and
+//! blocks that are freed from then on are parked ([`super::recycle`]).
 
 use core::alloc::Layout;
 use core::ops::Range;
@@ -40,6 +41,20 @@ impl<G: Geometry, S: System> Heap<G, S> {
     #[cold]
     #[inline(never)]
     pub(super) fn refill(&self, units: u32) -> Result<(), AllocError> {
+        if self.parks.get() && self.cold.borrow().empty.len() > 0 {
+            self.stop_parking();
+        }
+        let outcome = self.refill_from_windows(units);
+        if outcome.is_err() && self.parks.get() {
+            // What is parked may be what is missing.
+            self.stop_parking();
+            return self.refill_from_windows(units);
+        }
+        outcome
+    }
+
+    /// Opens an extent of at least `units` units, whatever is parked.
+    fn refill_from_windows(&self, units: u32) -> Result<(), AllocError> {
         let cold = &mut *self.cold.borrow_mut();
         if let Some(window) = self.window.get() {
             self.close_extent(window);
@@ -57,6 +72,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 continue;
             } else if let Some(window) = cold.reusable.pop_front() {
                 self.make_current(window);
+                self.start_parking();
             } else if let Some(error) = refused {
                 return Err(error);
             } else {
@@ -206,6 +222,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Gives empty windows back to the system; returns how many bytes.
     pub(crate) fn trim(&self) -> u64 {
+        let before = self.allocated_bytes();
+        self.stop_parking();
         let cold = &mut *self.cold.borrow_mut();
         if let Some(window) = self.window.get()
             && window.live_units() == self.limit.get() - self.cursor.get()
@@ -213,12 +231,13 @@ impl<G: Geometry, S: System> Heap<G, S> {
             self.close_extent(window);
             self.retire(cold, window);
         }
-        self.release_empty(cold, 0)
+        self.release_empty(cold, 0);
+        before - cold.held_bytes
     }
 
     /// Gives regions without live blocks back, coldest first, as long as more than `keep` empty windows and the
     /// preallocated number of windows remain. Takes time linear in the number of windows.
-    fn release_empty(&self, cold: &mut Cold, keep: usize) -> u64 {
+    fn release_empty(&self, cold: &mut Cold, keep: usize) {
         let mut spare = cold.empty.len().saturating_sub(keep);
         spare = spare.min(cold.windows.len().saturating_sub(self.settings.preallocated_windows));
         let mut next = cold.empty.last();
@@ -234,11 +253,13 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 released = true;
             }
         }
-        if released { self.release_marked(cold) } else { 0 }
+        if released {
+            self.release_marked(cold);
+        }
     }
 
-    /// Gives the marked regions back; returns how many bytes.
-    fn release_marked(&self, cold: &mut Cold) -> u64 {
+    /// Gives the marked regions back.
+    fn release_marked(&self, cold: &mut Cold) {
         let Cold { windows, empty, .. } = cold;
         let before = windows.len();
         let mut marked: Option<(Window, u32)> = None;
@@ -258,9 +279,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             }
             false
         });
-        let bytes = ((before - windows.len()) * self.geometry.window_bytes()) as u64;
-        cold.held_bytes -= bytes;
-        bytes
+        cold.held_bytes -= ((before - windows.len()) * self.geometry.window_bytes()) as u64;
     }
 
     /// Returns the region of `leader` to the system.
