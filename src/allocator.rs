@@ -5,7 +5,9 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use crate::check::IntegrityError;
-use crate::config::{Config, ConfigError, Settings};
+#[cfg(feature = "std")]
+use crate::config::Settings;
+use crate::config::{Config, ConfigError};
 use crate::error::{AllocError, FreeError};
 use crate::geometry::Fixed;
 use crate::heap::{Heap, Realloc};
