@@ -1,5 +1,7 @@
 //! The known defects of the C++ ancestor, each with the program that shows it.
 
+#![cfg(feature = "std")]
+
 use std::ptr::NonNull;
 
 use pktalloc::{AllocError, Allocator, Config, FreeError, Realloc, WindowState};

@@ -1,5 +1,7 @@
 //! A system that refuses memory at any point, and that knows what it has given: nothing may be lost or leaked.
 
+#![cfg(feature = "std")]
+
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Pointers that are not live blocks: each gets the error that names it, and nothing changes.
 
+#![cfg(feature = "std")]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 

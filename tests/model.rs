@@ -1,5 +1,7 @@
 //! Random programs of every call against a shadow model that knows every live byte.
 
+#![cfg(feature = "std")]
+
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 
