@@ -282,7 +282,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 if !self.park(block, window, start, units) {
                     self.give_back(window, start, units);
                 }
-                return;
+                return self.settle();
             }
         }
         self.free_cold(block);

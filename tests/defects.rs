@@ -154,3 +154,36 @@ fn totals_go_beyond_32_bits() {
     free_all(&allocator, blocks);
     assert_eq!(allocator.allocated_bytes(), 0);
 }
+
+/// What is freed in random order is handed out again at once, and goes back to its windows in the end.
+#[test]
+fn blocks_freed_in_random_order_are_used_again_and_given_back() {
+    let allocator = Allocator::new();
+    let mut state = 1u64;
+    let mut below = move |limit: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % limit
+    };
+    let mut blocks: Vec<_> = (0..2000).map(|_| allocate(&allocator, 1400)).collect();
+    for round in 0..100_000 {
+        let index = below(blocks.len());
+        free_all(&allocator, [blocks[index]]);
+        blocks[index] = allocate(&allocator, [1400, 700, 1900][below(3)]);
+        if round % 10_000 == 0 {
+            assert_eq!(allocator.integrity_check(), Ok(()));
+            assert_eq!(allocator.stats().live_blocks, 2000);
+        }
+    }
+    let used = allocator.used_bytes();
+    assert!(allocator.allocated_bytes() < used + used / 2, "{allocator:?}");
+    let last = blocks.pop().unwrap();
+    free_all(&allocator, [last]);
+    // SAFETY: the block was freed just now, which the call has to find out.
+    assert!(matches!(unsafe { allocator.try_free(last) }, Err(FreeError::DoubleFree { .. })));
+    free_all(&allocator, blocks);
+    assert_eq!(allocator.used_bytes(), 0);
+    assert_eq!(allocator.integrity_check(), Ok(()));
+    assert!(allocator.stats().empty_windows + 1 >= allocator.stats().windows);
+    allocator.trim();
+    assert_eq!(allocator.stats().windows, 2);
+}

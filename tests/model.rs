@@ -207,6 +207,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Shadow<UNIT, WINDOW_UNITS> {
             self.free(address);
         }
         assert_eq!(self.allocator.used_bytes(), 0);
+        let stats = self.allocator.stats();
+        assert!(stats.empty_windows + 1 >= stats.windows, "windows are stranded: {stats}");
         self.allocator.trim();
         assert!(self.allocator.allocated_bytes() <= floor, "{:?}", self.allocator);
         assert!(self.allocator.windows().iter().all(|window| window.blocks.is_empty()));

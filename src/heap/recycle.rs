@@ -152,11 +152,15 @@ impl<G: Geometry, S: System> Heap<G, S> {
             return false;
         }
         window.map(self.geometry).park(start, units);
-        if self.used_units() == 0 {
-            // Nothing lives: the windows become empty.
+        true
+    }
+
+    /// Ends parking once nothing lives, so that the windows become empty.
+    #[inline]
+    pub(super) fn settle(&self) {
+        if self.parks.get() && self.used_units() == 0 {
             self.stop_parking();
         }
-        true
     }
 
     /// Where a parked block lies.

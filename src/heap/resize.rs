@@ -203,5 +203,6 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 self.give_back(window, start, end - start);
             }
         }
+        self.settle();
     }
 }
