@@ -18,7 +18,7 @@ use std::{env, io, ptr};
 use pktalloc::Allocator;
 use pktalloc::workload::{Pattern, Queue};
 
-use crate::cell::{Cell, QueueCell};
+use crate::cell::Cell;
 use crate::clock::{processor_time, stay_on_one_core};
 use crate::driver::{Driver, Endless};
 use crate::memory::WINDOW_BYTES;
@@ -27,7 +27,11 @@ use crate::subject::{Plan, Subject};
 
 /// Operations at the start of a slice that are not timed.
 const LEAD_IN: usize = 1 << 17;
-/// Operations of a slice of a workload whose round is longer than this.
+/// A slice has at least so many operations, and is made of whole rounds of the workload.
+const LEAST_SLICE: usize = 2 * Queue::PAIRS as usize;
+/// Of a longer round, a slice has only
+const LONGEST_ROUND: usize = 1 << 22;
+/// so many operations.
 const LONGEST_SLICE: usize = 1 << 20;
 /// Times that an allocator is made and dropped in a slice.
 const LIVES: usize = 4096;
@@ -90,18 +94,16 @@ impl Drop for Lane {
 
 /// The far side.
 pub(crate) fn serve(name: Name, cell: &Cell) -> Result<(), String> {
-    match cell {
-        Cell::Queue(queue) => name.visit(Serve(queue)),
-        Cell::NewAndDrop => {
-            let live = if name == Name::Pktalloc { live_as_allocator } else { live_as_block };
-            live();
-            answer_slices(|| {
-                let start = processor_time();
-                (0..LIVES).for_each(|_| live());
-                (processor_time() - start).as_nanos() as f64 / LIVES as f64
-            })
-        }
+    if *cell != Cell::NewAndDrop {
+        return name.visit(Serve(cell));
     }
+    let live = if name == Name::Pktalloc { live_as_allocator } else { live_as_block };
+    live();
+    answer_slices(|| {
+        let start = processor_time();
+        (0..LIVES).for_each(|_| live());
+        (processor_time() - start).as_nanos() as f64 / LIVES as f64
+    })
 }
 
 /// Answers each line of the standard input with a measurement.
@@ -115,36 +117,41 @@ fn answer_slices(mut slice: impl FnMut() -> f64) -> Result<(), String> {
     Ok(())
 }
 
-struct Serve<'a>(&'a QueueCell);
+struct Serve<'a>(&'a Cell);
 
 impl Visitor for Serve<'_> {
     type Output = Result<(), String>;
 
     fn visit<S: Subject>(self) -> Result<(), String> {
-        let &QueueCell { pattern, touch, .. } = self.0;
-        let cycle = self.0.cycle();
-        let subject = match S::new(&Plan::of(&cycle)) {
-            Ok(subject) => subject,
+        let mut endless = match begin::<S>(self.0)? {
+            Ok(endless) => endless,
             Err(reason) => {
                 println!("{reason}");
                 return Ok(());
             }
         };
-        let mut endless = Endless::start(Driver::new(subject, cycle.slots, touch), cycle);
-        endless.advance(if pattern == Pattern::Straggler {
+        let round = endless.round();
+        endless.advance(if self.0.pattern() == Some(Pattern::Straggler) {
             // Stragglers are where they belong only after one of their lives.
-            endless.round()
+            round
         } else {
-            2 * Queue::PAIRS as usize
+            LEAST_SLICE
         });
-        let ops = endless.round().min(LONGEST_SLICE);
+        let ops = if round > LONGEST_ROUND { LONGEST_SLICE } else { LEAST_SLICE.next_multiple_of(round) };
         answer_slices(|| {
-            endless.advance(LEAD_IN.min(ops));
+            endless.advance(LEAD_IN.min(round));
             let start = processor_time();
             endless.advance(ops);
             (processor_time() - start).as_nanos() as f64 / (ops / 2) as f64
         })
     }
+}
+
+/// A subject at the beginning of the steady part. The inner error says why it is absent.
+pub(crate) fn begin<S: Subject>(cell: &Cell) -> Result<Result<Endless<S>, String>, String> {
+    let cycle = cell.cycle()?;
+    let subject = S::new(&Plan::of(&cycle));
+    Ok(subject.map(|subject| Endless::start(Driver::new(subject, cycle.slots, cell.touch()), cycle)))
 }
 
 const PACKETS: usize = 10;

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use pktalloc::workload::{Pattern, Sizes};
 
-use crate::cell::{Cell, QueueCell, Touch};
+use crate::cell::{Cell, QueueCell, Touch, TraceCell};
 use crate::matrix::Matrix;
 use crate::memory::{Question, Weight};
 use crate::names::Name;
@@ -67,7 +67,7 @@ struct Run {
     /// Rounds of each cell; 5 with --quick, 9 without
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// Leave out the cell of new and dropped allocators, and the memory
+    /// Leave out traces, new and dropped allocators, the cost of depth, and memory
     #[arg(long)]
     queues_only: bool,
     /// Write all figures to this file
@@ -77,6 +77,17 @@ struct Run {
     #[arg(long)]
     strict: bool,
 }
+
+/// The traces to replay, and how many copies of each at once.
+const TRACES: [(&str, u32); 7] = [
+    ("quic_server_sent_acked", 1),
+    ("quic_server_sent_acked", 64),
+    ("pcpp_example", 1),
+    ("pcpp_example", 64),
+    ("trex_rtp_250k", 1),
+    ("trex_rtp_250k", 64),
+    ("pcpp_example+lte_verizon_short_down", 16),
+];
 
 impl Run {
     /// The cells, untouched ones first.
@@ -94,8 +105,28 @@ impl Run {
         if self.quick {
             cells.retain(is_quick);
         }
-        let lives = (!self.queues_only).then_some(Cell::NewAndDrop);
-        cells.into_iter().map(Cell::Queue).chain(lives).collect()
+        let mut cells: Vec<Cell> = cells.into_iter().map(Cell::Queue).collect();
+        if !self.queues_only {
+            cells.extend(self.traces().into_iter().map(Cell::Trace));
+            cells.push(Cell::NewAndDrop);
+        }
+        cells
+    }
+
+    /// Recorded traffic, single and overlaid, if there is any.
+    fn traces(&self) -> Vec<TraceCell> {
+        let directory = TraceCell::directory();
+        if !directory.is_dir() {
+            println!("no traces: {} is no directory; PKTALLOC_TRACES names another", directory.display());
+            return Vec::new();
+        }
+        let mut traces = Vec::new();
+        for &touch in self.touch.iter().filter(|touch| !self.quick || **touch == Touch::Untouched) {
+            for (name, copies) in TRACES {
+                traces.push(TraceCell { name: name.to_owned(), copies, touch });
+            }
+        }
+        traces
     }
 }
 
@@ -135,7 +166,12 @@ fn run(run: &Run) -> Result<(), String> {
     let rows = matrix.measure_all(&run.cells())?;
     println!("{}", report::table(&rows));
 
-    let mut targets = targets::of_time(&rows);
+    let growths = if run.queues_only {
+        Vec::new()
+    } else {
+        run.sizes.iter().map(|sizes| matrix.measure_growth(sizes)).collect::<Result<_, _>>()?
+    };
+    let mut targets = targets::of_time(&rows, &growths);
     let mut weights = Vec::new();
     if !run.queues_only {
         weights = weigh_all(matrix.subjects())?;

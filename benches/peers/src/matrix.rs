@@ -2,28 +2,42 @@
 
 use std::time::Instant;
 
-use crate::cell::Cell;
+use pktalloc::workload::{Pattern, Sizes};
+
+use crate::cell::{Cell, QueueCell, Touch};
 use crate::lane::Lane;
 use crate::names::Name;
 
-/// What a subject took in a cell, over all rounds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Figure {
-    /// Nanoseconds per pair, the median of the rounds.
-    pub(crate) median: f64,
-    /// The quartiles' distance.
-    pub(crate) spread: f64,
-}
+/// The depths between which cost must hardly grow.
+const SHALLOW: u32 = 64;
+const DEEP: u32 = 262_144;
+
+/// What a subject took in a cell: nanoseconds per pair, round by round.
+#[derive(Clone, Debug)]
+pub(crate) struct Figure(Vec<f64>);
 
 impl Figure {
-    fn of(mut rounds: Vec<f64>) -> Self {
-        rounds.sort_by(f64::total_cmp);
-        Self { median: quantile(&rounds, 0.5), spread: quantile(&rounds, 0.75) - quantile(&rounds, 0.25) }
+    pub(crate) fn median(&self) -> f64 {
+        quantile(&self.0, 0.5)
+    }
+
+    /// The distance of the quartiles.
+    pub(crate) fn spread(&self) -> f64 {
+        quantile(&self.0, 0.75) - quantile(&self.0, 0.25)
+    }
+
+    /// The median of the rounds' ratios. In a round both ran within a fraction of a second, so whatever slowed the
+    /// machine for longer than that cancels out.
+    pub(crate) fn ratio(&self, other: &Self) -> f64 {
+        let ratios: Vec<f64> = self.0.iter().zip(&other.0).map(|(ours, theirs)| ours / theirs).collect();
+        quantile(&ratios, 0.5)
     }
 }
 
-/// The value below which `share` of the sorted values lie, between two values in proportion.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+/// The value below which `share` of the values lie, between two values in proportion.
+fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
     let position = share * (sorted.len() - 1) as f64;
     let (low, high) = (position.floor(), position.ceil());
     sorted[low as usize] + (sorted[high as usize] - sorted[low as usize]) * (position - low)
@@ -37,9 +51,29 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn get(&self, name: Name) -> Option<Figure> {
-        self.figures.iter().find(|(other, _)| *other == name).map(|(_, figure)| *figure)
+    pub(crate) fn get(&self, name: Name) -> Option<&Figure> {
+        self.figures.iter().find(|(other, _)| *other == name).map(|(_, figure)| figure)
     }
+}
+
+/// One cell against another, in rounds of their own: pktalloc in both.
+#[derive(Clone, Debug)]
+pub(crate) struct Growth {
+    pub(crate) sizes: Sizes,
+    pub(crate) shallow: Figure,
+    pub(crate) deep: Figure,
+}
+
+/// Asks all lanes in turn, round after round. Each round begins with another lane, so that none always follows the same.
+fn interleave(lanes: &mut [Lane], rounds: usize) -> Result<Vec<Figure>, String> {
+    let mut figures = vec![Vec::with_capacity(rounds); lanes.len()];
+    for round in 0..rounds {
+        for turn in 0..lanes.len() {
+            let index = (round + turn) % lanes.len();
+            figures[index].push(lanes[index].slice()?);
+        }
+    }
+    Ok(figures.into_iter().map(Figure).collect())
 }
 
 /// Measures subjects in cells, and knows which subjects are not to be had here.
@@ -77,16 +111,23 @@ impl Matrix {
         }
         self.subjects.retain(|name| !self.absent.iter().any(|(absent, _)| absent == name));
 
-        let mut rounds = vec![Vec::with_capacity(self.rounds); lanes.len()];
-        for round in 0..self.rounds {
-            // Each round begins with another subject, so that none always follows the same one.
-            for turn in 0..lanes.len() {
-                let index = (round + turn) % lanes.len();
-                rounds[index].push(lanes[index].slice().map_err(|error| format!("{cell}: {error}"))?);
-            }
-        }
-        let figures = lanes.iter().map(|lane| lane.name).zip(rounds.into_iter().map(Figure::of)).collect();
+        let figures = interleave(&mut lanes, self.rounds).map_err(|error| format!("{cell}: {error}"))?;
+        let figures = lanes.iter().map(|lane| lane.name).zip(figures).collect();
         Ok(Row { cell: cell.clone(), figures })
+    }
+
+    /// Measures what depth costs: pktalloc in the deepest fifo queue beside pktalloc in the shallowest.
+    pub(crate) fn measure_growth(&self, sizes: &Sizes) -> Result<Growth, String> {
+        let start = |depth| {
+            let queue = QueueCell { pattern: Pattern::Fifo, sizes: sizes.clone(), depth, touch: Touch::Untouched };
+            Lane::start(Name::Pktalloc, &Cell::Queue(queue))
+        };
+        let mut lanes = [start(SHALLOW)?, start(DEEP)?];
+        for lane in &mut lanes {
+            lane.ready()??;
+        }
+        let [shallow, deep] = interleave(&mut lanes, self.rounds)?.try_into().expect("two lanes have two figures");
+        Ok(Growth { sizes: sizes.clone(), shallow, deep })
     }
 
     /// Measures all cells, and says on standard error how far it is.

@@ -6,7 +6,7 @@ use std::process::Command;
 use pktalloc::Allocator;
 use pktalloc::workload::{Cycle, Op, Pattern, Pinned, Sizes, drained_burst};
 
-use crate::cell::{QueueCell, Touch};
+use crate::cell::{Cell, QueueCell, Touch};
 use crate::clock::resident_bytes;
 use crate::driver::{Driver, Endless};
 use crate::names::{Name, Visitor};
@@ -135,7 +135,8 @@ pub(crate) fn floor_bytes() -> Result<u64, String> {
 
 /// The worst of `(allocated bytes - 3 windows) / live bytes` in a queue at any time once it is full.
 pub(crate) fn overhead(sizes: &Sizes, depth: u32) -> Result<f64, String> {
-    let cycle = QueueCell { pattern: Pattern::Fifo, sizes: sizes.clone(), depth, touch: Touch::Untouched }.cycle();
+    let queue = QueueCell { pattern: Pattern::Fifo, sizes: sizes.clone(), depth, touch: Touch::Untouched };
+    let cycle = Cell::Queue(queue).cycle()?;
     let allocator: Allocator = Allocator::new();
     let mut slots = vec![None; cycle.slots];
     let (mut live, mut worst) = (0_u64, 0.0_f64);

@@ -71,9 +71,10 @@ impl Name {
     /// Whether the subject takes part: the floor can do strict order alone, and only calloc stands against a new
     /// allocator.
     pub(crate) fn takes_part(self, cell: &Cell) -> bool {
-        match cell {
-            Cell::Queue(queue) => self != Self::Floor || matches!(queue.pattern, Pattern::Fifo | Pattern::Burst),
-            Cell::NewAndDrop => matches!(self, Self::Pktalloc | Self::Malloc),
+        match (self, cell) {
+            (_, Cell::NewAndDrop) => matches!(self, Self::Pktalloc | Self::Malloc),
+            (Self::Floor, _) => matches!(cell.pattern(), Some(Pattern::Fifo | Pattern::Burst)),
+            _ => true,
         }
     }
 

@@ -25,10 +25,10 @@ pub(crate) fn table(rows: &[Row]) -> String {
         let fastest = fastest_peer(row).map(|(name, _)| name);
         for &name in &subjects {
             let mark = if Some(name) == fastest { "*" } else { "" };
-            let figure = row.get(name).map_or(String::new(), |figure| format!("{mark}{:.1}", figure.median));
+            let figure = row.get(name).map_or(String::new(), |figure| format!("{mark}{:.1}", figure.median()));
             let _ = write!(text, " {figure:>8}");
         }
-        let spread = row.figures.iter().map(|(_, figure)| figure.spread / figure.median).fold(0.0, f64::max);
+        let spread = row.figures.iter().map(|(_, figure)| figure.spread() / figure.median()).fold(0.0, f64::max);
         let _ = writeln!(text, "   {:4.0} %", 100.0 * spread);
     }
     text
@@ -37,7 +37,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
 /// The peer that took least.
 pub(crate) fn fastest_peer(row: &Row) -> Option<(Name, f64)> {
     let peers = row.figures.iter().filter(|(name, _)| name.role() == Role::Peer);
-    peers.map(|&(name, figure)| (name, figure.median)).min_by(|(_, a), (_, b)| a.total_cmp(b))
+    peers.map(|(name, figure)| (*name, figure.median())).min_by(|(_, a), (_, b)| a.total_cmp(b))
 }
 
 /// What each subject leaves in memory: resident bytes, and those it says it holds.
@@ -59,7 +59,7 @@ pub(crate) fn json(rows: &[Row], weights: &[(Question, Name, Weight)], targets: 
         row.figures.iter().map(|(name, figure)| {
             json!({
                 "cell": row.cell.to_string(), "subject": name.to_string(),
-                "median_ns": figure.median, "quartile_distance_ns": figure.spread,
+                "median_ns": figure.median(), "quartile_distance_ns": figure.spread(),
             })
         })
     });

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use pktalloc::workload::{Pattern, Sizes};
 
-use crate::cell::{Cell, QueueCell, Touch};
-use crate::matrix::Row;
+use crate::cell::{Cell, Touch};
+use crate::matrix::{Growth, Row};
 use crate::memory::{Question, Weight, floor_bytes, overhead};
 use crate::names::Name;
 use crate::report::fastest_peer;
@@ -43,67 +43,43 @@ impl Target {
 }
 
 /// The promises about time.
-pub(crate) fn of_time(rows: &[Row]) -> Vec<Target> {
-    let queues = |keep: fn(&QueueCell) -> bool| {
-        let queue = move |row: &&Row| row.cell.queue().is_some_and(keep);
-        rows.iter().filter(queue).collect::<Vec<_>>()
-    };
-    let against = |rows: Vec<&Row>, peer: Name| rows.iter().filter_map(|row| case_against(row, peer)).collect();
-    let fifo = |touch| {
-        queues(match touch {
-            Touch::Untouched => |queue| queue.pattern == Pattern::Fifo && queue.touch == Touch::Untouched,
-            Touch::Written => |queue| queue.pattern == Pattern::Fifo && queue.touch == Touch::Written,
-        })
-    };
+pub(crate) fn of_time(rows: &[Row], growths: &[Growth]) -> Vec<Target> {
+    let select = |keep: &dyn Fn(&Cell) -> bool| rows.iter().filter(|row| keep(&row.cell)).collect::<Vec<_>>();
+    let fifo = |touch| select(&|cell| cell.pattern() == Some(Pattern::Fifo) && cell.touch() == touch);
+    let random = select(&|cell| cell.pattern() == Some(Pattern::Random));
+    let queues = select(&|cell| *cell != Cell::NewAndDrop && cell.pattern() != Some(Pattern::Random));
+    let against = |rows: Vec<&Row>, peer| rows.into_iter().filter_map(|row| case_against(row, peer)).collect();
     let fastest = |rows: Vec<&Row>| {
-        let case = |row: &&Row| fastest_peer(row).and_then(|(peer, _)| case_against(row, peer));
-        rows.iter().filter_map(case).collect::<Vec<_>>()
+        let case = |row| fastest_peer(row).and_then(|(peer, _)| case_against(row, peer));
+        rows.into_iter().filter_map(case).collect()
     };
-    let new_and_drop = rows.iter().filter(|row| row.cell == Cell::NewAndDrop).collect();
+    let new_and_drop = select(&|cell| *cell == Cell::NewAndDrop);
     vec![
         Target::at_most("fifo, untouched: of the floor", 1.5, against(fifo(Touch::Untouched), Name::Floor)),
         Target::at_most("fifo, written: of the floor", 1.15, against(fifo(Touch::Written), Name::Floor)),
-        Target {
-            strict: true,
-            ..Target::at_most(
-                "queues: of the fastest peer",
-                1.0,
-                fastest(queues(|queue| queue.pattern != Pattern::Random)),
-            )
-        },
-        Target::at_most("random: of the fastest peer", 1.1, fastest(queues(|queue| queue.pattern == Pattern::Random))),
-        Target::at_most("fifo, untouched: 262144 deep of 64 deep", 1.3, depth_cases(rows)),
+        Target { strict: true, ..Target::at_most("queues: of the fastest peer", 1.0, fastest(queues)) },
+        Target::at_most("random: of the fastest peer", 1.1, fastest(random)),
+        Target::at_most("fifo, untouched: 262144 deep of 64 deep", 1.3, growths.iter().map(growth_case).collect()),
         Target::at_most("new, ten packets, drop: of calloc", 1.2, against(new_and_drop, Name::Malloc)),
     ]
 }
 
 fn case_against(row: &Row, peer: Name) -> Option<Case> {
-    let (ours, theirs) = (row.get(Name::Pktalloc)?.median, row.get(peer)?.median);
+    let (ours, theirs) = (row.get(Name::Pktalloc)?, row.get(peer)?);
     let peer = if row.cell == Cell::NewAndDrop { "calloc".to_owned() } else { peer.to_string() };
     Some(Case {
         name: row.cell.to_string(),
-        ratio: ours / theirs,
-        of: format!("{ours:.2} ns of {theirs:.2} ns ({peer})"),
+        ratio: ours.ratio(theirs),
+        of: format!("{:.2} ns of {:.2} ns ({peer})", ours.median(), theirs.median()),
     })
 }
 
-/// The deepest fifo queue of each size against the shallowest.
-fn depth_cases(rows: &[Row]) -> Vec<Case> {
-    let find = |sizes: &Sizes, depth| {
-        rows.iter().find_map(|row| {
-            let queue = QueueCell { pattern: Pattern::Fifo, sizes: sizes.clone(), depth, touch: Touch::Untouched };
-            if row.cell.queue() == Some(&queue) { row.get(Name::Pktalloc) } else { None }
-        })
-    };
-    let case = |sizes: &Sizes| {
-        let (shallow, deep) = (find(sizes, 64)?.median, find(sizes, 262_144)?.median);
-        Some(Case {
-            name: format!("fifo/{sizes}"),
-            ratio: deep / shallow,
-            of: format!("{deep:.2} ns of {shallow:.2} ns"),
-        })
-    };
-    Sizes::SYNTHETIC.iter().filter_map(case).collect()
+fn growth_case(Growth { sizes, shallow, deep }: &Growth) -> Case {
+    Case {
+        name: format!("fifo/{sizes}"),
+        ratio: deep.ratio(shallow),
+        of: format!("{:.2} ns of {:.2} ns", deep.median(), shallow.median()),
+    }
 }
 
 /// The promises about memory, for fifo queues of these sizes and depths.
