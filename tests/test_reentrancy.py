@@ -258,6 +258,7 @@ class TestBuffersMadeByPythonCode:
         with pytest.raises(ValueError, match="not this object"):
             packet.__release_buffer__(memoryview(b""))  # type: ignore[attr-defined]
         packet.__release_buffer__(view)  # type: ignore[attr-defined]
-        packet.__release_buffer__(view)  # type: ignore[attr-defined]
+        with pytest.raises(ValueError, match="already been released"):
+            packet.__release_buffer__(view)  # type: ignore[attr-defined]
         assert "exports=0" in repr(packet)
         packet.release()

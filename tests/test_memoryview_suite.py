@@ -1,0 +1,56 @@
+"""The interpreter's own tests of memoryview, with packets as what is viewed.
+
+Two things differ from a type like `bytearray`. There is no packet of zero bytes; where the tests assign nothing to an
+empty slice, they assign `b""`. And packets are made by an allocator, not by calling their type, so the type given to the
+tests is a function: `test_gc`, which derives from the type, then skips it (a packet can be in no reference cycle; see
+`test_lifetime.py` for views of packets in cycles).
+"""
+
+import importlib
+import unittest
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pktalloc import Allocator, Packet
+
+if TYPE_CHECKING:
+    suite: Any = None
+else:
+    suite = pytest.importorskip("test.test_memoryview", exc_type=ImportError)
+
+ALLOCATOR = Allocator(check=True)
+
+
+def packet_of(content: bytes) -> Packet | bytes:
+    """Make a packet with this content."""
+    if not content:
+        return b""
+    packet = ALLOCATOR.allocate(len(content))
+    packet[:] = content
+    return packet
+
+
+class Views(suite.BaseBytesMemoryTests if not TYPE_CHECKING else object):
+    """What the tests view."""
+
+    ro_type = None
+    rw_type = staticmethod(packet_of)
+
+
+class WholeViews(Views, suite.BaseMemoryviewTests if not TYPE_CHECKING else object, unittest.TestCase):
+    """`memoryview(packet)`."""
+
+
+class SlicedViews(Views, suite.BaseMemorySliceTests if not TYPE_CHECKING else object, unittest.TestCase):
+    """Slices of views."""
+
+
+class TwiceSlicedViews(Views, suite.BaseMemorySliceSliceTests if not TYPE_CHECKING else object, unittest.TestCase):
+    """Slices of slices of views."""
+
+
+def test_nothing_is_left_of_the_tests_above() -> None:
+    importlib.import_module("gc").collect()
+    ALLOCATOR.integrity_check()
+    assert ALLOCATOR.used_bytes == 0
