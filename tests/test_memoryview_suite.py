@@ -1,23 +1,20 @@
 """The interpreter's own tests of memoryview, with packets as what is viewed.
 
 Two things differ from a type like `bytearray`. There is no packet of zero bytes; where the tests assign nothing to an
-empty slice, they assign `b""`. And packets are made by an allocator, not by calling their type, so the type given to the
-tests is a function: `test_gc`, which derives from the type, then skips it (a packet can be in no reference cycle; see
-`test_lifetime.py` for views of packets in cycles).
+empty slice, they assign `b""`. And packets are made by an allocator, not by calling their type, so the type given to
+the tests is a function: `test_gc`, which derives from the type, then skips it (a packet can be in no reference cycle;
+see `test_lifetime.py` for views of packets in cycles). The tests that are skipped are those of read-only types.
 """
 
 import importlib
 import unittest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from pktalloc import Allocator, Packet
 
-if TYPE_CHECKING:
-    suite: Any = None
-else:
-    suite = pytest.importorskip("test.test_memoryview", exc_type=ImportError)
+suite: Any = pytest.importorskip("test.test_memoryview", exc_type=ImportError)
 
 ALLOCATOR = Allocator(check=True)
 
@@ -31,22 +28,22 @@ def packet_of(content: bytes) -> Packet | bytes:
     return packet
 
 
-class Views(suite.BaseBytesMemoryTests if not TYPE_CHECKING else object):
+class Views(suite.BaseBytesMemoryTests):  # type: ignore[misc]
     """What the tests view."""
 
     ro_type = None
     rw_type = staticmethod(packet_of)
 
 
-class WholeViews(Views, suite.BaseMemoryviewTests if not TYPE_CHECKING else object, unittest.TestCase):
+class WholeViews(suite.BaseMemoryviewTests, Views, unittest.TestCase):  # type: ignore[misc]
     """`memoryview(packet)`."""
 
 
-class SlicedViews(Views, suite.BaseMemorySliceTests if not TYPE_CHECKING else object, unittest.TestCase):
+class SlicedViews(suite.BaseMemorySliceTests, Views, unittest.TestCase):  # type: ignore[misc]
     """Slices of views."""
 
 
-class TwiceSlicedViews(Views, suite.BaseMemorySliceSliceTests if not TYPE_CHECKING else object, unittest.TestCase):
+class TwiceSlicedViews(suite.BaseMemorySliceSliceTests, Views, unittest.TestCase):  # type: ignore[misc]
     """Slices of slices of views."""
 
 
