@@ -32,6 +32,8 @@ pub(super) struct Allocator {
     closed: Cell<bool>,
     /// Exports of all packets together.
     exports: Cell<usize>,
+    /// What the next buffer request is about, where it is a part of a packet: see [`super::export::view_of_part`].
+    part: Cell<Option<NonNull<[u8]>>>,
     memory_limit: u64,
     zero: bool,
     check: bool,
@@ -62,6 +64,18 @@ impl Allocator {
     #[inline(always)]
     pub(super) fn unexport(&self) {
         self.exports.set(self.exports.get() - 1);
+    }
+
+    /// Sets what the next buffer request of a packet is about, instead of the whole packet.
+    #[inline(always)]
+    pub(super) fn set_part(&self, part: Option<NonNull<[u8]>>) {
+        self.part.set(part);
+    }
+
+    /// Takes what was set, if anything was.
+    #[inline(always)]
+    pub(super) fn take_part(&self) -> Option<NonNull<[u8]>> {
+        self.part.take()
     }
 
     /// The heap. While it is borrowed no Python code may run.
@@ -184,6 +198,7 @@ impl Allocator {
             heap: RefCell::new(Some(heap)),
             closed: Cell::new(false),
             exports: Cell::new(0),
+            part: Cell::new(None),
             memory_limit: memory_limit.unwrap_or(u64::MAX),
             zero,
             check,

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice};
 
 use super::call::enter;
-use super::export::with_bytes;
+use super::export::{view_of_part, with_bytes};
 use super::packet::PacketRef;
 
 /// A copy of the content.
@@ -95,11 +95,17 @@ pub(super) unsafe extern "C" fn subscript(packet: *mut ffi::PyObject, key: *mut 
             if !key.is_instance_of::<PySlice>() {
                 return Err(not_an_index(key));
             }
-            let whole = PyMemoryView::from(&packet.as_any())?;
-            match ffi::PyObject_GetItem(whole.as_ptr(), key.as_ptr()) {
-                part if part.is_null() => Err(PyErr::fetch(py)),
-                part => Ok(part),
+            let slice = Slice::unpack(key)?;
+            let bytes = packet.bytes()?;
+            if slice.step == 1 {
+                let (start, count) = slice.fit(bytes.len());
+                // SAFETY: the part lies in the block.
+                let part = NonNull::slice_from_raw_parts(bytes.cast::<u8>().offset(start), count);
+                return view_of_part(packet, part);
             }
+            let whole = PyMemoryView::from(&packet.as_any())?;
+            // The numbers as they were read: to read the key again would run its code again.
+            Ok(whole.get_item(PySlice::new(py, slice.start, slice.stop, slice.step))?.into_ptr())
         })
     }
 }

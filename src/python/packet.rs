@@ -159,6 +159,12 @@ impl Packet {
         Ok(NonNull::slice_from_raw_parts(self.live()?, self.size.get()))
     }
 
+    /// The allocator that made the packet.
+    #[inline(always)]
+    pub(super) fn allocator(&self) -> &Allocator {
+        self.allocator.get()
+    }
+
     /// Counts an export, here and in the allocator.
     #[inline(always)]
     pub(super) fn export(&self) {
