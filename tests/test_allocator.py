@@ -3,7 +3,9 @@
 import doctest
 import inspect
 import itertools
+import re
 import sys
+import xml.etree.ElementTree
 from typing import TYPE_CHECKING
 
 import pytest
@@ -337,7 +339,38 @@ def test_windows(allocator: Allocator) -> None:
         assert all(end <= first or start >= behind for start, end in window.blocks)
         assert window.units == WINDOW // 64
         assert f"{window.live_units} of {window.units} units" in repr(window)
-    assert repr(windows) == f"<pktalloc.Windows: {len(windows)} windows>"
+    live = sum(window.live_units for window in windows)
+    assert repr(windows) == f"<pktalloc.Windows: {len(windows)} windows, {live} of {len(windows) * 2048} units live>"
+
+
+def test_windows_draw_themselves(allocator: Allocator) -> None:
+    svg = xml.etree.ElementTree.fromstring(allocator.windows().to_svg())  # noqa: S314
+    assert str(allocator.windows()) == ""
+    packets = allocator.allocate_many(1400, 300)
+    del packets[100:160]
+    del packets[::5]
+    windows = allocator.windows()
+    svg = xml.etree.ElementTree.fromstring(windows.to_svg())  # noqa: S314
+    rows = svg.findall("{http://www.w3.org/2000/svg}svg")
+    assert len(rows) == len(windows)
+    for row, window in zip(rows, windows, strict=True):
+        paths = {path.get("class"): path.get("d", "") for path in row}
+        drawn = sorted(
+            (int(start), int(start) + int(length))
+            for kind in "ab"
+            for start, length in re.findall(r"M(\d+) 0h(\d+)v1h-\2z", paths.get(kind, ""))
+        )
+        assert drawn == window.blocks
+    assert windows._repr_html_() == windows.to_svg()
+    lines = str(windows).splitlines()
+    assert len(lines) == len(windows)
+    for line, window in zip(lines, windows, strict=True):
+        address, cells, state = line.split("│")
+        assert (int(address, 16), len(cells), state.strip()) == (window.address, 64, window.state)
+        for column, cell in enumerate(cells):
+            part = range(column * 32, column * 32 + 32)
+            live = sum(len(range(max(part.start, start), min(part.stop, end))) for start, end in window.blocks)
+            assert (cell == " ", cell == "█") == (live == 0, live == 32)
 
 
 @pytest.mark.parametrize("thing", [getattr(pktalloc, name) for name in pktalloc.__all__] + [pktalloc])

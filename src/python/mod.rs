@@ -2,7 +2,7 @@
 //!
 //! - `allocator`, `packet`: the two classes; `packet` says what their unsafe code leans on;
 //! - `bytes`, `export`: a packet as a sequence and as a buffer;
-//! - `stats`, `windows`: what an allocator tells about itself;
+//! - `stats`, `windows`: what an allocator tells about itself; `map`: how that is drawn;
 //! - `replay`: what the command line calls;
 //! - `call`, `errors`: how calls come in and how they fail; `docs`: the texts of `help()`;
 //! - `shape`, `retained`: the heap behind an allocator, and the memory behind the heap.
@@ -13,6 +13,7 @@ mod call;
 mod docs;
 mod errors;
 mod export;
+mod map;
 mod packet;
 mod replay;
 mod retained;

@@ -261,10 +261,13 @@ unsafe extern "C" fn deallocate(object: *mut ffi::PyObject) {
         let packet_type = ffi::Py_TYPE(object);
         ffi::PyObject_Free(object.cast());
         ffi::Py_DECREF(packet_type.cast());
-        enter(|py| {
+        let outcome: c_int = enter(|py| {
             packet.abandon(py);
             Ok(0)
         });
+        if outcome != 0 {
+            ffi::PyErr_WriteUnraisable(core::ptr::null_mut());
+        }
     }
 }
 
