@@ -31,6 +31,9 @@ fn covered(runs: &[Range<usize>], part: &Range<usize>) -> usize {
 pub(super) fn text<'a>(windows: impl Iterator<Item = &'a Occupancy>) -> String {
     let mut out = String::new();
     for window in windows {
+        if !out.is_empty() {
+            out.push('\n');
+        }
         let _ = write!(out, "{:#014x} │", window.address);
         for column in 0..COLUMNS {
             let part = column * window.units / COLUMNS..(column + 1) * window.units / COLUMNS;
@@ -43,7 +46,7 @@ pub(super) fn text<'a>(windows: impl Iterator<Item = &'a Occupancy>) -> String {
             };
             out.push(SHADES[shade]);
         }
-        let _ = writeln!(out, "│ {}", state_name(window.state));
+        let _ = write!(out, "│ {}", state_name(window.state));
     }
     out
 }
@@ -69,7 +72,7 @@ pub(super) fn svg<'a>(windows: impl ExactSizeIterator<Item = &'a Occupancy>) -> 
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
     for (place, (class, label)) in
-        [("a", "blocks"), ("b", "in turn"), ("h", "holes"), ("k", "bookkeeping")].into_iter().enumerate()
+        [("a", "block"), ("b", "next block"), ("h", "hole"), ("k", "bookkeeping")].into_iter().enumerate()
     {
         let x = LEFT + place * 110;
         let _ = writeln!(
