@@ -27,7 +27,7 @@ PEERS := cd benches/peers && $(CARGO)
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
     $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: help demo test lint lint-peers fmt bench bench-full docs clean
+.PHONY: help demo test lint lint-peers fmt bench bench-full bench-python docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +74,10 @@ bench: ## measure: criterion on the crate, then the peers at one depth (some min
 
 bench-full: ## measure every cell of the comparison with the peers (an hour or so)
 	$(PEERS) run --locked --release --quiet
+
+bench-python: $(VENV)/stamp-test ## measure the Python face beside bytearray, and judge its targets
+	@$(BIN)/python -m pytest -q benches/bench_python.py --benchmark-max-time=0.2 --benchmark-columns=min,median --benchmark-sort=min
+	@$(BIN)/python benches/python_targets.py
 
 docs: ## build the documentation of the crate
 	$(CARGO) doc --locked --no-deps --features replay
