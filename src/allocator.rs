@@ -98,8 +98,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
     /// The length of the slice is the block's capacity: `size` rounded up to whole units; with
     /// [`check`](Config::check) on exactly `size`.
     ///
-    /// Takes constant time, except when the current window is used up: then time linear in the bits of a window, or a
-    /// call to the system.
+    /// Takes constant time, except when the extent is used up: then time linear in the units of a few windows, or a call
+    /// to the system. A call that fails takes time linear in the memory held, since it looks for every hole first.
     ///
     /// # Errors
     /// [`AllocError::ZeroSize`]; [`AllocError::TooLarge`]; [`AllocError::OutOfMemory`] and
@@ -138,7 +138,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
     }
 
     /// Gives a block room for `size` bytes, in place when it has the room or the units behind it are free; a block that
-    /// has more room than needed gives the rest back. Otherwise the block moves: the old one is freed.
+    /// has more room than needed gives the rest back, except that a large block keeps its memory as long as it stays
+    /// large. Otherwise the block moves: the old one is freed.
     ///
     /// # Errors
     /// As for [`allocate`](Self::allocate). The block is untouched then and still live.
@@ -178,7 +179,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
         unsafe { self.heap.shrink(block, size) }.map(drop)
     }
 
-    /// Frees a block. Takes constant time, except for large blocks.
+    /// Frees a block. Takes constant time for blocks of up to 127 units; for longer ones time logarithmic in the number
+    /// of windows. A free that drains a window may give windows back to the system.
     ///
     /// # Panics
     /// When `block` points into a window of this allocator but not at a live block: a double free or an interior
@@ -321,8 +323,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
     /// Gives empty windows back to the system, down to the preallocated number; returns how many bytes.
     ///
     /// Takes time linear in the number of windows.
-    pub fn trim(&self) -> u64 {
-        self.heap.trim()
+    pub fn trim(&self) -> usize {
+        // What lies in this address space fits a `usize`.
+        self.heap.trim() as usize
     }
 }
 

@@ -11,9 +11,9 @@
 //! 5. it is where it says it is: in the list it names, or in none ([`IntegrityError::Place`]), to be noticed in time
 //!    ([`IntegrityError::Notice`]).
 //!
-//! Of the whole: the totals are the sums of their parts ([`IntegrityError::Total`]), and with `check` on every live
-//! parked block is one in its map and, with `check`, each live
-//! block has its size on record ([`IntegrityError::Record`]) and an unbroken canary ([`IntegrityError::Overflow`]).
+//! Of the whole: the totals are the sums of their parts ([`IntegrityError::Total`]); each parked block is one in its
+//! window's map, and with `check` on each live block has its size on record ([`IntegrityError::Record`]) and an unbroken
+//! canary ([`IntegrityError::Overflow`]).
 
 use core::fmt;
 use core::ptr::NonNull;

@@ -88,14 +88,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Config<UNIT, WINDOW_UNITS> {
     }
 
     /// How many empty windows are kept for the next burst. They go back to the system when there are twice as many,
-    /// down to this number. Default 32; at most 1,048,576.
+    /// down to this number or the preallocated one; with `huge_pages` whole 2 MiB at a time. Default 32; at most 1,048,576.
     #[must_use]
     pub const fn keep_empty_windows(mut self, windows: usize) -> Self {
         self.settings.keep_empty_windows = windows;
         self
     }
 
-    /// The most bytes to take from the system, at least one window. Past it allocation fails with
+    /// The most bytes to take from the system, at least one window (2 MiB with `huge_pages`). Past it allocation fails with
     /// [`AllocError::MemoryLimit`](crate::AllocError::MemoryLimit). Default: none.
     #[must_use]
     pub const fn memory_limit(mut self, bytes: u64) -> Self {
@@ -192,7 +192,10 @@ impl fmt::Display for ConfigError {
                 write!(f, "keep_empty_windows is {windows}, must be at most {most}")
             }
             Self::MemoryLimit { bytes, least } => {
-                write!(f, "memory_limit is {bytes} bytes, must be at least one window, {least}")
+                write!(
+                    f,
+                    "memory_limit is {bytes} bytes, must be at least {least}, what is taken from the system at a time"
+                )
             }
         }
     }

@@ -190,7 +190,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(crate) fn allocate_zeroed(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
         let block = self.allocate(size)?;
         if !self.settings.zero {
-            // SAFETY: as above.
+            // SAFETY: the block is ours to hand out, and nobody else knows it yet.
             unsafe { block.cast::<u8>().write_bytes(0, block.len()) };
         }
         Ok(block)
@@ -232,7 +232,14 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// A block of at least `size` bytes, with whatever it contains; `size` is not 0.
     fn place(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
         if self.settings.passthrough || size > self.geometry.largest_in_window() {
-            return self.allocate_large(size);
+            let block = self.allocate_large(size);
+            // What empty windows hold may be what is missing.
+            return match block {
+                Err(AllocError::MemoryLimit | AllocError::OutOfMemory) if self.give_back_empty(0) > 0 => {
+                    self.allocate_large(size)
+                }
+                _ => block,
+            };
         }
         let units = whole_length(self.geometry.units(size));
         loop {

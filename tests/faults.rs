@@ -239,3 +239,74 @@ fn empty_windows_go_back_with_hysteresis() {
     }
     assert_eq!(system.requests.get(), before, "a small queue makes windows come and go");
 }
+
+/// A request that fails must not take the holes away from those that fit.
+#[test]
+fn every_hole_is_found_when_the_system_gives_no_more() {
+    let (_, allocator) = faulty(Config::default().memory_limit(4 * 16_384));
+    let mut blocks: Vec<NonNull<u8>> = Vec::new();
+    while let Ok(block) = allocator.allocate(1400) {
+        blocks.push(block.cast());
+    }
+    for block in blocks.iter().step_by(2) {
+        // SAFETY: the block is live and not used afterwards.
+        unsafe { allocator.free(*block) };
+    }
+    let freed = blocks.len().div_ceil(2);
+    assert_eq!(allocator.allocate(4000), Err(AllocError::MemoryLimit));
+    assert_eq!(allocator.allocate(100_000), Err(AllocError::MemoryLimit));
+    for _ in 0..freed {
+        assert!(allocator.allocate(1400).is_ok(), "{allocator:?}");
+    }
+    assert_eq!(allocator.allocate(1400), Err(AllocError::MemoryLimit));
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
+#[test]
+fn a_large_request_leaves_the_holes_to_the_small_ones() {
+    let (system, allocator) = faulty(Config::default());
+    let blocks: Vec<NonNull<u8>> = (0..2000).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
+    for block in blocks.iter().step_by(2) {
+        // SAFETY: the block is live and not used afterwards.
+        unsafe { allocator.free(*block) };
+    }
+    allocator.allocate(4000).unwrap();
+    let before = system.held_bytes();
+    for _ in 0..900 {
+        allocator.allocate(1400).unwrap();
+    }
+    assert!(system.held_bytes() <= before + 16_384, "the holes were not used");
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
+#[test]
+fn a_large_block_gets_what_empty_windows_hold() {
+    for preallocated in [0, 8] {
+        let (_, allocator) = faulty(Config::default().memory_limit(10 * 16_384).preallocated_windows(preallocated));
+        let mut blocks: Vec<NonNull<u8>> = Vec::new();
+        while let Ok(block) = allocator.allocate(1400) {
+            blocks.push(block.cast());
+        }
+        for block in blocks {
+            // SAFETY: the block is live and not used afterwards.
+            unsafe { allocator.free(block) };
+        }
+        assert!(allocator.allocate(9 * 16_384).is_ok(), "{allocator:?}");
+        assert_eq!(allocator.integrity_check(), Ok(()));
+    }
+}
+
+#[test]
+fn a_large_block_can_be_made_smaller_without_memory() {
+    let (system, allocator) = faulty(Config::default());
+    let block = allocator.allocate(100_000).unwrap();
+    // SAFETY: the block is live, and afterwards only what it became is used.
+    unsafe {
+        block.cast::<u8>().write_bytes(7, 100_000);
+        system.refuse.set(Some(0));
+        let block = allocator.reallocate(block.cast(), 1000, Realloc::CopyExisting).unwrap();
+        assert!(std::slice::from_raw_parts(block.cast::<u8>().as_ptr(), 1000).iter().all(|&byte| byte == 7));
+        allocator.free(block.cast());
+    }
+    assert_eq!(allocator.used_bytes(), 0);
+}

@@ -191,7 +191,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Shadow<UNIT, WINDOW_UNITS> {
             Call::Trim => {
                 let before = self.allocator.allocated_bytes();
                 let returned = self.allocator.trim();
-                assert_eq!(self.allocator.allocated_bytes() + returned, before);
+                assert_eq!(self.allocator.allocated_bytes() + returned as u64, before);
             }
         }
         assert_eq!(self.allocator.integrity_check(), Ok(()));

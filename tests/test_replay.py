@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -319,3 +320,22 @@ def test_what_makes_no_sense_is_a_value_error(trace: Path, link: Path) -> None:
         _pktalloc.replay(trace, rounds=0)
     with pytest.raises(ValueError, match="only one of depth, delay_ms and link"):
         _pktalloc.replay(trace, depth=1, link=link)
+
+
+def test_the_map_at_the_peak_is_drawn(trace: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "peak.svg"
+    done = run(trace, "--rounds", 1, "--depth", 7, "--map", picture)
+    assert (done.returncode, done.stderr) == (0, "")
+    root = ElementTree.parse(picture).getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    titles = [title.text or "" for title in root.iter("{http://www.w3.org/2000/svg}title")]
+    blocks = [int(count) for title in titles for count in re.findall(r"in (\d+) block", title)]
+    assert sum(blocks) == 7
+
+
+def test_a_map_that_cannot_be_written_loses_nothing(trace: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "absent" / "peak.svg"
+    done = run(trace, "--rounds", 1, "--map", picture)
+    assert done.returncode == 2
+    assert "packets" in done.stdout
+    assert done.stderr == f"pktalloc: {picture}: No such file or directory\n"

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich import box
@@ -21,6 +22,8 @@ from pktalloc import _pktalloc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from pktalloc import Windows
 
 EXIT_FAILURE = 1
 """The allocator itself failed: no memory, or a packet's bytes changed."""
@@ -108,8 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
     try:
-        print(replay(options))
+        result = replay(options)
+        windows = result.pop("windows_at_peak", None)
+        print(json.dumps(result) if options.json else table(result))
         sys.stdout.flush()
+        if windows is not None:
+            draw(windows, options.map)
     except ValueError as error:
         return fail(error, EXIT_USAGE)
     except (MemoryError, RuntimeError) as error:
@@ -164,6 +171,11 @@ def parser() -> argparse.ArgumentParser:
         type=whole_number(1),
         help="time N rounds of each allocator (default: 21, or down to 5 if they take longer than ten seconds)",
     )
+    replay.add_argument(
+        "--map",
+        metavar="FILE.svg",
+        help="also draw the allocator's windows as they are when the most bytes are held",
+    )
     replay.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     return top
 
@@ -192,11 +204,20 @@ def milliseconds(text: str) -> float:
     return value
 
 
-def replay(options: argparse.Namespace) -> str:
-    """Replay a file and return what to print."""
+def draw(windows: Windows, path: str) -> None:
+    """Write the picture of the windows. What was measured is printed by then, so that a bad path loses nothing."""
+    try:
+        Path(path).write_text(windows.to_svg(), encoding="utf-8")
+    except OSError as error:
+        message = f"{path}: {error.strerror or error}"
+        raise ValueError(message) from error
+
+
+def replay(options: argparse.Namespace) -> dict[str, Any]:
+    """Replay a file and return what was found."""
     bar = ProgressBar() if sys.stderr.isatty() else None
     try:
-        result = _pktalloc.replay(
+        return _pktalloc.replay(
             options.file,
             depth=options.depth,
             delay_ms=options.delay,
@@ -204,11 +225,11 @@ def replay(options: argparse.Namespace) -> str:
             copies=options.copies,
             rounds=options.rounds,
             progress=bar,
+            windows_at_peak=options.map is not None,
         )
     finally:
         if bar is not None:
             bar.close()
-    return json.dumps(result) if options.json else table(result)
 
 
 def fail(what: object, status: int) -> int:

@@ -148,4 +148,5 @@ def replay(
     copies: int = 1,
     rounds: int | None = None,
     progress: Callable[[str, int, int], object] | None = None,
+    windows_at_peak: bool = False,
 ) -> dict[str, Any]: ...

@@ -105,7 +105,17 @@ impl<G: Geometry, S: System> Heap<G, S> {
             let kept = if how == Realloc::CopyExisting { old.min(capacity) } else { 0 };
             return Ok((NonNull::slice_from_raw_parts(block, capacity), kept));
         }
-        let moved = self.place(size)?;
+        let moved = match (self.place(size), site) {
+            (Ok(moved), _) => moved,
+            // A large block that could move to less memory has the room all the same.
+            (Err(_), Site::Large { bytes }) if size <= bytes => {
+                return Ok((
+                    NonNull::slice_from_raw_parts(block, bytes),
+                    if how == Realloc::CopyExisting { bytes } else { 0 },
+                ));
+            }
+            (Err(error), _) => return Err(error),
+        };
         // SAFETY: both are live blocks of at least `kept` bytes, and different ones.
         unsafe { moved.cast::<u8>().copy_from_nonoverlapping(block, kept) };
         self.release(block, site);

@@ -22,12 +22,15 @@ use crate::config::Settings;
 use crate::descriptor::{Place, Window};
 use crate::error::AllocError;
 use crate::geometry::Geometry;
+use crate::list::List;
 use crate::system::{Role, System};
 
 /// The part of a window that must have been freed since its last pass before it gets another.
 const NOTICE_PART: u32 = 8;
 /// The part of all units that may lie in holes before holes are filled rather than windows taken from the system.
 const SLACK_PART: u64 = 16;
+/// Windows with holes in which an extent is looked for before memory grows.
+const TRIES: usize = 4;
 /// Bytes and alignment of a transparent huge page.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
@@ -63,26 +66,48 @@ impl<G: Geometry, S: System> Heap<G, S> {
             }
             self.retire(cold, window);
         }
+        // Windows without a hole that is large enough; smaller requests may still be served by them.
+        let mut passed_over = List::new();
+        let found = self.find_window(cold, units, &mut passed_over);
+        while let Some(window) = passed_over.pop_front() {
+            cold.reusable.push_back(window);
+        }
+        found
+    }
+
+    /// Makes a window with a hole of at least `units` units the current one and opens an extent in it.
+    fn find_window(&self, cold: &mut Cold, units: u32, passed_over: &mut List) -> Result<(), AllocError> {
         let mut refused = None;
         loop {
             if let Some(window) = cold.take_empty() {
                 self.make_current(window);
-            } else if refused.is_none() && self.prefers_growth(cold) {
+                self.open_extent(window, units);
+                return Ok(());
+            }
+            let tried = passed_over.len() >= TRIES;
+            if refused.is_none() && (tried || cold.reusable.len() == 0 || self.prefers_growth(cold)) {
                 refused = self.grow(cold).err();
-                continue;
             } else if let Some(window) = cold.reusable.pop_front() {
                 self.make_current(window);
-                self.start_parking();
-            } else if let Some(error) = refused {
-                return Err(error);
+                if self.open_extent(window, units) {
+                    self.start_parking();
+                    return Ok(());
+                }
+                self.window.set(None);
+                window.place.set(Place::Reusable);
+                passed_over.push_back(window);
             } else {
-                refused = self.grow(cold).err();
-                continue;
-            }
-            let window = self.window.get();
-            match window {
-                Some(window) if !self.open_extent(window, units) => self.retire(cold, window),
-                _ => return Ok(()),
+                // Without memory from the system every hole counts, also in windows that are not worth a pass.
+                let full = |window: &Window| window.place.get() == Place::Full;
+                let windows = cold.windows.iter().map(|(_, window)| window).filter(full);
+                return match windows.into_iter().find(|&window| self.hole_in(window, 0, units).is_some()) {
+                    Some(window) => {
+                        self.make_current(window);
+                        self.open_extent(window, units);
+                        Ok(())
+                    }
+                    None => Err(refused.unwrap_or(AllocError::OutOfMemory)),
+                };
             }
         }
     }
@@ -105,22 +130,24 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Takes the next hole of at least `units` units of the current window as the extent.
     fn open_extent(&self, window: Window, units: u32) -> bool {
-        let map = window.map(self.geometry);
-        let from = self.limit.get();
-        let hole = self
-            .geometry
-            .spans(window.address())
-            .into_iter()
-            .map(|span| (span.start as u32).max(from)..span.end as u32)
-            .filter(|span| !span.is_empty())
-            .find_map(|span| map.next_hole(span, units));
-        let Some(Range { start, end }) = hole else {
+        let Some(Range { start, end }) = self.hole_in(window, self.limit.get(), units) else {
             return false;
         };
         self.count(window, end - start);
         self.cursor.set(start);
         self.set_limit(end);
         true
+    }
+
+    /// The first hole of at least `units` units of a window at or behind `from`.
+    fn hole_in(&self, window: Window, from: u32, units: u32) -> Option<Range<u32>> {
+        let map = window.map(self.geometry);
+        self.geometry
+            .spans(window.address())
+            .into_iter()
+            .map(|span| (span.start as u32).max(from)..span.end as u32)
+            .filter(|span| !span.is_empty())
+            .find_map(|span| map.next_hole(span, units))
     }
 
     /// Gives back what is left of the extent.
@@ -166,7 +193,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         cold.add_empty(window);
         let keep = self.settings.keep_empty_windows;
         if cold.empty.len() > 2 * keep {
-            self.release_empty(cold, keep);
+            self.release_empty(cold, keep, self.settings.preallocated_windows);
         }
     }
 
@@ -220,8 +247,13 @@ impl<G: Geometry, S: System> Heap<G, S> {
         Layout::from_size_align(bytes, bytes).map_err(|_| AllocError::TooLarge)
     }
 
-    /// Gives empty windows back to the system; returns how many bytes.
+    /// Gives empty windows back to the system, down to the preallocated number; returns how many bytes.
     pub(crate) fn trim(&self) -> u64 {
+        self.give_back_empty(self.settings.preallocated_windows)
+    }
+
+    /// Gives empty windows back to the system, as long as more than `floor` windows remain; returns how many bytes.
+    pub(super) fn give_back_empty(&self, floor: usize) -> u64 {
         let before = self.allocated_bytes();
         self.stop_parking();
         let cold = &mut *self.cold.borrow_mut();
@@ -231,18 +263,18 @@ impl<G: Geometry, S: System> Heap<G, S> {
             self.close_extent(window);
             self.retire(cold, window);
         }
-        self.release_empty(cold, 0);
+        self.release_empty(cold, 0, floor);
         before - cold.held_bytes
     }
 
-    /// Gives regions without live blocks back, coldest first, as long as more than `keep` empty windows and the
-    /// preallocated number of windows remain. Takes time linear in the number of windows.
-    fn release_empty(&self, cold: &mut Cold, keep: usize) {
+    /// Gives regions without live blocks back, coldest first, as long as more than `keep` empty windows and `floor`
+    /// windows in all remain. Takes time linear in the number of windows if anything can be given back.
+    fn release_empty(&self, cold: &mut Cold, keep: usize, floor: usize) {
         let mut spare = cold.empty.len().saturating_sub(keep);
-        spare = spare.min(cold.windows.len().saturating_sub(self.settings.preallocated_windows));
+        spare = spare.min(cold.windows.len().saturating_sub(floor));
         let mut next = cold.empty.last();
         let mut released = false;
-        while let Some(window) = next {
+        while let Some(window) = next.filter(|_| spare > 0) {
             next = window.previous.get();
             let windows = window.region_windows.get();
             let whole = window.leader.get() == window && window.region_empty.get() == windows;

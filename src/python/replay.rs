@@ -7,7 +7,9 @@ use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::replay::{Error, Link, Options, Phase, Plan, Progress, Report, Rule, Spread, Trace, replay as run};
+use super::windows::Windows;
+use crate::replay::{Error, Link, Options, Phase, Plan, Progress, Report, Rule, Spread, Trace};
+use crate::replay::{replay as run, windows_at_peak as run_to_peak};
 
 const NANOSECONDS_PER_MILLISECOND: f64 = 1e6;
 const NANOSECONDS_PER_SECOND: f64 = 1e9;
@@ -20,9 +22,9 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// Replay a capture or a trace against this allocator and the system's malloc; see docs/replay.md.
 ///
 /// `progress(phase, done, total)` is called every few milliseconds (a total of 0: not known); what it raises ends the
-/// replay.
+/// replay. With `windows_at_peak` the result has the windows as they are when the most bytes are held.
 #[pyfunction]
-#[pyo3(signature = (file, *, depth=None, delay_ms=None, link=None, copies=1, rounds=None, progress=None))]
+#[pyo3(signature = (file, *, depth=None, delay_ms=None, link=None, copies=1, rounds=None, progress=None, windows_at_peak=false))]
 #[expect(clippy::too_many_arguments, reason = "they are keywords to Python")]
 fn replay<'py>(
     py: Python<'py>,
@@ -33,6 +35,7 @@ fn replay<'py>(
     copies: u32,
     rounds: Option<u32>,
     progress: Option<Py<PyAny>>,
+    windows_at_peak: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
     let rule = match (depth, delay_ms, link) {
         (None, None, None) => None,
@@ -62,12 +65,20 @@ fn replay<'py>(
                 }
             }
         };
-        load_and_run(&file, &options, rounds, &mut tick)
+        let (trace, plan, report) = load_and_run(&file, &options, rounds, &mut tick)?;
+        let windows = if windows_at_peak { Some(run_to_peak(&plan)?) } else { None };
+        Ok((trace, plan, report, windows))
     });
     match (result, raised) {
         (_, Some(raised)) => Err(raised),
         (Err(error), None) => Err(exception(&file, &error)),
-        (Ok((trace, plan, report)), None) => dictionary(py, &file, &trace, &plan, &report),
+        (Ok((trace, plan, report, windows)), None) => {
+            let result = dictionary(py, &file, &trace, &plan, &report)?;
+            if let Some(windows) = windows {
+                result.set_item("windows_at_peak", Windows::new(py, windows)?)?;
+            }
+            Ok(result)
+        }
     }
 }
 

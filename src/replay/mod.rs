@@ -29,6 +29,7 @@
 mod capture;
 mod error;
 mod link;
+mod peak;
 mod plan;
 mod report;
 mod run;
@@ -42,6 +43,7 @@ use core::ops::ControlFlow;
 
 pub use error::{Error, Fault, Place};
 pub use link::Link;
+pub use peak::windows_at_peak;
 pub use plan::{Counts, DEFAULT_DEPTH, MAX_LIVE_BYTES, Options, Plan, Rule};
 pub use report::{Report, Spread, Winner};
 pub use run::{DEFAULT_ROUNDS, LEAST_ROUNDS, replay};
