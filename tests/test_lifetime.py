@@ -501,7 +501,7 @@ def test_no_memory_for_objects_leaves_no_block_behind() -> None:
         lambda: allocator.allocate_many(1400, 150),
         lambda: packet[5:10],
         lambda: packet.view,
-        lambda: packet.tobytes(),
+        packet.tobytes,
         lambda: (packet.size, packet.capacity, packet.address, repr(packet)),
         lambda: packet.__setitem__(slice(0, 1000, 2), bytes(500)),
         lambda: packet == bytearray(1000),
