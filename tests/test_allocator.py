@@ -3,6 +3,8 @@
 import doctest
 import inspect
 import itertools
+import os
+import pathlib
 import re
 import sys
 import xml.etree.ElementTree
@@ -317,6 +319,28 @@ def test_trim_gives_everything_back_but_the_floor(allocator: Allocator) -> None:
     assert freed == low - allocator.allocated_bytes
     assert allocator.allocated_bytes <= 3 * WINDOW
     assert allocator.trim() == 0
+
+
+def resident_bytes() -> int:
+    statm = pathlib.Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("no /proc/self/statm here")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(("size", "count"), [(1400, 100_000), (60_000, 2000), (10_000_000, 12)])
+def test_memory_of_a_burst_goes_back_to_the_system(size: int, count: int) -> None:
+    allocator = Allocator()
+    before = resident_bytes()
+    packets = allocator.allocate_many(size, count)
+    for packet in packets:
+        packet[::1024] = b"x" * len(packet[::1024])
+    del packet
+    assert resident_bytes() - before > size * count // 2
+    packets.clear()
+    allocator.trim()
+    assert allocator.allocated_bytes <= 3 * WINDOW
+    assert resident_bytes() - before < size * count // 10
 
 
 def test_windows(allocator: Allocator) -> None:

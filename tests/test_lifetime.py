@@ -490,3 +490,67 @@ def test_importing_the_module_again_gives_the_same_types() -> None:
         """
     )
     assert (finished.stdout, finished.stderr) == ("True True\n", "")
+
+
+def test_no_memory_for_objects_leaves_no_block_behind() -> None:
+    testcapi = pytest.importorskip("_testcapi")
+    allocator = Allocator()
+    packet = allocator.allocate(1000)
+    calls: list[Callable[[], object]] = [
+        lambda: allocator.allocate(1400),
+        lambda: allocator.allocate_many(1400, 150),
+        lambda: packet[5:10],
+        lambda: packet.view,
+        packet.tobytes,
+        lambda: (packet.size, packet.capacity, packet.address, repr(packet)),
+        lambda: packet.__setitem__(slice(0, 1000, 2), bytes(500)),
+        lambda: packet == bytearray(1000),
+    ]
+    for call in calls:
+        failures = 0
+        for place in range(200):
+            try:
+                testcapi.set_nomemory(place, place + 1)
+                result = call()
+            except MemoryError:
+                failures += 1
+            else:
+                del result
+            finally:
+                testcapi.remove_mem_hooks()
+            assert allocator.used_bytes == 1024
+        assert failures > 0
+        assert "exports=0" in repr(packet)
+        assert packet[5:10].nbytes == 5
+    allocator.integrity_check()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on addresses is enforced on Linux")
+def test_a_system_that_refuses_memory_is_a_memory_error_and_work_goes_on() -> None:
+    finished = run(
+        """
+        import resource, pktalloc
+        allocator = pktalloc.Allocator()
+        packets = []
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))
+        try:
+            while True:
+                packets.append(allocator.allocate_many(1_000_000, 10))
+        except MemoryError as error:
+            print(error)
+        allocator.integrity_check()
+        assert len(packets) > 10
+        del packets[::2]
+        for size in (1400, 900_000):
+            allocator.allocate(size)
+        try:
+            while True:
+                packets.append(allocator.allocate_many(1400, 1000))
+        except MemoryError:
+            pass
+        allocator.integrity_check()
+        packets.clear()
+        print(allocator.used_bytes)
+        """
+    )
+    assert finished.stdout == "cannot allocate 1000000 bytes: the system refused memory\n0\n", finished.stderr

@@ -38,7 +38,7 @@ pub(super) struct Allocator {
     zero: bool,
     check: bool,
     /// Keeps the addresses of freed blocks mapped until this object goes, even when it was closed before.
-    _memory: Retained,
+    memory: Retained,
 }
 
 // SAFETY: the module declares that it needs the interpreter's lock and refuses to be imported without one, so that one
@@ -202,7 +202,7 @@ impl Allocator {
             memory_limit: memory_limit.unwrap_or(u64::MAX),
             zero,
             check,
-            _memory: memory,
+            memory,
         })
     }
 
@@ -258,7 +258,9 @@ impl Allocator {
     ///
     /// Takes time linear in the number of windows.
     fn trim(&self) -> PyResult<u64> {
-        Ok(self.heap()?.trim())
+        let bytes = self.heap()?.trim();
+        self.memory.trim();
+        Ok(bytes)
     }
 
     /// Free all packets and give all memory back to the system. To close twice is no error.

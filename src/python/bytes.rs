@@ -17,10 +17,13 @@ use super::packet::PacketRef;
 
 /// A copy of the content.
 pub(super) fn copied<'py>(packet: PacketRef<'_, 'py>) -> PyResult<Bound<'py, PyBytes>> {
-    // The allocation of the copy runs no Python code, so the bytes are still there when they are copied.
     let bytes = packet.bytes()?;
-    // SAFETY: the bytes are live and initialised (the system's pages come zeroed), and this thread holds the lock.
-    Ok(PyBytes::new(packet.py(), unsafe { bytes.as_ref() }))
+    // SAFETY: the bytes are live and initialised (the system's pages come zeroed), and this thread holds the lock. To
+    // allocate the copy runs no Python code, so they are still there when they are copied.
+    unsafe {
+        let copy = ffi::PyBytes_FromStringAndSize(bytes.cast().as_ptr(), bytes.len() as ffi::Py_ssize_t);
+        Ok(Bound::from_owned_ptr_or_err(packet.py(), copy)?.cast_into_unchecked())
+    }
 }
 
 /// `sq_length` and `mp_length`.

@@ -24,7 +24,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyMemoryView, PyString, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyMemoryView, PyTuple};
 
 use super::allocator::Allocator;
 use super::call::{Arguments, enter, size};
@@ -390,21 +390,27 @@ unsafe extern "C" fn hex(
     }
 }
 
+/// A number as an object. (PyO3's conversion panics when there is no memory.)
+fn int(py: Python<'_>, number: usize) -> Object<'_> {
+    // SAFETY: the thread is attached.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyLong_FromSize_t(number)) }
+}
+
 fn get_view<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
     Ok(PyMemoryView::from(&packet.as_any())?.into_any())
 }
 
 fn get_size<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
-    Ok(packet.bytes()?.len().into_pyobject(packet.py())?.into_any())
+    int(packet.py(), packet.bytes()?.len())
 }
 
 fn get_capacity<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
     packet.live()?;
-    Ok(packet.capacity.get().into_pyobject(packet.py())?.into_any())
+    int(packet.py(), packet.capacity.get())
 }
 
 fn get_address<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
-    Ok(packet.live()?.addr().get().into_pyobject(packet.py())?.into_any())
+    int(packet.py(), packet.live()?.addr().get())
 }
 
 fn get_released<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
@@ -427,7 +433,8 @@ unsafe extern "C" fn repr(packet: *mut ffi::PyObject) -> *mut ffi::PyObject {
                 ),
                 Err(_) => "<pktalloc.Packet released>".to_owned(),
             };
-            Ok(PyString::new(py, &text).into_ptr())
+            let text = ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as ffi::Py_ssize_t);
+            Ok(Bound::from_owned_ptr_or_err(py, text)?.into_ptr())
         })
     }
 }

@@ -133,11 +133,23 @@ impl Kept {
                 self.large.give(range);
                 self.dirty_bytes += bytes;
                 if self.dirty_bytes > MOST_DIRTY_BYTES {
-                    self.large.0.iter().for_each(pages::discard);
-                    self.dirty_bytes = 0;
+                    self.discard_dirty();
                 }
             }
         }
+    }
+
+    /// Gives the pages of free large regions back to the system.
+    fn discard_dirty(&mut self) {
+        self.large.0.iter().for_each(pages::discard);
+        self.dirty_bytes = 0;
+    }
+}
+
+impl Retained {
+    /// Gives back all pages that were freed.
+    pub(super) fn trim(&self) {
+        self.0.borrow_mut().discard_dirty();
     }
 }
 
