@@ -4,6 +4,7 @@ mod cell;
 mod clock;
 mod driver;
 mod foreign;
+mod instructions;
 mod lane;
 mod matrix;
 mod memory;
@@ -39,6 +40,18 @@ enum Command {
     /// One subject in one cell, asked by the parent process
     #[command(hide = true)]
     Lane { subject: Name, cell: Cell },
+    /// Count instructions per pair under callgrind; an error if one is over 3 % more than the baseline
+    Instructions {
+        /// Write the baseline anew
+        #[arg(long)]
+        update: bool,
+        /// The counts to compare with
+        #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt"))]
+        baseline: PathBuf,
+    },
+    /// One subject in one cell under callgrind
+    #[command(hide = true)]
+    Count { subject: Name, cell: Cell },
     /// What one subject leaves in memory, asked by the parent process
     #[command(hide = true)]
     Weigh { subject: Name, question: Question },
@@ -148,6 +161,8 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Some(Command::Lane { subject, cell }) => lane::serve(subject, &cell),
         Some(Command::Weigh { subject, question }) => memory::serve(subject, question),
+        Some(Command::Instructions { update, baseline }) => instructions::compare(&baseline, update),
+        Some(Command::Count { subject, cell }) => instructions::serve(subject, &cell),
         None => run(&arguments.run),
     };
     match result {
@@ -177,6 +192,13 @@ fn run(run: &Run) -> Result<(), String> {
         weights = weigh_all(matrix.subjects())?;
         println!("{}", report::weights(&weights));
         targets.extend(targets::of_memory(&run.sizes, &run.depths, &weights)?);
+    }
+    if !run.queues_only {
+        if instructions::available() {
+            targets.push(instructions::target(&instructions::count_all()?));
+        } else {
+            println!("instructions are not counted: there is no valgrind (Debian: apt-get install valgrind)");
+        }
     }
     println!("{}", targets::table(&targets));
     for (name, reason) in matrix.absent() {

@@ -53,6 +53,8 @@ impl Question {
 pub(crate) struct Weight {
     /// Bytes asked for and not freed.
     pub(crate) live: u64,
+    /// Bytes asked for in all.
+    pub(crate) asked: u64,
     /// Bytes held from the system, if the subject knows.
     pub(crate) allocated: Option<u64>,
     /// Bytes by which the process grew.
@@ -73,17 +75,17 @@ pub(crate) fn weigh(name: Name, question: Question) -> Result<Result<Weight, Str
     }
     let numbers: Vec<Option<u64>> = text.split_ascii_whitespace().map(|number| number.parse().ok()).collect();
     Ok(match numbers[..] {
-        [Some(live), allocated, Some(resident)] => Ok(Weight { live, allocated, resident }),
+        [Some(live), Some(asked), allocated, Some(resident)] => Ok(Weight { live, asked, allocated, resident }),
         _ => Err(text.trim_end().to_owned()),
     })
 }
 
-/// The far side: prints live, allocated and resident bytes, or why the subject is absent.
+/// The far side: prints the bytes of a [`Weight`], or why the subject is absent.
 pub(crate) fn serve(name: Name, question: Question) -> Result<(), String> {
     let answer = match name.visit(Weigh(question))? {
-        Ok(Weight { live, allocated, resident }) => {
+        Ok(Weight { live, asked, allocated, resident }) => {
             let allocated = allocated.map_or("unknown".to_owned(), |bytes| bytes.to_string());
-            format!("{live} {allocated} {resident}")
+            format!("{live} {asked} {allocated} {resident}")
         }
         Err(reason) => reason,
     };
@@ -98,6 +100,7 @@ impl Visitor for Weigh {
 
     fn visit<S: Subject>(self) -> Self::Output {
         let cycle = self.0.cycle();
+        let asked = cycle.fill.iter().map(|op| u64::from(op.size)).sum();
         let live = live_bytes(&cycle.fill, cycle.slots);
         let subject = match S::new(&Plan::of(&cycle)) {
             Ok(subject) => subject,
@@ -110,7 +113,7 @@ impl Visitor for Weigh {
             endless.subject().trim();
         }
         let resident = resident_bytes()?.saturating_sub(before);
-        Ok(Ok(Weight { live, allocated: endless.subject().allocated_bytes(), resident }))
+        Ok(Ok(Weight { live, asked, allocated: endless.subject().allocated_bytes(), resident }))
     }
 }
 

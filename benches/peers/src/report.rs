@@ -44,7 +44,7 @@ pub(crate) fn fastest_peer(row: &Row) -> Option<(Name, f64)> {
 pub(crate) fn weights(weights: &[(Question, Name, Weight)]) -> String {
     let mut text =
         format!("{:<16} {:<14} {:>12} {:>12} {:>12}  resident/live\n", "memory", "", "live", "held", "resident");
-    for (question, name, Weight { live, allocated, resident }) in weights {
+    for (question, name, Weight { live, allocated, resident, .. }) in weights {
         let held = allocated.map_or(String::new(), |bytes| bytes.to_string());
         let _ = write!(text, "{:<16} {name:<14} {live:>12} {held:>12} {resident:>12}", question.name());
         let ratio = if *live == 0 { String::new() } else { format!("  {:.2}", *resident as f64 / *live as f64) };
