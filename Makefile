@@ -30,7 +30,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
 .PHONY: help demo test lint lint-peers fmt bench bench-full bench-python docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/stamp-package ## build the package and replay the capture that ships with it
 	@$(BIN)/pktalloc replay $(CAPTURE) $(REPLAY) || { echo "make demo: FAILED: the replay of $(CAPTURE) said why" >&2; exit 1; }
