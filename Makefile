@@ -68,9 +68,9 @@ lint-peers: ## check the comparison with other allocators (builds them: needs a 
 	$(PEERS) fmt --check
 	$(PEERS) clippy --locked --all-targets -- -D warnings
 
-bench: ## measure: criterion on the crate, then the peers at one depth (some minutes)
+bench: ## measure: criterion on the crate, then enough of the peers to judge every target (minutes)
 	$(CARGO) bench --locked
-	$(PEERS) run --locked --release --quiet -- --depths 1024 --rounds 3
+	$(PEERS) run --locked --release --quiet -- --quick
 
 bench-full: ## measure every cell of the comparison with the peers (an hour or so)
 	$(PEERS) run --locked --release --quiet
