@@ -30,7 +30,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
 .PHONY: help demo test lint lint-peers fmt bench bench-full bench-python docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/stamp-package ## build the package and replay the capture that ships with it
 	@$(BIN)/pktalloc replay $(CAPTURE) $(REPLAY) || { echo "make demo: FAILED: the replay of $(CAPTURE) said why" >&2; exit 1; }
@@ -68,9 +68,9 @@ lint-peers: ## check the comparison with other allocators (builds them: needs a 
 	$(PEERS) fmt --check
 	$(PEERS) clippy --locked --all-targets -- -D warnings
 
-bench: ## measure: criterion on the crate, then the peers at one depth (some minutes)
+bench: ## measure: criterion on the crate, then enough of the peers to judge every target (minutes)
 	$(CARGO) bench --locked
-	$(PEERS) run --locked --release --quiet -- --depths 1024 --rounds 3
+	$(PEERS) run --locked --release --quiet -- --quick
 
 bench-full: ## measure every cell of the comparison with the peers (an hour or so)
 	$(PEERS) run --locked --release --quiet
