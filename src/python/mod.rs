@@ -28,7 +28,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
-/// Aligned, writable packet buffers from a windowed bitset allocator.
+/// Aligned, writable packet buffers from a windowed allocator.
 #[pymodule(gil_used = true)]
 fn _pktalloc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     expect_one_lock(module.py())?;
