@@ -405,6 +405,12 @@ def test_the_examples_in_the_documentation(thing: object) -> None:
         assert results.failed == 0
 
 
+def test_the_example_of_the_guide_runs() -> None:
+    guide = pathlib.Path(__file__).parent.parent / "docs" / "python.md"
+    (example,) = re.findall(r"^```python\n(.*?)^```", guide.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    exec(compile(example, str(guide), "exec"), {})  # noqa: S102
+
+
 def test_everything_public_is_documented() -> None:
     for name in pktalloc.__all__:
         thing = getattr(pktalloc, name)
