@@ -150,7 +150,7 @@ def test_arguments_can_be_given_by_name(allocator: Allocator) -> None:
         ({"keep_empty_windows": 1 << 21}, "keep_empty_windows is 2097152, must be at most 1048576"),
         ({"memory_limit": 0}, "memory_limit is 0 bytes, must be at least"),
         ({"memory_limit": -5}, "memory_limit is -5, must be at least one window, or None"),
-        ({"memory_limit": WINDOW - 1}, f"memory_limit is {WINDOW - 1} bytes, must be at least one window, {WINDOW}"),
+        ({"memory_limit": WINDOW - 1}, f"memory_limit is {WINDOW - 1} bytes, must be at least {WINDOW}"),
     ],
     ids=repr,
 )
@@ -403,6 +403,12 @@ def test_the_examples_in_the_documentation(thing: object) -> None:
     for example in examples:
         results = doctest.DocTestRunner().run(example)
         assert results.failed == 0
+
+
+def test_the_example_of_the_guide_runs() -> None:
+    guide = pathlib.Path(__file__).parent.parent / "docs" / "python.md"
+    (example,) = re.findall(r"^```python\n(.*?)^```", guide.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    exec(compile(example, str(guide), "exec"), {})  # noqa: S102
 
 
 def test_everything_public_is_documented() -> None:

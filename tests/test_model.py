@@ -8,7 +8,15 @@ from typing import ClassVar
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pktalloc import Allocator, Packet
 
@@ -227,12 +235,12 @@ CONFIGURATIONS: dict[str, dict[str, int]] = {
 def test_random_programs(configuration: str) -> None:
     machine = type(f"Programs[{configuration}]", (Programs,), {"settings_of_allocator": CONFIGURATIONS[configuration]})
     programs = max(1, STEPS // STEPS_PER_PROGRAM // len(CONFIGURATIONS))
-    hypothesis.stateful.run_state_machine_as_test(
+    run_state_machine_as_test(
         machine,
         settings=hypothesis.settings(
             max_examples=programs,
             stateful_step_count=STEPS_PER_PROGRAM,
             deadline=None,
-            suppress_health_check=list(hypothesis.HealthCheck),
+            suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.filter_too_much],
         ),
     )
