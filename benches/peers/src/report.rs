@@ -35,7 +35,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
 }
 
 /// The peer that took least.
-pub(crate) fn fastest_peer(row: &Row) -> Option<(Name, f64)> {
+fn fastest_peer(row: &Row) -> Option<(Name, f64)> {
     let peers = row.figures.iter().filter(|(name, _)| name.role() == Role::Peer);
     peers.map(|(name, figure)| (*name, figure.median())).min_by(|(_, a), (_, b)| a.total_cmp(b))
 }

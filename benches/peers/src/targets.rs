@@ -7,8 +7,7 @@ use pktalloc::workload::{Pattern, Sizes};
 use crate::cell::{Cell, Touch};
 use crate::matrix::{Growth, Row};
 use crate::memory::{Question, Weight, floor_bytes, overhead};
-use crate::names::Name;
-use crate::report::fastest_peer;
+use crate::names::{Name, Role};
 
 /// A promise, with every case that it was tested in.
 pub(crate) struct Target {
@@ -50,7 +49,10 @@ pub(crate) fn of_time(rows: &[Row], growths: &[Growth]) -> Vec<Target> {
     let queues = select(&|cell| *cell != Cell::NewAndDrop && cell.pattern() != Some(Pattern::Random));
     let against = |rows: Vec<&Row>, peer| rows.into_iter().filter_map(|row| case_against(row, peer)).collect();
     let fastest = |rows: Vec<&Row>| {
-        let case = |row| fastest_peer(row).and_then(|(peer, _)| case_against(row, peer));
+        let case = |row: &Row| {
+            let peers = row.figures.iter().map(|(name, _)| *name).filter(|name| name.role() == Role::Peer);
+            peers.filter_map(|peer| case_against(row, peer)).max_by(|a, b| a.ratio.total_cmp(&b.ratio))
+        };
         rows.into_iter().filter_map(case).collect()
     };
     let new_and_drop = select(&|cell| *cell == Cell::NewAndDrop);
