@@ -34,7 +34,7 @@
 //!
 //! # When not to use it
 //!
-//! Blocks that are freed in random order cost several times as much as a queue's. Blocks much smaller than a unit waste
+//! Blocks that are freed in random order cost about twice as much as a queue's. Blocks much smaller than a unit waste
 //! the rest of it. There are no locks: an [`Allocator`] is `Send` and not `Sync`.
 //!
 //! # Safety
