@@ -326,7 +326,7 @@ def test_the_map_at_the_peak_is_drawn(trace: Path, tmp_path: Path) -> None:
     picture = tmp_path / "peak.svg"
     done = run(trace, "--rounds", 1, "--depth", 7, "--map", picture)
     assert (done.returncode, done.stderr) == (0, "")
-    root = ElementTree.parse(picture).getroot()
+    root = ElementTree.parse(picture).getroot()  # noqa: S314
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     titles = [title.text or "" for title in root.iter("{http://www.w3.org/2000/svg}title")]
     blocks = [int(count) for title in titles for count in re.findall(r"in (\d+) block", title)]
