@@ -27,7 +27,7 @@ PEERS := cd benches/peers && $(CARGO)
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
     $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: help demo test lint lint-peers fmt bench bench-full bench-python docs clean
+.PHONY: help demo test lint lint-peers fmt bench bench-full bench-python fuzz-python docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +78,10 @@ bench-full: ## measure every cell of the comparison with the peers (an hour or s
 bench-python: $(VENV)/stamp-test ## measure the Python face beside bytearray, and judge its targets
 	@$(BIN)/python -m pytest -q benches/bench_python.py --benchmark-max-time=0.2 --benchmark-columns=min,median --benchmark-sort=min
 	@$(BIN)/python benches/python_targets.py
+
+fuzz-python: $(VENV)/stamp-test ## 200,000 random steps of the Python face (make test: 10,000)
+	PKTALLOC_MODEL_STEPS=200000 $(BIN)/python -m pytest -q tests/test_model.py
+	@echo "make fuzz-python: 200,000 steps, the self-check after each"
 
 docs: ## build the documentation of the crate
 	$(CARGO) doc --locked --no-deps --features replay
