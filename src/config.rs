@@ -47,6 +47,11 @@ impl Settings {
         }
     }
 
+    /// Whether a block that comes back is looked for in its window at once, rather than in the tables.
+    pub(crate) const fn trusts_pointers(&self) -> bool {
+        !(self.check || self.passthrough)
+    }
+
     /// Refuses values that make no sense.
     pub(crate) fn validate(&self, window_bytes: usize) -> Result<(), ConfigError> {
         if self.preallocated_windows > MOST_WINDOWS {

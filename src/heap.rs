@@ -11,7 +11,8 @@
 //! ```
 //!
 //! The units of an extent count as live from the moment it is opened, so that an allocation has nothing to count; what
-//! is left of it is given back when it is closed. A free reads the block's length from the map, clears it, and counts. Everything rarer is in the submodules:
+//! is left of it is given back when it is closed. A free reads the block's length from the map, clears it, and counts.
+//! Everything rarer is in the submodules:
 //!
 //! - [`windows`]: where the next extent comes from; windows from the system and back to it;
 //! - [`recycle`]: blocks that are handed out again before their window hears of it;
@@ -101,9 +102,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
             window: Cell::new(None),
             base: Cell::new(NonNull::dangling()),
             live_units: Cell::new(0),
-            hot_frees: Cell::new(!(settings.check || settings.passthrough)),
+            hot_frees: Cell::new(settings.trusts_pointers()),
             parks: Cell::new(false),
-            plain: !(settings.zero || settings.check || settings.passthrough),
+            plain: settings.trusts_pointers() && !settings.zero,
             geometry,
             settings,
             cold: RefCell::new(Cold {

@@ -109,7 +109,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Ends parking: every parked block goes back to its window.
     pub(super) fn stop_parking(&self) {
-        self.hot_frees.set(!(self.settings.check || self.settings.passthrough));
+        self.hot_frees.set(self.settings.trusts_pointers());
         self.parks.set(false);
         loop {
             let parked = self.parking.borrow_mut().pop(1);

@@ -187,7 +187,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// # Panics
     /// When no live block starts at `block`.
     pub(super) fn site(&self, block: NonNull<u8>) -> Site {
-        if !(self.settings.check || self.settings.passthrough)
+        if self.settings.trusts_pointers()
             && let Some(start) = self.unit_of(block)
         {
             // SAFETY: the caller of `reallocate` or `shrink` vouches for the block; see `free`.
