@@ -181,9 +181,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let (parked, length) = self.parking.pop_longer(units + 1)?;
         parked.code().set(units as u8);
         // SAFETY: the rest lies in the block, and its window is held.
-        let (window, rest) = unsafe {
-            (Window::of_block(parked.block, self.geometry), parked.block.add(self.geometry.bytes(units)))
-        };
+        let (window, rest) =
+            unsafe { (Window::of_block(parked.block, self.geometry), parked.block.add(self.geometry.bytes(units))) };
         // SAFETY: the unit is one of the window.
         let code = unsafe { window.code(self.unit_of(rest)) };
         if !self.parking.put(rest, code, length - units) {

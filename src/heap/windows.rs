@@ -188,7 +188,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn open_extent(&self, window: Window, units: u32) -> bool {
         let first = self.first_unit(window);
         let from = (self.limit.get() - first) as u32;
-        let hole = if self.fresh.get() { self.free_span(window, from, units) } else { self.hole_in(window, from, units) };
+        let hole =
+            if self.fresh.get() { self.free_span(window, from, units) } else { self.hole_in(window, from, units) };
         let Some(Range { start, end }) = hole else {
             return false;
         };
@@ -377,20 +378,15 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn release_marked(&self, cold: &mut Cold) {
         let Cold { windows, empty, .. } = cold;
         let before = windows.len();
-        let mut marked: Option<(Window, u32)> = None;
         windows.retain(|window| {
             let leader = window.leader.get();
             if leader.region_empty.get() != u32::MAX {
                 return true;
             }
             empty.remove(window);
-            // The windows of a region follow one another; with the last of them the region can go.
-            let count = marked.map_or(0, |(_, count)| count) + 1;
-            if count == leader.region_windows.get() {
+            // The first window of a region, which knows where it starts, is seen last.
+            if leader == window {
                 self.free_region(leader);
-                marked = None;
-            } else {
-                marked = Some((leader, count));
             }
             false
         });
