@@ -243,10 +243,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
             Place::Full => {
                 cold.full.remove(window);
                 window.notice_at(0);
-                // The blocks of a queue leave in order, so that the window filled next is the one that drains next: its
-                // map is brought into the cache by then.
-                if let Some(next) = cold.full.first() {
-                    next.prefetch(self.geometry);
+                // The blocks of a queue leave in order, so that the window filled next is the one that drains next. The
+                // one behind that is brought into the cache, which is there when it is needed: the list leads to it
+                // through a descriptor that was brought in the same way.
+                if let Some(next) = cold.full.first().and_then(|next| next.next.get()) {
+                    next.prefetch();
                 }
                 if window.live_units() > 0 {
                     window.place.set(Place::Reusable);
