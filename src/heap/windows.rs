@@ -204,6 +204,17 @@ impl<G: Geometry, S: System> Heap<G, S> {
         true
     }
 
+    /// Begins again at the front of the current window, in which no block is left: what was in use last is in the cache.
+    pub(super) fn rewind(&self, window: Window) {
+        let blocks = self.geometry.block_units(window.address());
+        let rest = (self.limit.get() - self.cursor.get()) as u32;
+        self.count(window, blocks.len() as u32 - rest);
+        self.fresh.set(true);
+        let first = self.first_unit(window);
+        self.cursor.set(first + blocks.start as usize);
+        self.set_limit(first + blocks.end as usize);
+    }
+
     /// Gives back what is left of the extent.
     fn close_extent(&self, window: Window) {
         let rest = self.limit.get() - self.cursor.get();
