@@ -79,11 +79,29 @@ impl<S: Subject> Endless<S> {
     /// # Panics
     ///
     /// If the cycle cannot be carried out.
-    pub(crate) fn start(mut driver: Driver<S>, cycle: Cycle) -> Self {
+    pub(crate) fn start(driver: Driver<S>, cycle: Cycle) -> Self {
+        let whole = cycle.fill.len().max(1);
+        Self::start_watched(driver, cycle, whole, |_| ())
+    }
+
+    /// Carries out the fill, and calls `watch` after each `step` operations and after the last.
+    ///
+    /// # Panics
+    ///
+    /// If the cycle cannot be carried out, or `step` is 0.
+    pub(crate) fn start_watched(
+        mut driver: Driver<S>,
+        cycle: Cycle,
+        step: usize,
+        mut watch: impl FnMut(&mut S),
+    ) -> Self {
         cycle.check().expect("the workload can be carried out");
         assert!(driver.slots.len() >= cycle.slots, "the driver has slots for the workload");
-        // SAFETY: the cycle was checked, and this is its beginning.
-        unsafe { driver.run(&cycle.fill) };
+        for ops in cycle.fill.chunks(step) {
+            // SAFETY: the cycle was checked, and these are its beginning, in their order.
+            unsafe { driver.run(ops) };
+            watch(&mut driver.subject);
+        }
         Self { driver, cycle, cursor: 0 }
     }
 

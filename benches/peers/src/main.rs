@@ -10,6 +10,7 @@ mod matrix;
 mod memory;
 mod names;
 mod native;
+mod plots;
 mod report;
 mod subject;
 mod targets;
@@ -52,6 +53,17 @@ enum Command {
     /// One subject in one cell under callgrind
     #[command(hide = true)]
     Count { subject: Name, cell: Cell },
+    /// Draw the cost of depth, and memory in a burst and with pinned packets, measuring no more than that
+    Plots {
+        /// Where depth.svg, burst.svg and pinned.svg go
+        directory: PathBuf,
+        /// Rounds of each depth
+        #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
+    /// What one subject holds while a workload runs, asked by the parent process
+    #[command(hide = true)]
+    Watch { subject: Name, story: plots::Story },
     /// What one subject leaves in memory, asked by the parent process
     #[command(hide = true)]
     Weigh { subject: Name, question: Question },
@@ -86,6 +98,9 @@ struct Run {
     /// Write all figures to this file
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Draw pictures into this directory, as the subcommand `plots` does
+    #[arg(long, value_name = "DIRECTORY")]
+    plots: Option<PathBuf>,
     /// End with an error if a target is missed
     #[arg(long)]
     strict: bool,
@@ -161,6 +176,8 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Some(Command::Lane { subject, cell }) => lane::serve(subject, &cell),
         Some(Command::Weigh { subject, question }) => memory::serve(subject, question),
+        Some(Command::Plots { directory, rounds }) => plots::draw(&directory, rounds as usize),
+        Some(Command::Watch { subject, story }) => plots::serve(subject, story),
         Some(Command::Instructions { update, baseline }) => instructions::compare(&baseline, update),
         Some(Command::Count { subject, cell }) => instructions::serve(subject, &cell),
         None => run(&arguments.run),
@@ -208,6 +225,9 @@ fn run(run: &Run) -> Result<(), String> {
         let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
         serde_json::to_writer_pretty(file, &report::json(&rows, &weights, &targets))
             .map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if let Some(directory) = &run.plots {
+        plots::draw(directory, rounds as usize)?;
     }
     let missed = targets.iter().filter(|target| target.misses().next().is_some()).count();
     if run.strict && missed > 0 {

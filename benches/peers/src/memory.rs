@@ -61,18 +61,23 @@ pub(crate) struct Weight {
     pub(crate) resident: u64,
 }
 
-/// Weighs a subject, in a process of its own. The inner error says why it is absent.
-pub(crate) fn weigh(name: Name, question: Question) -> Result<Result<Weight, String>, String> {
+/// What this program prints when it is called with these arguments, in the environment of a subject.
+pub(crate) fn ask(name: Name, arguments: &[&str]) -> Result<String, String> {
     let program = env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
     let output = Command::new(program)
-        .args(["weigh", &name.to_string(), question.name()])
+        .args(arguments)
         .envs(name.environment())
         .output()
         .map_err(|error| format!("cannot start a process for {name}: {error}"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        return Err(format!("{name}, {}: {}", question.name(), String::from_utf8_lossy(&output.stderr).trim_end()));
+        return Err(format!("{}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim_end()));
     }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Weighs a subject, in a process of its own. The inner error says why it is absent.
+pub(crate) fn weigh(name: Name, question: Question) -> Result<Result<Weight, String>, String> {
+    let text = ask(name, &["weigh", &name.to_string(), question.name()])?;
     let numbers: Vec<Option<u64>> = text.split_ascii_whitespace().map(|number| number.parse().ok()).collect();
     Ok(match numbers[..] {
         [Some(live), Some(asked), allocated, Some(resident)] => Ok(Weight { live, asked, allocated, resident }),
