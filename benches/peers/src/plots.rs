@@ -29,6 +29,8 @@ const TIMED: [Name; 7] = [
 const WATCHED: [Name; 3] = [Name::Pktalloc, Name::JemallocBest, Name::Malloc];
 /// How often a run is sampled.
 const SAMPLES: usize = 200;
+/// Nearly black: seen on pktalloc's own colour, where what it holds is what is resident.
+const HELD: RGBColor = RGBColor(60, 20, 0);
 const MEBIBYTE: f64 = (1 << 20) as f64;
 
 /// A workload to watch while it runs, written.
@@ -128,7 +130,7 @@ fn memory_over_time(story: Story) -> Result<Chart, String> {
                 points: line(|at| Some(at.live)),
             });
             let held = line(|at| at.held);
-            lines.push(Line { name: "pktalloc, held".to_owned(), dashed: true, ..Line::of(name, held) });
+            lines.push(Line { name: "pktalloc, held".to_owned(), color: HELD, dashed: true, ..Line::of(name, held) });
             trimmed = (story == Story::Burst).then(|| samples[samples.len() - 2].ops as f64 / 1000.0);
         }
         let resident = line(|at| Some(at.resident));
