@@ -11,7 +11,7 @@ use plotters::prelude::*;
 use crate::cell::{Cell, QueueCell, Touch};
 use crate::clock::resident_bytes;
 use crate::driver::{Driver, Endless};
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, Row};
 use crate::memory::ask;
 use crate::names::{Name, Visitor};
 use crate::subject::{Plan, Subject};
@@ -97,7 +97,7 @@ fn cost_of_depth(rounds: usize) -> Result<Chart, String> {
         println!("{name} is not in the picture: {reason}");
     }
     let points = |name| {
-        let row = |(depth, row): (&u32, &crate::matrix::Row)| Some((f64::from(*depth), row.get(name)?.median()));
+        let row = |(depth, row): (&u32, &Row)| Some((f64::from(*depth), row.get(name)?.median()));
         DEPTHS.iter().zip(&rows).filter_map(row).map(|(depth, ns)| (depth.log2(), ns.log2())).collect()
     };
     let lines: Vec<Line> = matrix.subjects().iter().map(|&name| Line::of(name, points(name))).collect();
@@ -178,30 +178,27 @@ impl Visitor for Watch {
     fn visit<S: Subject>(self) -> Self::Output {
         let Stream { ops, slots } = self.0.stream();
         let step = ops.len() / SAMPLES;
-        let live = live_bytes(&ops, slots, step);
+        let count = ops.len();
+        let mut moments = live_bytes(&ops, slots, step).into_iter().zip((1..).map(|steps| count.min(steps * step)));
         let cycle = Cycle { fill: ops, steady: Vec::new(), slots };
         let driver = Driver::new(S::new(&Plan::of(&cycle))?, slots, Touch::Written);
         // There is room for all samples before the first: nothing of our own grows meanwhile.
-        let mut weights = Vec::with_capacity(live.len() + 1);
+        let mut samples = Vec::with_capacity(SAMPLES + 3);
         let before = resident_bytes()?;
-        let count = cycle.fill.len();
+        let sample = |ops: usize, live, subject: &S| {
+            let resident = resident_bytes()?.saturating_sub(before);
+            Ok(Sample { ops: ops as u64, live, held: subject.allocated_bytes(), resident })
+        };
         let mut endless = Endless::start_watched(driver, cycle, step, |subject| {
-            weights.push((subject.allocated_bytes(), resident_bytes()));
+            let (live, ops) = moments.next().expect("there are as many moments as steps");
+            samples.push(sample(ops, live, subject));
         });
-        let mut moments: Vec<(usize, u64)> =
-            live.into_iter().enumerate().map(|(index, live)| (count.min((index + 1) * step), live)).collect();
         if self.0 == Story::Burst {
             endless.subject().trim();
             // What the trim left is drawn as a line of its own.
-            for ops in [count, count + count / 10] {
-                weights.push((endless.subject().allocated_bytes(), resident_bytes()));
-                moments.push((ops, 0));
-            }
+            samples.extend([count, count + count / 10].map(|ops| sample(ops, 0, endless.subject())));
         }
-        let sample = |((ops, live), (held, resident)): ((usize, u64), (Option<u64>, Result<u64, String>))| {
-            Ok(Sample { ops: ops as u64, live, held, resident: resident?.saturating_sub(before) })
-        };
-        moments.into_iter().zip(weights).map(sample).collect()
+        samples.into_iter().collect()
     }
 }
 
