@@ -66,6 +66,7 @@ mod error;
 mod geometry;
 mod heap;
 mod list;
+mod packet;
 #[cfg(feature = "python")]
 mod python;
 #[cfg(feature = "replay")]
@@ -81,6 +82,7 @@ pub use check::{IntegrityError, Overflow, Total};
 pub use config::{Config, ConfigError};
 pub use error::{AllocError, FreeError};
 pub use heap::Realloc;
+pub use packet::{Owner, Packet, Room};
 pub use stats::{Occupancy, Stats, WindowState};
 
 /// The examples of the README are tests.
