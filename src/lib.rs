@@ -58,6 +58,8 @@ extern crate alloc;
 
 mod address_map;
 mod allocator;
+#[cfg(feature = "allocator-api2")]
+mod api2;
 pub mod bitset;
 mod check;
 mod config;
@@ -78,6 +80,8 @@ mod window;
 pub mod workload;
 
 pub use allocator::Allocator;
+#[cfg(feature = "allocator-api2")]
+pub use api2::RcAllocator;
 pub use check::{IntegrityError, Overflow, Total};
 pub use config::{Config, ConfigError};
 pub use error::{AllocError, FreeError};
