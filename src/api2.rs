@@ -109,8 +109,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
 
 /// What stands for no bytes: an aligned address.
 fn nothing(layout: Layout) -> NonNull<[u8]> {
-    let address = core::num::NonZero::new(layout.align()).unwrap_or(core::num::NonZero::<usize>::MIN);
-    NonNull::slice_from_raw_parts(NonNull::without_provenance(address), 0)
+    let aligned = NonNull::new(core::ptr::without_provenance_mut::<u8>(layout.align()));
+    NonNull::slice_from_raw_parts(aligned.unwrap_or(NonNull::dangling()), 0)
 }
 
 /// Where the allocator's block starts in which `block` lies.
