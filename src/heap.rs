@@ -137,22 +137,35 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// A block of at least `size` bytes.
     #[inline]
     pub(crate) fn allocate(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
-        // 0 wraps around and is refused there, too.
+        if let Some(block) = self.bump(size) {
+            return Ok(block);
+        }
         if size.wrapping_sub(1) < self.geometry.largest_exact() {
             let units = self.geometry.units(size);
-            let start = self.cursor.get();
-            let end = start + units;
-            if end <= self.hot_limit.get() {
-                self.cursor.set(end);
-                // SAFETY: the limit is above zero only while there is a current window, and within its map.
-                unsafe { self.window.get().unwrap_unchecked().map(self.geometry).mark(start, units) };
-                return Ok(self.run(start, units));
-            }
             if let Some(block) = self.unpark(units) {
                 return Ok(NonNull::slice_from_raw_parts(block, self.geometry.bytes(units)));
             }
         }
         self.allocate_cold(size)
+    }
+
+    /// The next block of the extent, as long as that has the room and nothing asks for more than the hot path.
+    #[inline(always)]
+    pub(crate) fn bump(&self, size: usize) -> Option<NonNull<[u8]>> {
+        // 0 wraps around and is refused there, too.
+        if size.wrapping_sub(1) >= self.geometry.largest_exact() {
+            return None;
+        }
+        let units = self.geometry.units(size);
+        let start = self.cursor.get();
+        let end = start + units;
+        if end > self.hot_limit.get() {
+            return None;
+        }
+        self.cursor.set(end);
+        // SAFETY: the limit is above zero only while there is a current window, and within its map.
+        unsafe { self.window.get().unwrap_unchecked().map(self.geometry).mark(start, units) };
+        Some(self.run(start, units))
     }
 
     /// The bytes of a run of units of the current window.

@@ -35,7 +35,8 @@
 //! # When not to use it
 //!
 //! Blocks that are freed in random order cost about twice as much as a queue's. Blocks much smaller than a unit waste
-//! the rest of it. There are no locks: an [`Allocator`] is `Send` and not `Sync`.
+//! the rest of it. There are no locks: an [`Allocator`] is `Send` and not `Sync`; with the
+//! feature `shared` packets may be freed on any thread.
 //!
 //! # Safety
 //!
@@ -47,6 +48,8 @@
 //!
 //! - `std` (default): the operating system as the source of memory, and [`workload`]. Without it the crate is `no_std`
 //!   and takes memory from a [`system::System`] of yours; it needs `alloc` for its tables.
+//! - `shared`: `SharedAllocator`, whose packets any thread may hold and free.
+//! - `bytes`: a shared packet becomes `bytes::Bytes` without a copy.
 //! - `replay`: reading captures and traces, and replaying them.
 //! - `python`: the Python module; built by maturin.
 //!
@@ -70,6 +73,8 @@ mod list;
 mod python;
 #[cfg(feature = "replay")]
 pub mod replay;
+#[cfg(feature = "shared")]
+mod shared;
 mod stats;
 pub mod system;
 mod window;
@@ -81,6 +86,8 @@ pub use check::{IntegrityError, Overflow, Total};
 pub use config::{Config, ConfigError};
 pub use error::{AllocError, FreeError};
 pub use heap::Realloc;
+#[cfg(feature = "shared")]
+pub use shared::{SharedAllocator, SharedPacket, Unbound, flush_freed};
 pub use stats::{Occupancy, Stats, WindowState};
 
 /// The examples of the README are tests.
