@@ -9,6 +9,7 @@
 
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
+use std::ffi::c_int;
 use std::fmt;
 use std::hint::{black_box, spin_loop};
 use std::marker::PhantomData;
@@ -119,30 +120,50 @@ impl Sharing for Shared {
 
 /// A general allocator's global functions, without a state of its own.
 trait Global: Functions + 'static {
-    const FUNCTIONS: Self;
+    fn functions() -> Self;
 
     fn enter() {}
     fn leave() {}
 }
 
 impl Global for Malloc {
-    const FUNCTIONS: Self = Self;
+    #[inline(always)]
+    fn functions() -> Self {
+        Self
+    }
 }
 
 impl Global for Jemalloc {
-    const FUNCTIONS: Self = Self;
+    #[inline(always)]
+    fn functions() -> Self {
+        Self
+    }
 }
 
 impl Global for Mimalloc {
-    const FUNCTIONS: Self = Self;
+    #[inline(always)]
+    fn functions() -> Self {
+        Self
+    }
 }
 
 impl Global for Snmalloc {
-    const FUNCTIONS: Self = Self;
+    #[inline(always)]
+    fn functions() -> Self {
+        Self
+    }
+}
+
+unsafe extern "C" {
+    // The crate's declaration lacks the argument: whether to empty the thread's caches.
+    fn rpmalloc_thread_finalize(release_caches: c_int);
 }
 
 impl Global for Rpmalloc {
-    const FUNCTIONS: Self = Self;
+    #[inline(always)]
+    fn functions() -> Self {
+        Self
+    }
 
     fn enter() {
         // SAFETY: any thread may do it at any time.
@@ -154,7 +175,7 @@ impl Global for Rpmalloc {
 
     fn leave() {
         // SAFETY: the thread's last call.
-        unsafe { rpmalloc_sys::rpmalloc_thread_finalize(1) };
+        unsafe { rpmalloc_thread_finalize(1) };
     }
 }
 
@@ -168,7 +189,7 @@ impl<G: Global> Drop for Freed<G> {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: allocated below with this size, and freed once.
-        unsafe { G::FUNCTIONS.free(self.0.as_ptr().cast(), PACKET_BYTES) };
+        unsafe { G::functions().free(self.0.as_ptr().cast(), PACKET_BYTES) };
     }
 }
 
@@ -182,7 +203,7 @@ impl<G: Global> Sharing for General<G> {
 
     #[inline(always)]
     fn packet((): &()) -> Freed<G> {
-        let block = NonNull::new(G::FUNCTIONS.allocate(PACKET_BYTES).cast()).expect("there is memory for packets");
+        let block = NonNull::new(G::functions().allocate(PACKET_BYTES).cast()).expect("there is memory for packets");
         Freed(block, PhantomData)
     }
 
