@@ -61,6 +61,8 @@ extern crate alloc;
 
 mod address_map;
 mod allocator;
+#[cfg(feature = "allocator-api2")]
+mod api2;
 pub mod bitset;
 mod check;
 mod config;
@@ -69,6 +71,7 @@ mod error;
 mod geometry;
 mod heap;
 mod list;
+mod packet;
 #[cfg(feature = "python")]
 mod python;
 #[cfg(feature = "replay")]
@@ -82,10 +85,13 @@ mod window;
 pub mod workload;
 
 pub use allocator::Allocator;
+#[cfg(feature = "allocator-api2")]
+pub use api2::RcAllocator;
 pub use check::{IntegrityError, Overflow, Total};
 pub use config::{Config, ConfigError};
 pub use error::{AllocError, FreeError};
 pub use heap::Realloc;
+pub use packet::{Owner, Packet, Room};
 #[cfg(feature = "shared")]
 pub use shared::{SharedAllocator, SharedPacket, Unbound, flush_freed};
 pub use stats::{Occupancy, Stats, WindowState};
