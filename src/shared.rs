@@ -35,7 +35,6 @@ mod sync;
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use crate::check::IntegrityError;
@@ -43,6 +42,7 @@ use crate::config::{Config, ConfigError, Settings};
 use crate::error::AllocError;
 use crate::geometry::Fixed;
 use crate::heap::Heap;
+use crate::packet::Room;
 use crate::stats::Stats;
 use crate::system::{Os, System};
 
@@ -154,10 +154,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
         Unbound { key: self.key }
     }
 
-    /// A packet of `len` bytes, all zero.
+    /// A packet of `len` bytes, all zero. A packet of 0 bytes is no error, and holds a unit as one of 1 byte does.
     ///
     /// # Errors
-    /// [`AllocError::ZeroSize`]; [`AllocError::TooLarge`]; [`AllocError::OutOfMemory`] and
+    /// [`AllocError::TooLarge`]; [`AllocError::OutOfMemory`] and
     /// [`AllocError::MemoryLimit`], after which everything is as it was and the allocator goes on working;
     /// [`AllocError::Damaged`] with [`check`](Config::check) on.
     #[inline]
@@ -180,48 +180,46 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
         Ok(packet)
     }
 
-    /// A packet of which `fill` writes as many bytes as it likes, of `most` that there is room for, and returns those
-    /// that it wrote; what is left over is given back.
+    /// The receive pattern in one call: reserves `most` bytes, lets `fill` write into them, keeps what it filled and
+    /// gives the rest back. Returns the packet and what `fill` returned.
     ///
     /// ```
-    /// use core::mem::MaybeUninit;
+    /// use std::io;
+    /// use std::net::UdpSocket;
+    /// # let sender = UdpSocket::bind("127.0.0.1:0")?;
+    /// # let socket = UdpSocket::bind("127.0.0.1:0")?;
+    /// # sender.send_to(b"hello", socket.local_addr()?)?;
+    ///
     /// let allocator = pktalloc::SharedAllocator::new();
-    /// let packet = allocator.packet_with(2048, |room| {
-    ///     for (byte, value) in room.iter_mut().zip(*b"as many as came") {
-    ///         byte.write(value);
-    ///     }
-    ///     // SAFETY: these were written.
-    ///     unsafe { room[..15].assume_init_mut() }
+    /// let (packet, _from) = allocator.packet_with(2048, |room| {
+    ///     let (received, from) = socket.recv_from(room.zeroed())?;
+    ///     room.advance(received);
+    ///     Ok::<_, io::Error>(from)
     /// })?;
-    /// assert_eq!(&packet[..], b"as many as came");
-    /// assert_eq!(packet.capacity(), 64);
-    /// # Ok::<(), pktalloc::AllocError>(())
+    /// assert_eq!(&packet[..], b"hello");
+    /// assert_eq!(allocator.used_bytes(), 64); // of the 2048, the unit that holds the five bytes
+    /// # Ok::<(), io::Error>(())
     /// ```
+    ///
+    /// `fill` may use the allocator. When it panics, the block is freed.
     ///
     /// # Errors
-    /// As for [`packet`](Self::packet); `fill` is not called then.
-    ///
-    /// # Panics
-    /// When `fill` returns bytes that do not start where the room starts. When `fill` panics, the block is freed.
+    /// What `fill` returns, with the block freed; and as for [`packet`](Self::packet), turned into the same type.
     #[inline]
-    pub fn packet_with(
+    pub fn packet_with<T, E: From<AllocError>>(
         &self,
         most: usize,
-        fill: impl for<'a> FnOnce(&'a mut [MaybeUninit<u8>]) -> &'a mut [u8],
-    ) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
+        fill: impl FnOnce(&mut Room<'_>) -> Result<T, E>,
+    ) -> Result<(SharedPacket<UNIT, WINDOW_UNITS, S>, T), E> {
         // SAFETY: the packet shows nothing until it was filled.
         let mut packet = unsafe { SharedPacket::new(self.block(most)?, 0, self.key.home()) };
-        let room = packet.room(most);
-        let start = room.as_ptr().addr();
-        let filled = fill(room);
-        assert!(
-            filled.is_empty() || filled.as_ptr().addr() == start && filled.len() <= most,
-            "packet_with: the filled bytes must be the first ones of the room"
-        );
-        let len = filled.len();
-        // SAFETY: a slice of so many initialised bytes starts where the block does.
+        let mut room = Room::over(packet.room(most));
+        let value = fill(&mut room)?;
+        let len = room.filled().len();
+        // SAFETY: a room's filled bytes are initialised and the first ones of what it is over; `fill` cannot have put
+        // another room, which has a lifetime of its own, in the place of this one.
         unsafe { packet.keep(len) };
-        Ok(packet)
+        Ok((packet, value))
     }
 
     /// A packet of `len` bytes that contains whatever it contains.
@@ -253,7 +251,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
     #[inline(never)]
     fn block_slowly(&self, len: usize) -> Result<NonNull<[u8]>, AllocError> {
         self.collect();
-        self.key.heap().allocate(if len == 0 { 0 } else { len.max(BUNDLE_BYTES) })
+        self.key.heap().allocate(len.max(BUNDLE_BYTES))
     }
 
     /// Takes back what other threads have handed in; returns how many packets. Happens by itself whenever the allocator
