@@ -100,3 +100,8 @@ pub use stats::{Occupancy, Stats, WindowState};
 #[cfg(all(doctest, feature = "std"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So is the example of the page on threads.
+#[cfg(all(doctest, feature = "shared"))]
+#[doc = include_str!("../docs/threads.md")]
+struct Threads;
