@@ -27,7 +27,7 @@ PEERS := cd benches/peers && $(CARGO)
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
     $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: help demo test lint lint-peers fmt bench bench-full bench-python fuzz-python docs clean
+.PHONY: help demo test lint lint-peers fmt bench bench-full bench-threads bench-python fuzz-python loom tsan docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -75,6 +75,9 @@ bench: ## measure: criterion on the crate, then enough of the peers to judge eve
 bench-full: ## measure every cell of the comparison with the peers (an hour or so)
 	$(PEERS) run --locked --release --quiet
 
+bench-threads: ## measure packets that other threads free, beside other allocators (a minute; wants two idle cores)
+	$(PEERS) run --locked --release --quiet -- threads
+
 bench-python: $(VENV)/stamp-test ## measure the Python face beside bytearray, and judge its targets
 	@$(BIN)/python -m pytest -q benches/bench_python.py --benchmark-max-time=0.2 --benchmark-columns=min,median --benchmark-sort=min
 	@$(BIN)/python benches/python_targets.py
@@ -82,6 +85,16 @@ bench-python: $(VENV)/stamp-test ## measure the Python face beside bytearray, an
 fuzz-python: $(VENV)/stamp-test ## 200,000 random steps of the Python face (make test: 10,000)
 	PKTALLOC_MODEL_STEPS=200000 $(BIN)/python -m pytest -q tests/test_model.py
 	@echo "make fuzz-python: 200,000 steps, the self-check after each"
+
+loom: ## check the frees from other threads in every order that the memory model allows (a minute or two to build)
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --locked --release --features shared --lib loom_
+	@echo "make loom: no order of steps breaks the protocol"
+
+tsan: ## run the tests of packets on several threads under ThreadSanitizer (Linux)
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" RUST_TEST_THREADS=1 \
+	    TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tests/tsan.txt" CARGO_TARGET_DIR=target/tsan \
+	    $(CARGO) test --locked --target $$(rustc -vV | sed -n 's/^host: //p') --features shared --test shared
+	@echo "make tsan: no data race"
 
 docs: ## build the documentation of the crate
 	$(CARGO) doc --locked --no-deps --features replay

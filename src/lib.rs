@@ -35,7 +35,8 @@
 //! # When not to use it
 //!
 //! Blocks that are freed in random order cost about twice as much as a queue's. Blocks much smaller than a unit waste
-//! the rest of it. There are no locks: an [`Allocator`] is `Send` and not `Sync`.
+//! the rest of it. There are no locks: an [`Allocator`] is `Send` and not `Sync`; with the
+//! feature `shared` packets may be freed on any thread.
 //!
 //! # Safety
 //!
@@ -47,6 +48,8 @@
 //!
 //! - `std` (default): the operating system as the source of memory, and [`workload`]. Without it the crate is `no_std`
 //!   and takes memory from a [`system::System`] of yours; it needs `alloc` for its tables.
+//! - `shared`: `SharedAllocator`, whose packets any thread may hold and free.
+//! - `bytes`: a shared packet becomes `bytes::Bytes` without a copy.
 //! - `replay`: reading captures and traces, and replaying them.
 //! - `python`: the Python module; built by maturin.
 //!
@@ -73,6 +76,8 @@ mod packet;
 mod python;
 #[cfg(feature = "replay")]
 pub mod replay;
+#[cfg(feature = "shared")]
+mod shared;
 mod stats;
 pub mod system;
 mod window;
@@ -87,9 +92,16 @@ pub use config::{Config, ConfigError};
 pub use error::{AllocError, FreeError};
 pub use heap::Realloc;
 pub use packet::{Owner, Packet, Room};
+#[cfg(feature = "shared")]
+pub use shared::{SharedAllocator, SharedPacket, Unbound, flush_freed};
 pub use stats::{Occupancy, Stats, WindowState};
 
 /// The examples of the README are tests.
 #[cfg(all(doctest, feature = "std"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So is the example of the page on threads.
+#[cfg(all(doctest, feature = "shared"))]
+#[doc = include_str!("../docs/threads.md")]
+struct Threads;

@@ -258,7 +258,7 @@ impl<O: Owner> Packet<O> {
     ) -> Result<(Self, T), E> {
         let mut packet = Self::empty(owner);
         packet.ensure(most)?;
-        let mut room = Room { bytes: &mut packet.spare()[..most], initialised: 0, filled: 0 };
+        let mut room = Room::over(&mut packet.spare()[..most]);
         let value = fill(&mut room)?;
         // These bytes are initialised, and they are this packet's: `fill` has to accept a room of every lifetime, so it
         // cannot have put another room, whose lifetime would be a different one, in the place of this.
@@ -550,7 +550,13 @@ pub struct Room<'a> {
     filled: usize,
 }
 
-impl Room<'_> {
+impl<'a> Room<'a> {
+    /// All of `bytes`, none of them filled.
+    #[inline]
+    pub(crate) fn over(bytes: &'a mut [MaybeUninit<u8>]) -> Self {
+        Self { bytes, initialised: 0, filled: 0 }
+    }
+
     /// The bytes that the packet has so far.
     #[must_use]
     pub fn filled(&self) -> &[u8] {
