@@ -28,7 +28,7 @@ EACH_FEATURE := std allocator-api2 bytes replay shared
 # What others can build on. The compiler's own description of it is not stable, and asking for it would build every
 # dependency again, so it has a directory to itself.
 PUBLIC_API := RUSTC_BOOTSTRAP=1 $(CARGO) rustdoc --locked --quiet --lib --features $(FEATURES) --target-dir target/api -- \
-    -Zunstable-options --output-format json && python3 scripts/public_api.py target/api/doc/pktalloc.json docs/public-api.txt
+    -Zunstable-options --output-format json && $(BIN)/python scripts/public_api.py target/api/doc/pktalloc.json docs/public-api.txt
 
 # The comparison with other allocators is a package of its own, with its own settings for the C and C++ that it builds.
 PEERS := cd benches/peers && $(CARGO)
@@ -80,7 +80,7 @@ fmt: $(VENV)/stamp-lint ## format the sources, Rust and Python
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
 
-api: ## list what others can build on, in docs/public-api.txt (make lint compares)
+api: $(VENV)/stamp-venv ## list what others can build on, in docs/public-api.txt (make lint compares)
 	$(PUBLIC_API)
 
 lint-peers: ## check the comparison with other allocators (builds them: needs a C++ compiler)

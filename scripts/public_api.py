@@ -8,7 +8,6 @@ import argparse
 import difflib
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,8 @@ FORMAT = 57
 
 
 class Crate:
+    """What rustdoc wrote, and the sources beside it."""
+
     def __init__(self, path: Path) -> None:
         document = json.loads(path.read_text())
         self.format: int = document["format_version"]
@@ -52,10 +53,12 @@ class Crate:
 
 
 def listing(crate: Crate) -> Iterator[str]:
+    """Every declaration that others can use, after the path by which they do."""
     yield from module(crate, crate.root, "pktalloc")
 
 
 def module(crate: Crate, number: str, path: str) -> Iterator[str]:
+    """The declarations of a module, re-exports under their new names."""
     found = crate.item(number)
     for child in found[1]["items"] if found else []:
         target = crate.item(child)
@@ -74,6 +77,7 @@ def module(crate: Crate, number: str, path: str) -> Iterator[str]:
 
 
 def members(crate: Crate, kind: str, inner: dict[str, Any], name: str) -> Iterator[str]:
+    """Fields, variants, and what is implemented."""
     if kind == "struct":
         fields = inner["kind"].get("plain", {}).get("fields", []) if isinstance(inner["kind"], dict) else []
         yield from (f"{name}: {declared}" for declared in declarations(crate, fields))
@@ -102,6 +106,7 @@ def members(crate: Crate, kind: str, inner: dict[str, Any], name: str) -> Iterat
 
 
 def implementation(crate: Crate, inner: dict[str, Any], item: dict[str, Any], name: str) -> Iterator[str]:
+    """The public methods of an inherent implementation, or the head of a trait's."""
     trait = inner["trait"]
     if trait is None:
         for number in inner["items"]:
@@ -116,6 +121,7 @@ def implementation(crate: Crate, inner: dict[str, Any], item: dict[str, Any], na
 
 
 def declarations(crate: Crate, numbers: list[int]) -> Iterator[str]:
+    """The declarations of those items that are not hidden."""
     for number in numbers:
         found = crate.item(number)
         if found is not None:
@@ -123,6 +129,7 @@ def declarations(crate: Crate, numbers: list[int]) -> Iterator[str]:
 
 
 def main() -> None:
+    """Writes the listing, or compares it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("json", type=Path, help="what `rustdoc --output-format json` wrote")
     parser.add_argument("listing", type=Path, help="the file to write")
