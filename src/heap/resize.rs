@@ -167,21 +167,17 @@ impl<G: Geometry, S: System> Heap<G, S> {
             self.cursor.set(self.first_unit(window) + new_end as usize);
             return true;
         }
-        // A block never reaches beyond its span, nor into the extent, whose free units are spoken for.
-        let spans = self.geometry.spans(window.address());
-        let span_end = spans.iter().map(|span| span.end as u32).find(|&span_end| end <= span_end);
+        // A block never reaches into the extent, whose free units are spoken for.
         let bound = match extent {
-            Some(extent) if end < extent.start => span_end.map(|bound| bound.min(extent.start)),
-            _ => span_end,
+            Some(extent) if end < extent.start => extent.start,
+            _ => self.geometry.window_units() as u32,
         };
-        match bound {
-            Some(bound) if new_end <= bound && map.next_taken(end..new_end) == new_end => {
-                map.set(start, new_end - start);
-                self.count(window, new_end - end);
-                true
-            }
-            _ => false,
+        if new_end > bound || map.next_taken(end..new_end) < new_end {
+            return false;
         }
+        map.set(start, new_end - start);
+        self.count(window, new_end - end);
+        true
     }
 
     /// Where a live block lies.
@@ -189,11 +185,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// # Panics
     /// When no live block starts at `block`.
     pub(super) fn site(&self, block: NonNull<u8>) -> Site {
-        let unit = self.unit_of(block);
-        if self.settings.trusts_pointers() && unit.wrapping_sub(1) < self.block_units() {
+        let before = self.units_before(block);
+        if self.settings.trusts_pointers() && before < self.block_units() {
             // SAFETY: the caller of `reallocate` or `shrink` vouches for the block; see `free`.
             let window = unsafe { Window::of_block(block, self.geometry) };
-            let start = unit as u32;
+            let start = before as u32 + 1;
             if let Some(units) = window.map(self.geometry).block_at(start) {
                 return Site::Units { window, start, end: start + units };
             }

@@ -152,7 +152,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 passed_over.push_back(window);
             } else {
                 // Without memory from the system every hole counts, also in windows that are not worth a pass.
-                return match cold.full.iter().find(|&window| self.hole_in(window, 0, units).is_some()) {
+                let has_hole = |window: &Window| {
+                    let blocks = self.geometry.block_units(window.address());
+                    window.map(self.geometry).next_hole(blocks, units).is_some()
+                };
+                return match cold.full.iter().find(has_hole) {
                     Some(window) => {
                         cold.full.remove(window);
                         self.make_current(window);
@@ -188,32 +192,16 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn open_extent(&self, window: Window, units: u32) -> bool {
         let first = self.first_unit(window);
         let from = (self.limit.get() - first) as u32;
-        let hole =
-            if self.fresh.get() { self.free_span(window, from, units) } else { self.hole_in(window, from, units) };
-        let Some(Range { start, end }) = hole else {
+        let mut rest = self.geometry.block_units(window.address());
+        rest.start = rest.start.max(from);
+        let hole = if self.fresh.get() { Some(rest) } else { window.map(self.geometry).next_hole(rest, units) };
+        let Some(Range { start, end }) = hole.filter(|hole| hole.len() >= units as usize) else {
             return false;
         };
         self.count(window, end - start);
         self.cursor.set(first + start as usize);
         self.set_limit(first + end as usize);
         true
-    }
-
-    /// The spans of a window from `from` on.
-    fn spans_from(&self, window: Window, from: u32) -> impl Iterator<Item = Range<u32>> {
-        let spans = self.geometry.spans(window.address()).into_iter();
-        spans.map(move |span| (span.start as u32).max(from)..span.end as u32).filter(|span| !span.is_empty())
-    }
-
-    /// The first span of at least `units` units at or behind `from`, of a window without blocks there.
-    fn free_span(&self, window: Window, from: u32, units: u32) -> Option<Range<u32>> {
-        self.spans_from(window, from).find(|span| span.len() >= units as usize)
-    }
-
-    /// The first hole of at least `units` units of a window at or behind `from`.
-    fn hole_in(&self, window: Window, from: u32, units: u32) -> Option<Range<u32>> {
-        let map = window.map(self.geometry);
-        self.spans_from(window, from).find_map(|span| map.next_hole(span, units))
     }
 
     /// Gives back what is left of the extent.
