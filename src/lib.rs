@@ -30,8 +30,8 @@
 //! ```
 //!
 //! There are also [`packet`](Allocator::packet), which is zero, and [`packet_from`](Allocator::packet_from), which copies;
-//! packets [grow](Packet::resize), are [written to](Packet#impl-Write-for-Packet<O>) and [cut](Packet::truncate). A packet
-//! borrows its allocator, or shares it through an [`Rc`](std::rc::Rc), so that a queue can lie
+//! packets [grow](Packet::resize), are written to with `io::Write`, and [cut](Packet::truncate). A packet
+//! borrows its allocator, or shares it through an [`Rc`](alloc::rc::Rc), so that a queue can lie
 //! [beside its allocator](Packet). No safe function shows bytes that nobody has written.
 //!
 //! # Blocks
@@ -56,8 +56,7 @@
 //! # Objects and collections
 //!
 //! With the feature `allocator-api2`, an allocator is one in the sense of that crate: boxes, vectors and hashbrown's maps
-//! live in `&Allocator`, or in an [`RcAllocator`](https://docs.rs/pktalloc/latest/pktalloc/struct.RcAllocator.html).
-//! That is also the way to have typed objects:
+//! live in `&Allocator`, or in an `RcAllocator` that they share. That is also the way to have typed objects:
 //!
 //! ```
 //! # #[cfg(feature = "allocator-api2")] {
@@ -78,8 +77,8 @@
 //!
 //! An [`Allocator`] is for one thread at a time: it is `Send` and not `Sync`, and has nothing to lock. Where one thread
 //! receives and others free, there is `SharedAllocator` (feature `shared`), whose packets are `Send` and become
-//! `bytes::Bytes` without a copy (feature `bytes`). See
-//! [the page on threads](https://github.com/pktalloc/pktalloc/blob/main/docs/threads.md).
+//! `bytes::Bytes` without a copy (feature `bytes`). More in `docs/threads.md`; there are also pages on choosing parameters
+//! (`docs/parameters.md`) and on use inside a codec (`docs/codecs.md`).
 //!
 //! # Words
 //!
