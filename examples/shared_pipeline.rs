@@ -37,7 +37,9 @@ fn main() {
     let windows = receiver.join().expect("the receiver ends").expect("there is memory for packets in flight");
     let broken = u64::from(PACKETS.div_ceil(100));
     assert_eq!(packets, u64::from(PACKETS) - broken);
-    println!("{packets} packets of {bytes} bytes decoded, {broken} found broken; {windows} windows of memory served them");
+    println!(
+        "{packets} packets of {bytes} bytes decoded, {broken} found broken; {windows} windows of memory served them"
+    );
 }
 
 /// Receives packets and hands them to the workers in turn; returns how many windows it took.
