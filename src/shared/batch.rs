@@ -14,22 +14,26 @@ use super::returns::Bundle;
 /// The most blocks of a bundle: with them it fills four cache lines.
 const MOST_BLOCKS: usize = 31;
 
-/// The open bundle of a thread.
-#[derive(Clone, Copy)]
-struct Open {
-    door: NonNull<Door>,
-    bundle: NonNull<Bundle>,
+/// A thread's open bundle, if there is one.
+struct Batch {
+    /// Whose blocks are in it; `None` when there is no open bundle, and then the rest means nothing.
+    door: Cell<Option<NonNull<Door>>>,
+    bundle: Cell<NonNull<Bundle>>,
     /// Blocks in it, at least 1.
-    blocks: usize,
+    blocks: Cell<usize>,
     /// Blocks that it can hold, more than there are.
-    room: usize,
+    room: Cell<usize>,
 }
 
-/// A thread's place for an open bundle.
-struct Batch(Cell<Option<Open>>);
-
 std::thread_local! {
-    static BATCH: Batch = const { Batch(Cell::new(None)) };
+    static BATCH: Batch = const {
+        Batch {
+            door: Cell::new(None),
+            bundle: Cell::new(NonNull::dangling()),
+            blocks: Cell::new(0),
+            room: Cell::new(0),
+        }
+    };
 }
 
 impl Drop for Batch {
@@ -40,10 +44,11 @@ impl Drop for Batch {
 
 impl Batch {
     /// Hands the open bundle in.
+    #[inline(never)]
     fn flush(&self) {
-        if let Some(open) = self.0.take() {
+        if let Some(door) = self.door.take() {
             // SAFETY: the bundle was opened for this owner and names so many blocks.
-            unsafe { Door::push(open.door, open.bundle, open.blocks) };
+            unsafe { Door::push(door, self.bundle.get(), self.blocks.get()) };
         }
     }
 
@@ -51,14 +56,16 @@ impl Batch {
     ///
     /// # Safety
     /// As for [`hand_in`].
-    #[cold]
     #[inline(never)]
     unsafe fn open(&self, door: NonNull<Door>, block: NonNull<u8>, capacity: usize) {
         self.flush();
         let room = Bundle::room(capacity).min(MOST_BLOCKS);
         let bundle = block.cast();
         if room > 1 {
-            self.0.set(Some(Open { door, bundle, blocks: 1, room }));
+            self.door.set(Some(door));
+            self.bundle.set(bundle);
+            self.blocks.set(1);
+            self.room.set(room);
         } else {
             // SAFETY: as the caller promises.
             unsafe { Door::push(door, bundle, 1) };
@@ -74,19 +81,16 @@ impl Batch {
 #[inline]
 pub(super) unsafe fn hand_in(door: NonNull<Door>, block: NonNull<u8>, capacity: usize) {
     let kept = BATCH.try_with(|batch| {
-        if let Some(mut open) = batch.0.get()
-            && open.door == door
-        {
-            // SAFETY: an open bundle has room for one more.
-            unsafe { Bundle::name(open.bundle, open.blocks, block) };
-            open.blocks += 1;
-            batch.0.set(Some(open));
-            if open.blocks == open.room {
-                batch.flush();
-            }
-        } else {
+        if batch.door.get() != Some(door) {
             // SAFETY: as the caller promises.
-            unsafe { batch.open(door, block, capacity) };
+            return unsafe { batch.open(door, block, capacity) };
+        }
+        let blocks = batch.blocks.get();
+        // SAFETY: an open bundle has room for one more.
+        unsafe { Bundle::name(batch.bundle.get(), blocks, block) };
+        batch.blocks.set(blocks + 1);
+        if blocks + 1 == batch.room.get() {
+            batch.flush();
         }
     });
     if kept.is_err() {

@@ -58,6 +58,9 @@ enum Command {
         /// Rounds of each scene
         #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
+        /// Keep all threads on one core and count processor time
+        #[arg(long)]
+        one_core: bool,
     },
     /// One slice of one subject in one scene, asked by the parent process
     #[command(hide = true)]
@@ -173,7 +176,7 @@ fn main() -> ExitCode {
         Some(Command::Weigh { subject, question }) => memory::serve(subject, question),
         Some(Command::Instructions { update, baseline }) => instructions::compare(&baseline, update),
         Some(Command::Count { subject, cell }) => instructions::serve(subject, &cell),
-        Some(Command::Threads { rounds }) => threads::compare(rounds as usize),
+        Some(Command::Threads { rounds, one_core }) => threads::compare(rounds as usize, one_core),
         Some(Command::ThreadsSlice { subject, scene, content }) => threads::serve(subject, scene, content),
         None => run(&arguments.run),
     };

@@ -1,8 +1,11 @@
 //! Producers and consumers: one thread allocates packets, others free them.
 //!
-//! Packets of 1024 bytes go through bounded queues with one writer and one reader each, the same for every subject. Time
-//! is the clock's, since it is the slower end that counts. Every slice is a process of its own, the slices of all subjects
-//! in turn, and the first packets of a slice are not timed.
+//! Packets of 1024 bytes go through bounded queues with one writer and one reader each, the same for every subject. Every
+//! slice is a process of its own, the slices of all subjects in turn, and the first packets of a slice are not timed.
+//!
+//! Time is taken in two ways. On all cores it is the clock's, since it is the slower end that counts, and the traffic of
+//! cache lines between cores is in it; that wants idle cores. On one core, where the threads take turns, it is the
+//! processor time of them all: the work that a packet costs, on a machine that has other things to do as well.
 //!
 //! Beside that, on one thread: what a pair of a packet and its drop costs the owner of shared packets, over the same with
 //! the plain allocator.
@@ -19,7 +22,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use pktalloc::{Allocator, SharedAllocator, SharedPacket};
@@ -39,6 +42,9 @@ const PACKETS: usize = 600_000;
 const MANY: usize = 4;
 /// Packets that live at once while the owner's pair is measured.
 const PAIR_DEPTH: usize = 1024;
+/// Slices of such pairs, of each kind in turn, and how often a slice goes through all packets.
+const PAIR_SLICES: usize = 40;
+const PAIR_ROUNDS: usize = 64;
 /// Looks at a queue before the processor is left to others.
 const SPINS: u32 = 64;
 
@@ -179,8 +185,12 @@ impl Global for Rpmalloc {
     }
 }
 
-/// A block of a general allocator.
-struct Freed<G: Global>(NonNull<u8>, PhantomData<G>);
+/// A block of a general allocator, and its length, as `Box<[u8]>` has it.
+struct Freed<G: Global> {
+    block: NonNull<u8>,
+    len: usize,
+    functions: PhantomData<G>,
+}
 
 // SAFETY: the block is this handle's alone, and any thread may free it.
 unsafe impl<G: Global> Send for Freed<G> {}
@@ -189,7 +199,7 @@ impl<G: Global> Drop for Freed<G> {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: allocated below with this size, and freed once.
-        unsafe { G::functions().free(self.0.as_ptr().cast(), PACKET_BYTES) };
+        unsafe { G::functions().free(self.block.as_ptr().cast(), self.len) };
     }
 }
 
@@ -204,12 +214,12 @@ impl<G: Global> Sharing for General<G> {
     #[inline(always)]
     fn packet((): &()) -> Freed<G> {
         let block = NonNull::new(G::functions().allocate(PACKET_BYTES).cast()).expect("there is memory for packets");
-        Freed(block, PhantomData)
+        Freed { block, len: PACKET_BYTES, functions: PhantomData }
     }
 
     #[inline(always)]
     fn bytes(packet: &mut Freed<G>) -> *mut u8 {
-        packet.0.as_ptr()
+        packet.block.as_ptr()
     }
 
     fn enter() {
@@ -257,20 +267,24 @@ fn queue<T>() -> (Writer<T>, Reader<T>) {
 }
 
 impl<T> Writer<T> {
-    /// Gives the value back when the queue is full.
+    /// Whether there is room for one more.
     #[inline(always)]
-    fn send(&mut self, value: T) -> Result<(), T> {
+    fn has_room(&mut self) -> bool {
         if self.written - self.read == QUEUE_DEPTH {
             self.read = self.queue.read.0.load(Ordering::Acquire);
-            if self.written - self.read == QUEUE_DEPTH {
-                return Err(value);
-            }
         }
-        // SAFETY: the reader is done with this place.
-        unsafe { (*self.queue.places[self.written % QUEUE_DEPTH].get()).write(value) };
+        self.written - self.read < QUEUE_DEPTH
+    }
+
+    /// Sends a value for which there is room.
+    #[inline(always)]
+    fn send(&mut self, value: T) {
+        debug_assert!(self.written - self.read < QUEUE_DEPTH);
+        // SAFETY: the reader is done with this place, and it is one of `QUEUE_DEPTH`. (A check of the index could unwind, and
+        // would have the value kept in memory for that case.)
+        unsafe { (*self.queue.places.get_unchecked(self.written % QUEUE_DEPTH).get()).write(value) };
         self.written += 1;
         self.queue.written.0.store(self.written, Ordering::Release);
-        Ok(())
     }
 }
 
@@ -283,8 +297,8 @@ impl<T> Reader<T> {
                 return None;
             }
         }
-        // SAFETY: the writer has written this place.
-        let value = unsafe { (*self.queue.places[self.read % QUEUE_DEPTH].get()).assume_init_read() };
+        // SAFETY: the writer has written this place, and it is one of `QUEUE_DEPTH`.
+        let value = unsafe { (*self.queue.places.get_unchecked(self.read % QUEUE_DEPTH).get()).assume_init_read() };
         self.read += 1;
         self.queue.read.0.store(self.read, Ordering::Release);
         Some(value)
@@ -325,10 +339,9 @@ fn freed<S: Sharing>(mut packet: S::Packet, sequence: usize) {
 }
 
 #[inline(always)]
-fn send<T>(writer: &mut Writer<T>, mut value: T) {
+fn wait_for_room<T>(writer: &mut Writer<T>) {
     let mut patience = Patience(0);
-    while let Err(back) = writer.send(value) {
-        value = back;
+    while !writer.has_room() {
         patience.wait();
     }
 }
@@ -344,8 +357,28 @@ fn receive<T>(reader: &mut Reader<T>) -> T {
     }
 }
 
+/// A moment: by the clock, and by the processor time of this process.
+struct Moment(Instant, Duration);
+
+impl Moment {
+    fn now() -> Self {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the structure is ours to write.
+        let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+        assert_eq!(result, 0, "the process has a clock");
+        let nanoseconds = u32::try_from(time.tv_nsec).expect("nanoseconds are below a second");
+        Self(Instant::now(), Duration::new(time.tv_sec.unsigned_abs(), nanoseconds))
+    }
+
+    /// Nanoseconds for each of `packets` since then, in both ways.
+    fn elapsed(&self, packets: usize) -> [f64; 2] {
+        let now = Self::now();
+        [now.0 - self.0, now.1 - self.1].map(|time| time.as_nanos() as f64 / packets as f64)
+    }
+}
+
 /// One producer, packets to each consumer in turn: nanoseconds a packet.
-fn produce<S: Sharing>(consumers: usize, content: Content) -> f64 {
+fn produce<S: Sharing>(consumers: usize, content: Content) -> [f64; 2] {
     let barrier = Barrier::new(consumers + 1);
     thread::scope(|scope| {
         let mut writers = VecDeque::new();
@@ -365,24 +398,25 @@ fn produce<S: Sharing>(consumers: usize, content: Content) -> f64 {
         }
         S::enter();
         let owner = S::owner();
-        let mut time = 0.0;
+        let mut time = [0.0; 2];
         for packets in [LEAD_IN, PACKETS] {
             barrier.wait();
-            let start = Instant::now();
+            let start = Moment::now();
             for sequence in 0..packets / consumers {
                 for writer in &mut writers {
-                    send(writer, filled::<S>(&owner, sequence, content));
+                    wait_for_room(writer);
+                    writer.send(filled::<S>(&owner, sequence, content));
                 }
             }
             barrier.wait();
-            time = start.elapsed().as_nanos() as f64 / packets as f64;
+            time = start.elapsed(packets);
         }
         time
     })
 }
 
 /// Threads in a circle: nanoseconds a packet.
-fn circle<S: Sharing>(threads: usize, content: Content) -> f64 {
+fn circle<S: Sharing>(threads: usize, content: Content) -> [f64; 2] {
     let barrier = Barrier::new(threads + 1);
     thread::scope(|scope| {
         let (writers, mut readers): (Vec<_>, VecDeque<_>) = (0..threads).map(|_| queue()).unzip();
@@ -397,15 +431,11 @@ fn circle<S: Sharing>(threads: usize, content: Content) -> f64 {
                     barrier.wait();
                     let (mut sent, mut received) = (0, 0);
                     let mut patience = Patience(0);
-                    let mut waiting = None;
-                    while received < packets {
+                    while sent < packets || received < packets {
                         let before = sent + received;
-                        if sent < packets {
-                            let packet = waiting.take().unwrap_or_else(|| filled::<S>(&owner, sent, content));
-                            match writer.send(packet) {
-                                Ok(()) => sent += 1,
-                                Err(packet) => waiting = Some(packet),
-                            }
+                        if sent < packets && writer.has_room() {
+                            writer.send(filled::<S>(&owner, sent, content));
+                            sent += 1;
                         }
                         if let Some(packet) = reader.receive() {
                             freed::<S>(packet, received);
@@ -415,90 +445,95 @@ fn circle<S: Sharing>(threads: usize, content: Content) -> f64 {
                             patience.wait();
                         }
                     }
-                    // Those of the next thread may still be sent.
-                    while sent < packets {
-                        send(&mut writer, waiting.take().unwrap_or_else(|| filled::<S>(&owner, sent, content)));
-                        sent += 1;
-                    }
                     barrier.wait();
                 }
                 S::leave();
             });
         }
-        let mut time = 0.0;
+        let mut time = [0.0; 2];
         for packets in [LEAD_IN, PACKETS] {
             barrier.wait();
-            let start = Instant::now();
+            let start = Moment::now();
             barrier.wait();
-            time = start.elapsed().as_nanos() as f64 / packets as f64;
+            time = start.elapsed(packets);
         }
         time
     })
 }
 
-/// Pairs of a packet and its drop on one thread, in order: nanoseconds a pair.
-fn pairs<T>(mut allocate: impl FnMut() -> T, mut free: impl FnMut(T)) -> f64 {
-    let mut places: Vec<T> = (0..PAIR_DEPTH).map(|_| allocate()).collect();
-    let mut time = 0.0;
-    for rounds in [LEAD_IN / PAIR_DEPTH, 10 * PACKETS / PAIR_DEPTH] {
+/// Packets of one thread, in order: each round frees all of them, the oldest first, and allocates one for each.
+struct Pairs<T, A: FnMut() -> T, F: FnMut(T)> {
+    places: Vec<T>,
+    allocate: A,
+    free: F,
+    /// The least nanoseconds that a pair took in a slice.
+    least: f64,
+}
+
+impl<T, A: FnMut() -> T, F: FnMut(T)> Pairs<T, A, F> {
+    fn new(mut allocate: A, free: F) -> Self {
+        Self { places: (0..PAIR_DEPTH).map(|_| allocate()).collect(), allocate, free, least: f64::INFINITY }
+    }
+
+    #[inline(never)]
+    fn slice(&mut self) {
         let start = processor_time();
-        for _ in 0..rounds {
-            for place in &mut places {
-                // The old one goes first, as in a queue that is full.
+        for _ in 0..PAIR_ROUNDS {
+            for place in &mut self.places {
                 // SAFETY: the place is written before anybody looks at it again.
-                free(unsafe { std::ptr::read(place) });
+                (self.free)(unsafe { std::ptr::read(place) });
                 // SAFETY: as above.
-                unsafe { std::ptr::write(place, black_box(allocate())) };
+                unsafe { std::ptr::write(place, black_box((self.allocate)())) };
             }
         }
-        time = (processor_time() - start).as_nanos() as f64 / (rounds * PAIR_DEPTH) as f64;
+        let time = (processor_time() - start).as_nanos() as f64 / (PAIR_ROUNDS * PAIR_DEPTH) as f64;
+        self.least = self.least.min(time);
     }
-    places.into_iter().for_each(free);
-    time
-}
 
-fn owner_of_shared() -> f64 {
-    let allocator = SharedAllocator::new();
-    pairs(|| Shared::packet(&allocator), drop)
-}
-
-/// What stands beside the owner of shared packets: the plain allocator, and a handle of the same size around its blocks.
-fn owner_of_plain() -> f64 {
-    struct Handle<'a> {
-        block: NonNull<u8>,
-        len: usize,
-        capacity: usize,
-        allocator: &'a Allocator,
+    fn end(self) -> f64 {
+        self.places.into_iter().for_each(self.free);
+        self.least
     }
-    let allocator = Allocator::new();
-    let allocate = || {
-        let block = allocator.allocate(PACKET_BYTES).expect("there is memory for packets");
-        Handle { block: block.cast(), len: PACKET_BYTES, capacity: block.len(), allocator: &allocator }
-    };
-    pairs(allocate, |handle| {
-        debug_assert!(handle.len <= handle.capacity);
-        // SAFETY: the handle goes with its block.
-        unsafe { handle.allocator.free(handle.block) };
-    })
 }
 
-/// The plain allocator's blocks by themselves.
-fn owner_of_bare() -> f64 {
-    let allocator = Allocator::new();
-    let allocate = || allocator.allocate(PACKET_BYTES).expect("there is memory for packets").cast::<u8>();
+/// What stands beside the owner of shared packets: a handle of the same size around the plain allocator's blocks.
+struct Handle<'a> {
+    block: NonNull<u8>,
+    len: usize,
+    capacity: usize,
+    allocator: &'a Allocator,
+}
+
+/// The least time of a pair: for the owner of shared packets, for the plain allocator with a handle of the same size,
+/// and for the plain allocator's bare blocks.
+fn pairs() -> [f64; 3] {
+    let shared_owner = black_box(SharedAllocator::new());
+    let plain = black_box(Allocator::new());
+    let block = || plain.allocate(PACKET_BYTES).expect("there is memory for packets");
+    let mut shared = Pairs::new(|| Shared::packet(&shared_owner), drop);
+    let mut handles = Pairs::new(
+        || Handle { block: block().cast(), len: PACKET_BYTES, capacity: PACKET_BYTES, allocator: &plain },
+        |handle| {
+            debug_assert!(handle.len <= handle.capacity);
+            // SAFETY: the handle goes with its block.
+            unsafe { handle.allocator.free(handle.block) };
+        },
+    );
     // SAFETY: each block is freed once.
-    pairs(allocate, |block| unsafe { allocator.free(block) })
+    let mut bare = Pairs::new(|| block().cast::<u8>(), |block| unsafe { plain.free(block) });
+    for _ in 0..PAIR_SLICES {
+        shared.slice();
+        handles.slice();
+        bare.slice();
+    }
+    [shared.end(), handles.end(), bare.end()]
 }
 
 /// A slice, in a process of its own.
 pub(crate) fn serve(name: Name, scene: Scene, content: Content) -> Result<(), String> {
     if scene == Scene::Owner {
         stay_on_one_core()?;
-        let mut times = [owner_of_shared(), owner_of_plain(), owner_of_bare()];
-        for _ in 0..2 {
-            let again = [owner_of_shared(), owner_of_plain(), owner_of_bare()];
-            times.iter_mut().zip(again).for_each(|(time, again)| *time = time.min(again));
-        }
+        let times = pairs();
         println!("{} {} {}", times[0], times[1], times[2]);
         return Ok(());
     }
@@ -511,11 +546,11 @@ pub(crate) fn serve(name: Name, scene: Scene, content: Content) -> Result<(), St
         Name::Rpmalloc => play::<General<Rpmalloc>>(scene, content),
         other => return Err(format!("{other} has no packets that any thread may free")),
     };
-    println!("{time}");
+    println!("{} {}", time[0], time[1]);
     Ok(())
 }
 
-fn play<S: Sharing>(scene: Scene, content: Content) -> f64 {
+fn play<S: Sharing>(scene: Scene, content: Content) -> [f64; 2] {
     match scene {
         Scene::OneToOne => produce::<S>(1, content),
         Scene::OneToMany => produce::<S>(MANY, content),
@@ -523,8 +558,12 @@ fn play<S: Sharing>(scene: Scene, content: Content) -> f64 {
     }
 }
 
-/// Measures every scene and prints the table.
-pub(crate) fn compare(rounds: usize) -> Result<(), String> {
+/// Measures every scene and prints the table: on one core by processor time, or on all by the clock.
+pub(crate) fn compare(rounds: usize, one_core: bool) -> Result<(), String> {
+    if one_core {
+        // The slices' processes inherit it.
+        stay_on_one_core()?;
+    }
     let subjects: Vec<Name> = [Name::Pktalloc].into_iter().chain(PEERS).collect();
     print!("{:<22}", "ns per packet (median)");
     subjects.iter().for_each(|name| print!(" {name:>13}"));
@@ -534,7 +573,7 @@ pub(crate) fn compare(rounds: usize) -> Result<(), String> {
             let mut times = vec![Vec::new(); subjects.len()];
             for _ in 0..rounds {
                 for (times, &name) in times.iter_mut().zip(&subjects) {
-                    times.push(slice(name, scene, content)?[0]);
+                    times.push(slice(name, scene, content)?[usize::from(one_core)]);
                 }
             }
             let medians: Vec<f64> = times.iter_mut().map(|times| median(times)).collect();
