@@ -289,7 +289,7 @@ fn vectors<T: Element>(allocator: &Allocator, calls: &[Call]) {
                 let (mut one, mut other) = (0, 0);
                 let keep = |count: &mut u64| {
                     *count += 1;
-                    (*count ^ number) % 3 != 0
+                    !(*count ^ number).is_multiple_of(3)
                 };
                 ours.retain(|_| keep(&mut one));
                 model.retain(|_| keep(&mut other));
@@ -325,8 +325,8 @@ fn maps(allocator: &Allocator, calls: &[Call]) {
                 model.extend(more);
             }
             Call::Retain(number) => {
-                ours.retain(|key, _| (key ^ number) % 3 != 0);
-                model.retain(|key, _| (key ^ number) % 3 != 0);
+                ours.retain(|key, _| !(key ^ number).is_multiple_of(3));
+                model.retain(|key, _| !(key ^ number).is_multiple_of(3));
             }
             Call::ShrinkToFit => ours.shrink_to_fit(),
             Call::Reserve(number) => ours.reserve(number as usize % 3000),
