@@ -162,11 +162,13 @@ impl Window {
         noticed
     }
 
-    /// Asks for the descriptor and its map to be brought into the cache.
-    pub(crate) fn prefetch<G: Geometry>(self, geometry: G) {
+    /// Asks for the descriptor and the beginning of its map to be brought into the cache.
+    pub(crate) fn prefetch(self) {
         const LINE_BYTES: usize = 64;
-        for line in (0..geometry.descriptor_bytes()).step_by(LINE_BYTES) {
-            prefetch(self.0.cast::<u8>().as_ptr().wrapping_add(line));
+        /// Enough for the processor to see where this leads and to go on by itself; all lines of a map would stall it.
+        const LINES: usize = 8;
+        for line in 0..LINES {
+            prefetch(self.0.cast::<u8>().as_ptr().wrapping_add(line * LINE_BYTES));
         }
     }
 

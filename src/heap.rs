@@ -399,6 +399,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
     #[inline(never)]
     fn take_back(&self, start: usize) {
         self.cursor.set(start);
+        if let Some(window) = self.window.get()
+            && window.live_units() as usize == self.limit.get() - start
+        {
+            self.rewind(window);
+        }
     }
 
     /// Takes back units that no block in the map claims any more.

@@ -7,7 +7,7 @@ use crate::descriptor::Window;
 use crate::error::AllocError;
 use crate::geometry::Geometry;
 use crate::system::System;
-use crate::window::whole_length;
+use crate::window::{exact_length, whole_length};
 
 /// What [`reallocate`](crate::Allocator::reallocate) does with the block's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,34 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// As [`free`](Self::free).
     #[inline]
     pub(crate) unsafe fn shrink(&self, block: NonNull<u8>, size: usize) -> Result<usize, AllocError> {
+        let before = self.units_before(block);
+        // 0 wraps around and is refused below.
+        if size.wrapping_sub(1) < self.geometry.largest_exact()
+            && self.settings.trusts_pointers()
+            && before < self.block_units()
+        {
+            // SAFETY: the caller vouches for the block; see `free`.
+            let window = unsafe { Window::of_block(block, self.geometry) };
+            // SAFETY: the unit is one of the window.
+            let code = unsafe { window.code(before + 1) };
+            let units = self.geometry.units(size);
+            if let Some(more) = exact_length(code.get()).and_then(|old| old.checked_sub(units)) {
+                if more > 0 {
+                    code.set(units as u8);
+                    // SAFETY: the tail lies in the block.
+                    let tail = unsafe { block.add(self.geometry.bytes(units)) };
+                    self.give_back_block(window, tail, more);
+                }
+                return Ok(self.geometry.bytes(units));
+            }
+        }
+        self.shrink_slowly(block, size)
+    }
+
+    /// All that [`shrink`](Self::shrink) leaves over.
+    #[cold]
+    #[inline(never)]
+    fn shrink_slowly(&self, block: NonNull<u8>, size: usize) -> Result<usize, AllocError> {
         if size == 0 {
             return Err(AllocError::ZeroSize);
         }

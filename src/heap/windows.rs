@@ -204,6 +204,17 @@ impl<G: Geometry, S: System> Heap<G, S> {
         true
     }
 
+    /// Begins again at the front of the current window, in which no block is left: what was in use last is in the cache.
+    pub(super) fn rewind(&self, window: Window) {
+        let blocks = self.geometry.block_units(window.address());
+        let rest = (self.limit.get() - self.cursor.get()) as u32;
+        self.count(window, blocks.len() as u32 - rest);
+        self.fresh.set(true);
+        let first = self.first_unit(window);
+        self.cursor.set(first + blocks.start as usize);
+        self.set_limit(first + blocks.end as usize);
+    }
+
     /// Gives back what is left of the extent.
     fn close_extent(&self, window: Window) {
         let rest = self.limit.get() - self.cursor.get();
@@ -243,10 +254,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
             Place::Full => {
                 cold.full.remove(window);
                 window.notice_at(0);
-                // The blocks of a queue leave in order, so that the window filled next is the one that drains next: its
-                // map is brought into the cache by then.
-                if let Some(next) = cold.full.first() {
-                    next.prefetch(self.geometry);
+                // The blocks of a queue leave in order, so that the window filled next is the one that drains next. The
+                // one behind that is brought into the cache, which is there when it is needed: the list leads to it
+                // through a descriptor that was brought in the same way.
+                if let Some(next) = cold.full.first().and_then(|next| next.next.get()) {
+                    next.prefetch();
                 }
                 if window.live_units() > 0 {
                     window.place.set(Place::Reusable);
