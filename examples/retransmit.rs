@@ -1,8 +1,9 @@
-//! A retransmission buffer as QUIC has it: what was sent stays until it is acknowledged, in whatever order that happens.
+//! A retransmission buffer as QUIC has it: what was sent stays until it is acknowledged, in whatever order that
+//! happens.
 //!
-//! A packet that is lost is sent again under a new number; its bytes stay where they are. Acknowledgements arrive out of
-//! order and as ranges, so blocks are freed nearly, but not quite, in the order in which they were allocated.
-//! `cargo run --example retransmit`
+//! A packet that is lost is sent again under a new number; its bytes stay where they are. Acknowledgements arrive out
+//! of order and as ranges, so blocks are freed nearly, but not quite, in the order in which they were allocated. `cargo
+//! run --example retransmit`
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;

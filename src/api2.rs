@@ -1,7 +1,7 @@
 //! The allocator trait of the `allocator-api2` crate, so that boxes, vectors and hash maps live in an [`Allocator`].
 //!
-//! An alignment up to a unit is every block's. For a larger one the block is longer by that alignment, and what was asked
-//! for lies at the first multiple of it that leaves room for the block's own address in front:
+//! An alignment up to a unit is every block's. For a larger one the block is longer by that alignment, and what was
+//! asked for lies at the first multiple of it that leaves room for the block's own address in front:
 //!
 //! ```text
 //! block ├──── … ────┤ address of the block ├──── what was asked for, aligned ────┤
@@ -79,7 +79,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
         let behind_address = start.addr().get() + size_of::<NonNull<u8>>();
         let offset = behind_address.next_multiple_of(layout.align()) - start.addr().get();
         // SAFETY: both the block's start and the alignment are multiples of a unit, which has room for an address; so
-        // the offset is at least a unit and at most the alignment, and what is written lies in the block and is aligned.
+        // the offset is at least a unit and at most the alignment, and what is written lies in the block and is
+        // aligned.
         let aligned = unsafe {
             let aligned = start.add(offset);
             aligned.cast::<NonNull<u8>>().sub(1).write(start);

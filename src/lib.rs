@@ -2,7 +2,7 @@
 //!
 //! Programs that queue packets allocate and free a block for each of them, millions of times a second, and nearly in
 //! order. A general allocator does not know that. This one does: it bumps a cursor through large *windows* of aligned
-//! memory, and takes a window back when its blocks are gone. It has no dependency, no locks and no global state.
+//! memory, and takes a window back when its blocks are gone. It has no locks and, by default, no dependencies.
 //!
 //! # Packets
 //!
@@ -29,15 +29,16 @@
 //! # Ok::<(), io::Error>(())
 //! ```
 //!
-//! There are also [`packet`](Allocator::packet), which is zero, and [`packet_from`](Allocator::packet_from), which copies;
-//! packets [grow](Packet::resize), are written to with `io::Write`, and [cut](Packet::truncate). A packet
-//! borrows its allocator, or shares it through an [`Rc`](alloc::rc::Rc), so that a queue can lie
-//! [beside its allocator](Packet). No safe function shows bytes that nobody has written.
+//! There are also [`packet`](Allocator::packet), which is zero, and [`packet_from`](Allocator::packet_from), which
+//! copies; packets [grow](Packet::resize), are written to with `io::Write`, and [cut](Packet::truncate). A packet
+//! borrows its allocator, or shares it through an [`Rc`](alloc::rc::Rc), so that a queue can lie [beside its
+//! allocator](Packet). No safe function shows bytes that nobody has written.
 //!
 //! # Blocks
 //!
-//! Beneath that lie plain blocks, for code that manages its memory itself: whole units of 64 bytes, aligned to one, with
-//! no header in front. They [move](Allocator::reallocate) only when they must, and [shrink](Allocator::shrink) at once.
+//! Beneath that lie plain blocks, for code that manages its memory itself: whole units of 64 bytes, aligned to one,
+//! with no header in front. They [move](Allocator::reallocate) only when they must, and [shrink](Allocator::shrink) at
+//! once.
 //!
 //! ```
 //! use pktalloc::{Allocator, FreeError};
@@ -55,8 +56,8 @@
 //!
 //! # Objects and collections
 //!
-//! With the feature `allocator-api2`, an allocator is one in the sense of that crate: boxes, vectors and hashbrown's maps
-//! live in `&Allocator`, or in an `RcAllocator` that they share. That is also the way to have typed objects:
+//! With the feature `allocator-api2`, an allocator is one in the sense of that crate: boxes, vectors and hashbrown's
+//! maps live in `&Allocator`, or in an `RcAllocator` that they share. That is also the way to have typed objects:
 //!
 //! ```
 //! # #[cfg(feature = "allocator-api2")] {
@@ -77,41 +78,43 @@
 //!
 //! An [`Allocator`] is for one thread at a time: it is `Send` and not `Sync`, and has nothing to lock. Where one thread
 //! receives and others free, there is `SharedAllocator` (feature `shared`), whose packets are `Send` and become
-//! `bytes::Bytes` without a copy (feature `bytes`). More in `docs/threads.md`; there are also pages on choosing parameters
-//! (`docs/parameters.md`) and on use inside a codec (`docs/codecs.md`).
+//! `bytes::Bytes` without a copy (feature `bytes`). More in `docs/threads.md`; there are also pages on choosing
+//! parameters (`docs/parameters.md`) and on use inside a codec (`docs/codecs.md`).
 //!
 //! # Words
 //!
 //! - A **unit** is the granule and the alignment of every block: 64 bytes, unless `UNIT` says otherwise.
 //! - A **window** is a region of `WINDOW_UNITS` units, aligned to its own size, with its bookkeeping inside: a
 //!   descriptor, and a map with a byte for each unit.
-//! - A **block** is an allocation: a run of units in one window. From 128 units on its length is rounded up by at most an
-//!   eighth. A **large block**, one over a quarter of a window, comes straight from the system.
+//! - A **block** is an allocation: a run of units in one window. From 128 units on its length is rounded up by at
+//!   most an eighth. A **large block**, one over a quarter of a window, comes straight from the system.
 //! - An **extent** is a hole of the current window that is handed out from front to back.
 //!
 //! # What it costs
 //!
 //! An allocation is an addition, a comparison and a stored byte; a free loads that byte, clears it and counts. Both
 //! take constant time, until an extent is used up or a window drained, about once in ninety packets of 1400 bytes; that
-//! takes time linear in the units of a window, or a call to the system. A [`Packet`] adds its four words and nothing else.
+//! takes time linear in the units of a window, or a call to the system. A [`Packet`] adds its four words and nothing
+//! else.
 //!
-//! Memory beyond the packets: what sizes are rounded up by, 1.7 % of bookkeeping, and up to three windows. Empty windows
-//! are kept for the next burst ([`Config::keep_empty_windows`]) until [`Allocator::trim`] gives them back.
+//! Memory beyond the packets: what sizes are rounded up by, 1.7 % of bookkeeping, and up to three windows. Empty
+//! windows are kept for the next burst ([`Config::keep_empty_windows`]) until [`Allocator::trim`] gives them back.
 //!
 //! # When to use it, and when not
 //!
-//! It is for queues and windows of packets: receive queues, send buffers, jitter buffers, FEC and retransmission windows,
-//! codecs. It is not the best for
+//! It is for queues and windows of packets: receive queues, send buffers, jitter buffers, FEC and retransmission
+//! windows, codecs. It is not the best for
 //!
-//! - blocks that are freed in random order: they cost about twice as much as a queue's, and a general allocator is as fast;
+//! - blocks that are freed in random order: they cost about twice as much as a queue's, and a general allocator is as
+//!   fast;
 //! - blocks much smaller than a unit, which waste the rest of it;
 //! - a whole program: it is no global allocator.
 //!
 //! # Safety
 //!
-//! [`Packet`] and the collections are safe. [`Allocator::free`] takes a pointer on trust, as `free` does, but panics on a
-//! double free or an interior pointer in its own windows. [`Allocator::try_free`] takes any pointer value and names what
-//! is wrong with it. [`Config::check`] verifies every call and puts canaries behind every block;
+//! [`Packet`] and the collections are safe. [`Allocator::free`] takes a pointer on trust, as `free` does, but panics on
+//! a double free or an interior pointer in its own windows. [`Allocator::try_free`] takes any pointer value and names
+//! what is wrong with it. [`Config::check`] verifies every call and puts canaries behind every block;
 //! [`Config::passthrough`] lets sanitizers see each of them.
 //!
 //! # Features
@@ -125,8 +128,8 @@
 //! | `replay` | reading captures and traces, and replaying them |
 //! | `python` | the Python module; built by maturin |
 //!
-//! Without `std` the crate is `no_std`. It then needs `alloc` for a few tables, and takes its windows from memory that you
-//! bring: a [`system::Buffer`], or a [`system::System`] of yours.
+//! Without `std` the crate is `no_std`. It then needs `alloc` for a few tables, and takes its windows from memory that
+//! you bring: a [`system::Buffer`], or a [`system::System`] of yours.
 //!
 //! The idea is that of Christopher A. Taylor's C++ PacketAllocator. Bumping through holes is in the style of Immix.
 

@@ -320,8 +320,8 @@ impl<O: Owner> Packet<O> {
         &self.owner
     }
 
-    /// Cuts the packet after its first `len` bytes and gives the units behind them back at once. Never moves the packet;
-    /// does nothing when it is not longer than `len`.
+    /// Cuts the packet after its first `len` bytes and gives the units behind them back at once. Never moves the
+    /// packet; does nothing when it is not longer than `len`.
     ///
     /// ```
     /// let allocator = pktalloc::Allocator::new();

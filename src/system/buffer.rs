@@ -19,8 +19,8 @@ use super::{Role, System};
 
 /// A [`System`] over a slice of memory: takes regions from the first place where they fit.
 ///
-/// A window is aligned to its own size. Memory that is not loses up to a window's worth in front of the first one, where
-/// only [large blocks in passthrough mode](crate::Config::passthrough) find room.
+/// A window is aligned to its own size. Memory that is not loses up to a window's worth in front of the first one,
+/// where only [large blocks in passthrough mode](crate::Config::passthrough) find room.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
