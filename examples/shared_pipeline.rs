@@ -81,7 +81,7 @@ fn arrive(number: u32, room: &mut [u8]) -> usize {
     header[..4].copy_from_slice(&number.to_be_bytes());
     header[4..].copy_from_slice(&checksum(payload));
     payload.iter_mut().for_each(|byte| *byte ^= KEY);
-    if number % 100 == 0 {
+    if number.is_multiple_of(100) {
         payload[0] ^= 1;
     }
     len
