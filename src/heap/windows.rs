@@ -152,7 +152,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 passed_over.push_back(window);
             } else {
                 // Without memory from the system every hole counts, also in windows that are not worth a pass.
-                return match cold.full.iter().find(|&window| self.hole_in(window, 0, units).is_some()) {
+                let has_hole = |window: &Window| {
+                    let blocks = self.geometry.block_units(window.address());
+                    window.map(self.geometry).next_hole(blocks, units).is_some()
+                };
+                return match cold.full.iter().find(has_hole) {
                     Some(window) => {
                         cold.full.remove(window);
                         self.make_current(window);
@@ -188,9 +192,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn open_extent(&self, window: Window, units: u32) -> bool {
         let first = self.first_unit(window);
         let from = (self.limit.get() - first) as u32;
-        let hole =
-            if self.fresh.get() { self.free_span(window, from, units) } else { self.hole_in(window, from, units) };
-        let Some(Range { start, end }) = hole else {
+        let mut rest = self.geometry.block_units(window.address());
+        rest.start = rest.start.max(from);
+        let hole = if self.fresh.get() { Some(rest) } else { window.map(self.geometry).next_hole(rest, units) };
+        let Some(Range { start, end }) = hole.filter(|hole| hole.len() >= units as usize) else {
             return false;
         };
         self.count(window, end - start);
@@ -199,21 +204,15 @@ impl<G: Geometry, S: System> Heap<G, S> {
         true
     }
 
-    /// The spans of a window from `from` on.
-    fn spans_from(&self, window: Window, from: u32) -> impl Iterator<Item = Range<u32>> {
-        let spans = self.geometry.spans(window.address()).into_iter();
-        spans.map(move |span| (span.start as u32).max(from)..span.end as u32).filter(|span| !span.is_empty())
-    }
-
-    /// The first span of at least `units` units at or behind `from`, of a window without blocks there.
-    fn free_span(&self, window: Window, from: u32, units: u32) -> Option<Range<u32>> {
-        self.spans_from(window, from).find(|span| span.len() >= units as usize)
-    }
-
-    /// The first hole of at least `units` units of a window at or behind `from`.
-    fn hole_in(&self, window: Window, from: u32, units: u32) -> Option<Range<u32>> {
-        let map = window.map(self.geometry);
-        self.spans_from(window, from).find_map(|span| map.next_hole(span, units))
+    /// Begins again at the front of the current window, in which no block is left: what was in use last is in the cache.
+    pub(super) fn rewind(&self, window: Window) {
+        let blocks = self.geometry.block_units(window.address());
+        let rest = (self.limit.get() - self.cursor.get()) as u32;
+        self.count(window, blocks.len() as u32 - rest);
+        self.fresh.set(true);
+        let first = self.first_unit(window);
+        self.cursor.set(first + blocks.start as usize);
+        self.set_limit(first + blocks.end as usize);
     }
 
     /// Gives back what is left of the extent.
@@ -255,10 +254,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
             Place::Full => {
                 cold.full.remove(window);
                 window.notice_at(0);
-                // The blocks of a queue leave in order, so that the window filled next is the one that drains next: its
-                // map is brought into the cache by then.
-                if let Some(next) = cold.full.first() {
-                    next.prefetch(self.geometry);
+                // The blocks of a queue leave in order, so that the window filled next is the one that drains next. The
+                // one behind that is brought into the cache, which is there when it is needed: the list leads to it
+                // through a descriptor that was brought in the same way.
+                if let Some(next) = cold.full.first().and_then(|next| next.next.get()) {
+                    next.prefetch();
                 }
                 if window.live_units() > 0 {
                     window.place.set(Place::Reusable);
@@ -414,6 +414,54 @@ impl<G: Geometry, S: System> Drop for Heap<G, S> {
         }
         for (_, large) in cold.large.iter() {
             self.free_large(large);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A burst that takes all of `windows` and empties them again; returns how many went back meanwhile.
+    fn burst(surplus: &mut Surplus, windows: usize, keep: usize) -> usize {
+        (0..windows).rev().for_each(|empty| surplus.taken(empty));
+        let mut gone = 0;
+        (1..=windows).for_each(|empty| gone += surplus.emptied(empty - gone, windows - gone, keep));
+        gone
+    }
+
+    #[test]
+    fn bursts_keep_the_windows_that_they_need() {
+        let mut surplus = Surplus::new();
+        assert_eq!((0..20).map(|_| burst(&mut surplus, 1000, 32)).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn what_no_turn_needs_goes_back_little_by_little() {
+        let mut surplus = Surplus::new();
+        burst(&mut surplus, 1000, 32);
+        let mut windows = 1000;
+        let mut most = 0;
+        // One window at a time comes and goes.
+        for _ in 0..4000 {
+            surplus.taken(windows - 1);
+            let gone = surplus.emptied(windows, windows, 32);
+            most = most.max(gone);
+            windows -= gone;
+        }
+        assert_eq!(windows, 33, "the window in use and those to be kept");
+        assert!(most <= 1000 / 8 + 1, "{most} windows went back in one call");
+    }
+
+    #[test]
+    fn windows_that_were_trimmed_are_not_given_back_again() {
+        let mut surplus = Surplus::new();
+        burst(&mut surplus, 100, 0);
+        burst(&mut surplus, 100, 0);
+        for _ in 0..300 {
+            // All but one went back in a trim.
+            surplus.taken(0);
+            assert!(surplus.emptied(1, 1, 0) <= 1);
         }
     }
 }
