@@ -311,7 +311,7 @@ struct Patience(u32);
 impl Patience {
     fn wait(&mut self) {
         self.0 += 1;
-        if self.0 % SPINS == 0 { thread::yield_now() } else { spin_loop() }
+        if self.0.is_multiple_of(SPINS) { thread::yield_now() } else { spin_loop() }
     }
 }
 
