@@ -97,7 +97,8 @@
 //! takes time linear in the units of a window, or a call to the system. A [`Packet`] adds its four words and nothing
 //! else.
 //!
-//! Memory beyond the packets: what sizes are rounded up by, 1.7 % of bookkeeping, and up to three windows. Empty
+//! Memory beyond the packets: what sizes are rounded up by, 2 % of bookkeeping, and up to three windows in a
+//! queue that drains in order, five and a sixteenth in one that does not. Empty
 //! windows are kept for the next burst ([`Config::keep_empty_windows`]) until [`Allocator::trim`] gives them back.
 //!
 //! # When to use it, and when not
@@ -105,8 +106,8 @@
 //! It is for queues and windows of packets: receive queues, send buffers, jitter buffers, FEC and retransmission
 //! windows, codecs. It is not the best for
 //!
-//! - blocks that are freed in random order: they cost about twice as much as a queue's, and a general allocator is as
-//!   fast;
+//! - blocks of which a few live much longer than the rest and far apart: a window goes back to the system only when
+//!   nothing in it lives;
 //! - blocks much smaller than a unit, which waste the rest of it;
 //! - a whole program: it is no global allocator.
 //!

@@ -239,11 +239,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
     /// A block for `len` bytes, in which a bundle has room.
     #[inline(always)]
     fn block(&self, len: usize) -> Result<NonNull<[u8]>, AllocError> {
-        match self.key.heap().bump(len) {
-            // Whole units, and no unit is smaller than a bundle.
-            Some(block) => Ok(block),
-            None => self.block_slowly(len),
-        }
+        // A block is whole units, and no unit is smaller than a bundle.
+        self.key.heap().bump_or_else(len, || self.block_slowly(len))
     }
 
     /// A block, after what came back from other threads was given to the heap.
