@@ -13,7 +13,8 @@
 //!
 //! Of the whole: the totals are the sums of their parts ([`IntegrityError::Total`]); each parked block is one in its
 //! window's map, and with `check` on each live block has its size on record ([`IntegrityError::Record`]) and an unbroken
-//! canary ([`IntegrityError::Overflow`]).
+//! canary ([`IntegrityError::Overflow`]), and the bytes that are in no block are as they were left when they were freed
+//! ([`IntegrityError::WriteAfterFree`]).
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -33,6 +34,15 @@ pub struct Overflow {
     pub size: usize,
     /// How far behind the last of those bytes the furthest stray write reached that can be seen, in bytes.
     pub past_end: usize,
+}
+
+/// Bytes written where no block lives, most likely through a pointer to a block that was freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteAfterFree {
+    /// The first of them.
+    pub address: usize,
+    /// How many bytes lie from there to the last of them that can be seen in the same hole or block.
+    pub bytes: usize,
 }
 
 /// Which total is not the sum of its parts.
@@ -119,6 +129,8 @@ pub enum IntegrityError {
     },
     /// With `check` on: bytes were written past the size that was asked for.
     Overflow(Overflow),
+    /// With `check` on: bytes were written where no block lives.
+    WriteAfterFree(WriteAfterFree),
 }
 
 impl fmt::Display for Total {
@@ -157,6 +169,9 @@ impl fmt::Display for IntegrityError {
             Self::Overflow(Overflow { block, size, past_end }) => {
                 write!(f, "bytes were written up to {past_end} past the end of the {size} bytes at {block:#x}")
             }
+            Self::WriteAfterFree(WriteAfterFree { address, bytes }) => {
+                write!(f, "a freed block was written to: {bytes} bytes from {address:#x} on, where no block lives")
+            }
         }
     }
 }
@@ -176,6 +191,12 @@ struct Sums {
 impl<G: Geometry, S: System> Heap<G, S> {
     /// Checks every invariant.
     pub(crate) fn integrity_check(&self) -> Result<(), IntegrityError> {
+        self.bookkeeping_check()?;
+        if self.settings.check { self.check_freed() } else { Ok(()) }
+    }
+
+    /// Checks every invariant but one: it does not look at the bytes of free units.
+    pub(crate) fn bookkeeping_check(&self) -> Result<(), IntegrityError> {
         let cold = &*self.cold.borrow();
         let mut sums = Sums::default();
         for (base, window) in cold.windows.iter() {

@@ -18,9 +18,11 @@
 //! - [`recycle`]: blocks that are handed out again before their window hears of it;
 //! - [`resize`]: growing and shrinking;
 //! - [`large`]: blocks straight from the system;
-//! - [`checked`]: verified frees and canaries.
+//! - [`checked`]: verified frees and canaries;
+//! - [`freed`]: what free units contain, so that writes to them show.
 
 mod checked;
+mod freed;
 mod large;
 mod recycle;
 mod resize;

@@ -77,7 +77,7 @@ mod window;
 pub mod workload;
 
 pub use allocator::Allocator;
-pub use check::{IntegrityError, Overflow, Total};
+pub use check::{IntegrityError, Overflow, Total, WriteAfterFree};
 pub use config::{Config, ConfigError};
 pub use error::{AllocError, FreeError};
 pub use heap::Realloc;

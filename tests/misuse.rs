@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
-use pktalloc::{Allocator, Config, FreeError, IntegrityError, Overflow, Realloc, Stats};
+use pktalloc::{AllocError, Allocator, Config, FreeError, IntegrityError, Overflow, Realloc, Stats, WriteAfterFree};
 
 fn allocate(allocator: &Allocator, size: usize) -> NonNull<u8> {
     allocator.allocate(size).unwrap().cast()
@@ -170,4 +170,105 @@ fn a_write_past_the_end_is_reported_with_its_distance() {
         // SAFETY: the block is live and not used afterwards.
         assert_eq!(unsafe { allocator.try_free(block) }, Ok(()));
     }
+}
+
+/// What `check` leaves in bytes that no block owns.
+const FREED: u8 = 0xDE;
+
+/// Writes a byte where no block lives, and expects `find` to see it; then repairs it.
+fn stray_write(allocator: &Allocator, address: NonNull<u8>, find: impl FnOnce()) {
+    let found = IntegrityError::WriteAfterFree(WriteAfterFree { address: address.addr().get(), bytes: 1 });
+    // SAFETY: the byte lies in a window of the allocator; that nobody may write there is what is tested.
+    unsafe {
+        assert_eq!(address.read(), FREED);
+        address.write(0x5A);
+    }
+    let before = allocator.stats();
+    assert_eq!(allocator.integrity_check(), Err(found));
+    find();
+    assert_eq!(allocator.integrity_check(), Err(found), "the report hid the damage");
+    assert_eq!(allocator.stats(), before);
+    // SAFETY: as above; this repairs it.
+    unsafe { address.write(FREED) };
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
+#[test]
+fn a_write_to_a_freed_block_is_found_when_its_units_are_handed_out() {
+    let allocator = Allocator::with_config(Config::new().check(true)).unwrap();
+    let block = allocate(&allocator, 1400);
+    // SAFETY: the block is live; afterwards only its address is of interest.
+    unsafe { allocator.free(block) };
+    for offset in [0, 1, 8, 63, 64, 1399, 1400, 1407] {
+        // SAFETY: the byte lies in the units that the block had.
+        stray_write(&allocator, unsafe { block.add(offset) }, || {
+            assert_eq!(allocator.allocate(1390), Err(AllocError::Damaged), "at +{offset}");
+            assert_eq!(allocator.allocate_zeroed(1390), Err(AllocError::Damaged), "at +{offset}");
+            assert_eq!(allocator.allocate_batch(1390, &mut [NonNull::dangling(); 3]), Err(AllocError::Damaged));
+        });
+    }
+    assert_eq!(allocate(&allocator, 1390), block);
+}
+
+#[test]
+fn a_write_to_units_that_a_block_gave_up_or_never_had_is_found() {
+    let allocator = Allocator::with_config(Config::new().check(true)).unwrap();
+    let (first, second) = (allocate(&allocator, 1400), allocate(&allocator, 1400));
+    // SAFETY: both are live, and each is used as what it became.
+    unsafe {
+        // The tail that a shrink gave back, and growing over it again.
+        allocator.shrink(first, 700).unwrap();
+        stray_write(&allocator, first.add(1000), || {
+            let grown = allocator.reallocate(first, 1400, Realloc::CopyExisting);
+            assert_eq!(grown, Err(AllocError::Damaged));
+        });
+        assert_eq!(allocator.reallocate(first, 1400, Realloc::CopyExisting).unwrap().cast(), first);
+        allocator.reallocate(first, 700, Realloc::Uninitialized).unwrap();
+        stray_write(&allocator, first.add(1407), || {});
+        // What a block that moved left behind.
+        let moved = allocator.reallocate(first, 3000, Realloc::CopyExisting).unwrap().cast::<u8>();
+        assert_ne!(moved, first);
+        stray_write(&allocator, first.add(10), || {});
+        allocator.free(second);
+        stray_write(&allocator, second.add(10), || {});
+        // Growing at the end of what was handed out, over units that never were.
+        stray_write(&allocator, moved.add(3100), || {
+            let grown = allocator.reallocate(moved, 4000, Realloc::CopyExisting);
+            assert_eq!(grown, Err(AllocError::Damaged));
+        });
+        // The last byte of the window.
+        let last = (moved.addr().get() | 131_071) - moved.addr().get();
+        stray_write(&allocator, moved.add(last), || {});
+        allocator.free(moved);
+    }
+    assert_eq!(allocator.used_bytes(), 0);
+}
+
+#[test]
+fn free_and_the_self_check_say_what_is_damaged_and_where() {
+    let allocator = Allocator::with_config(Config::new().check(true)).unwrap();
+    let block = allocate(&allocator, 1000);
+    for past_end in [1, 8] {
+        // SAFETY: the canary behind the block is at least 16 bytes, and writing into it is what is tested.
+        let stray = unsafe { block.add(1000 + past_end - 1) };
+        // SAFETY: as above.
+        unsafe { stray.write(0) };
+        // SAFETY: the block is live; the call panics and leaves it so.
+        let panic = catch_unwind(AssertUnwindSafe(|| unsafe { allocator.free(block) })).unwrap_err();
+        let message = panic.downcast_ref::<String>().unwrap();
+        let expected = format!("bytes were written up to {past_end} past the end of the 1000 bytes at {block:p}");
+        assert!(message.contains(&expected), "{message}");
+        assert_eq!(allocator.integrity_check().unwrap_err().to_string(), expected);
+        // SAFETY: as above; this repairs it.
+        unsafe { stray.write(0xC5) };
+    }
+    // SAFETY: the block is live; afterwards only its units are of interest.
+    unsafe {
+        allocator.free(block);
+        block.add(3).write(1);
+        block.add(9).write(2);
+    }
+    let expected =
+        format!("a freed block was written to: 7 bytes from {:#x} on, where no block lives", block.addr().get() + 3);
+    assert_eq!(allocator.integrity_check().unwrap_err().to_string(), expected);
 }

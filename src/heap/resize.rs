@@ -105,7 +105,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             let kept = if how == Realloc::CopyExisting { old.min(capacity) } else { 0 };
             return Ok((NonNull::slice_from_raw_parts(block, capacity), kept));
         }
-        let moved = match (self.place(size), site) {
+        let moved = match (self.place_intact(size), site) {
             (Ok(moved), _) => moved,
             // A large block that could move to less memory has the room all the same.
             (Err(_), Site::Large { bytes }) if size <= bytes => {
@@ -204,6 +204,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Frees the block at a site.
     pub(super) fn release(&self, block: NonNull<u8>, site: Site) {
+        self.bury_block(block, site);
+        self.take_back(block, site);
+    }
+
+    /// Frees the block at a site, with what it contains.
+    pub(super) fn take_back(&self, block: NonNull<u8>, site: Site) {
         match site {
             Site::Large { .. } => {
                 self.release_large(block.addr().get());

@@ -236,6 +236,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 unsafe { Window::found(region.add(index * window_bytes), self.geometry) }
             };
             window.leader.set(leader);
+            if self.settings.check {
+                self.bury_window(window);
+            }
             cold.windows.insert(window.address(), window);
             cold.add_empty(window);
         }
