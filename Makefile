@@ -14,6 +14,10 @@ PYTHON ?=
 CAPTURE ?= python/pktalloc/data/demo.pcapng
 REPLAY ?=
 
+# How long `make fuzz` runs each of its targets.
+FUZZ_SECONDS ?= 1800
+FUZZ_TARGETS ?= api config packets trace
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -27,7 +31,7 @@ PEERS := cd benches/peers && $(CARGO)
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
     $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: help demo test lint lint-peers fmt bench bench-full bench-python fuzz-python docs clean
+.PHONY: help demo test lint lint-peers fmt bench bench-full bench-python fuzz fuzz-python docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +82,9 @@ bench-full: ## measure every cell of the comparison with the peers (an hour or s
 bench-python: $(VENV)/stamp-test ## measure the Python face beside bytearray, and judge its targets
 	@$(BIN)/python -m pytest -q benches/bench_python.py --benchmark-max-time=0.2 --benchmark-columns=min,median --benchmark-sort=min
 	@$(BIN)/python benches/python_targets.py
+
+fuzz: ## fuzz each target for FUZZ_SECONDS (1800); installs cargo-fuzz where it is missing
+	@CARGO="$(CARGO)" FUZZ_SECONDS="$(FUZZ_SECONDS)" FUZZ_TARGETS="$(FUZZ_TARGETS)" scripts/fuzz.sh
 
 fuzz-python: $(VENV)/stamp-test ## 200,000 random steps of the Python face (make test: 10,000)
 	PKTALLOC_MODEL_STEPS=200000 $(BIN)/python -m pytest -q tests/test_model.py
