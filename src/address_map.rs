@@ -1,10 +1,14 @@
-//! A table of things that lie at addresses, in order of address.
+//! A table of things that lie at addresses.
+//!
+//! The entries lie from the highest address to the lowest, because systems tend to hand out memory downwards: what is
+//! new then comes last, and nothing has to move for it.
 
 use alloc::vec::Vec;
 
-/// Things at addresses. Lookup takes logarithmic time, insertion and removal move what lies behind.
+/// Things at addresses. Lookup takes logarithmic time, insertion and removal move what lies below.
 #[derive(Debug)]
 pub(crate) struct AddressMap<T> {
+    /// From the highest address to the lowest.
     entries: Vec<(usize, T)>,
 }
 
@@ -26,36 +30,45 @@ impl<T: Copy> AddressMap<T> {
     /// Enters a thing for which room was reserved and whose address is not in the table.
     pub(crate) fn insert(&mut self, address: usize, thing: T) {
         debug_assert!(self.entries.len() < self.entries.capacity(), "room must be reserved first");
-        let at = self.entries.partition_point(|&(other, _)| other < address);
+        let at = self.first_below(address);
         self.entries.insert(at, (address, thing));
     }
 
     /// Replaces the thing at `address`.
     pub(crate) fn replace(&mut self, address: usize, thing: T) {
-        if let Ok(at) = self.entries.binary_search_by_key(&address, |&(other, _)| other) {
+        if let Some(at) = self.position(address) {
             self.entries[at].1 = thing;
         }
     }
 
     /// Takes out the thing at exactly `address`.
     pub(crate) fn remove(&mut self, address: usize) -> Option<T> {
-        let at = self.entries.binary_search_by_key(&address, |&(other, _)| other).ok()?;
+        let at = self.position(address)?;
         Some(self.entries.remove(at).1)
     }
 
     /// The thing at exactly `address`.
     pub(crate) fn get(&self, address: usize) -> Option<T> {
-        let at = self.entries.binary_search_by_key(&address, |&(other, _)| other).ok()?;
+        let at = self.position(address)?;
         Some(self.entries[at].1)
     }
 
     /// The thing with the highest address that is at most `address`.
     pub(crate) fn at_or_below(&self, address: usize) -> Option<(usize, T)> {
-        let behind = self.entries.partition_point(|&(other, _)| other <= address);
-        behind.checked_sub(1).map(|at| self.entries[at])
+        self.entries.get(self.entries.partition_point(|&(other, _)| other > address)).copied()
     }
 
-    /// Keeps the things that `keep` says yes to; it sees them in order of address.
+    /// Where the thing at exactly `address` is.
+    fn position(&self, address: usize) -> Option<usize> {
+        self.entries.binary_search_by(|(other, _)| address.cmp(other)).ok()
+    }
+
+    /// Where the things below `address` begin.
+    fn first_below(&self, address: usize) -> usize {
+        self.entries.partition_point(|&(other, _)| other >= address)
+    }
+
+    /// Keeps the things that `keep` says yes to; it sees them from the highest address to the lowest.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(T) -> bool) {
         self.entries.retain(|&(_, thing)| keep(thing));
     }
@@ -67,6 +80,6 @@ impl<T: Copy> AddressMap<T> {
 
     /// The entries in order of address.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (usize, T)> {
-        self.entries.iter().copied()
+        self.entries.iter().rev().copied()
     }
 }

@@ -59,6 +59,8 @@ pub enum Total {
     EmptyWindows,
     /// Windows on the list of those worth another pass.
     ReusableWindows,
+    /// Windows on the list of those of which too little is free.
+    FullWindows,
     /// Parked blocks: freed, and about to be handed out again.
     ParkedBlocks,
 }
@@ -141,6 +143,7 @@ impl fmt::Display for Total {
             Self::LargeBytes => "bytes of large blocks",
             Self::EmptyWindows => "empty windows",
             Self::ReusableWindows => "reusable windows",
+            Self::FullWindows => "full windows",
             Self::ParkedBlocks => "parked blocks",
         })
     }
@@ -184,6 +187,7 @@ struct Sums {
     live_units: u64,
     empty: u64,
     reusable: u64,
+    full: u64,
     blocks: usize,
     parked: u64,
 }
@@ -208,6 +212,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         for (listed, place, total, found) in [
             (&cold.empty, Place::Empty, Total::EmptyWindows, sums.empty),
             (&cold.reusable, Place::Reusable, Total::ReusableWindows, sums.reusable),
+            (&cold.full, Place::Full, Total::FullWindows, sums.full),
         ] {
             self.check_list(cold, listed, place)?;
             expect_total(total, listed.len() as u64, found)?;
@@ -270,7 +275,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let notice = window.notice();
         let (noticed, is_current) = match window.place.get() {
             Place::Current => (notice == 0, true),
-            Place::Full => (notice < found, false),
+            Place::Full => {
+                sums.full += 1;
+                (notice < found, false)
+            }
             Place::Reusable => {
                 sums.reusable += 1;
                 (notice == 0 && found > 0, false)
@@ -291,10 +299,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Checks that each parked block is one in its window's map, and the reverse.
     fn check_parking(&self, cold: &Cold, found: u64) -> Result<(), IntegrityError> {
-        let parking = self.parking.borrow();
         let geometry = self.geometry();
-        let (mut counted, mut units) = (0, 0);
-        for (block, length) in parking.blocks() {
+        let mut counted = 0;
+        for (block, length) in self.parking.blocks() {
             let address = block.addr().get();
             let base = address & !(geometry.window_bytes() - 1);
             let unit = ((address - base) >> geometry.unit_shift()) as u32;
@@ -303,10 +310,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 return Err(IntegrityError::Record { block: address });
             }
             counted += 1;
-            units += u64::from(length);
         }
-        expect_total(Total::ParkedBlocks, counted, found)?;
-        expect_total(Total::ParkedBlocks, parking.units(), units)
+        expect_total(Total::ParkedBlocks, counted, found)
     }
 
     /// Walks a list; follows no link that does not lead to a window in the table.

@@ -92,8 +92,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Config<UNIT, WINDOW_UNITS> {
         self
     }
 
-    /// How many empty windows are kept for the next burst. They go back to the system when there are twice as many,
-    /// down to this number or the preallocated one; with `huge_pages` whole 2 MiB at a time. Default 32; at most 1,048,576.
+    /// How many empty windows are kept in any case. More are kept as long as bursts need them: those that stayed empty
+    /// while as many windows were emptied as there are go back to the system, down to this number or the preallocated
+    /// one; with `huge_pages` whole 2 MiB at a time. An idle allocator gives nothing back until
+    /// [`trim`](crate::Allocator::trim) is called. Default 32; at most 1,048,576.
     #[must_use]
     pub const fn keep_empty_windows(mut self, windows: usize) -> Self {
         self.settings.keep_empty_windows = windows;

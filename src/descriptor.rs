@@ -32,8 +32,8 @@ pub(crate) enum Place {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Descriptor {
-    /// Units that may be freed before the window is looked at: its live units less `notice`.
-    credit: Cell<i32>,
+    /// Units that may be freed before the window is looked at: its live units less `notice` and 1, wrapping around.
+    credit: Cell<u32>,
     /// A free that leaves this many live units or fewer has the window looked at.
     notice: Cell<u32>,
     pub(crate) place: Cell<Place>,
@@ -73,7 +73,7 @@ impl Window {
             at.write_bytes(0, geometry.descriptor_bytes());
             let window = Self(at.cast());
             at.cast::<Descriptor>().write(Descriptor {
-                credit: Cell::new(0),
+                credit: Cell::new(u32::MAX),
                 notice: Cell::new(0),
                 place: Cell::new(Place::Empty),
                 region_windows: Cell::new(1),
@@ -128,22 +128,46 @@ impl Window {
         })
     }
 
+    /// The map's byte for a unit.
+    ///
+    /// # Safety
+    /// `unit` is below the units of a window.
+    #[inline(always)]
+    pub(crate) unsafe fn code<'a>(self, unit: usize) -> &'a Cell<u8> {
+        // SAFETY: as in `map`; the caller keeps to its length.
+        unsafe { self.0.cast::<u8>().add(FIELD_BYTES + unit).cast::<Cell<u8>>().as_ref() }
+    }
+
+    /// Where the map would have the byte of the unit at address 0, for units counted from there.
+    pub(crate) fn map_origin<G: Geometry>(self, geometry: G) -> *mut u8 {
+        let map = self.0.cast::<u8>().as_ptr().wrapping_add(FIELD_BYTES);
+        map.wrapping_sub(self.address() >> geometry.unit_shift())
+    }
+
     /// Units of live blocks, and of the extent while this window is the current one.
     pub(crate) fn live_units(self) -> u32 {
-        self.notice.get().wrapping_add_signed(self.credit.get())
+        self.credit.get().wrapping_add(self.notice.get()).wrapping_add(1)
     }
 
     /// Counts `units` as live.
     pub(crate) fn count(self, units: u32) {
-        self.credit.set(self.credit.get() + units as i32);
+        self.credit.set(self.credit.get().wrapping_add(units));
     }
 
-    /// Counts `units` as no longer live; tells whether the window is to be looked at.
+    /// Counts `units` as no longer live; tells whether that brings the window to where it is looked at.
     #[inline(always)]
     pub(crate) fn discount(self, units: u32) -> bool {
-        let credit = self.credit.get().wrapping_sub(units as i32);
+        let (credit, noticed) = self.credit.get().overflowing_sub(units);
         self.credit.set(credit);
-        credit <= 0
+        noticed
+    }
+
+    /// Asks for the descriptor and its map to be brought into the cache.
+    pub(crate) fn prefetch<G: Geometry>(self, geometry: G) {
+        const LINE_BYTES: usize = 64;
+        for line in (0..geometry.descriptor_bytes()).step_by(LINE_BYTES) {
+            prefetch(self.0.cast::<u8>().as_ptr().wrapping_add(line));
+        }
     }
 
     /// How many live units are left when the window is looked at.
@@ -153,7 +177,7 @@ impl Window {
 
     /// Has the window looked at when `live` units or fewer are left.
     pub(crate) fn notice_at(self, live: u32) {
-        self.credit.set((self.live_units() - live) as i32);
+        self.credit.set(self.live_units().wrapping_sub(live).wrapping_sub(1));
         self.notice.set(live);
     }
 
@@ -173,6 +197,18 @@ impl Window {
     pub(crate) fn break_seal(self) {
         self.seal.set(0);
     }
+}
+
+/// Asks for the line at `address` to be brought into the cache, where the processor takes such requests.
+#[inline(always)]
+fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults, whatever the address.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 fn seal_of(base: NonNull<u8>) -> usize {

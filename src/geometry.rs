@@ -113,12 +113,6 @@ pub(crate) trait Geometry: Copy {
         let descriptor = self.descriptor_units(base);
         [1..descriptor.start.max(1), descriptor.end..self.window_units()]
     }
-
-    /// Units of the window at `base` that blocks may use.
-    fn usable_units(self, base: usize) -> u32 {
-        let [before, behind] = self.spans(base);
-        (before.len() + behind.len()) as u32
-    }
 }
 
 /// A geometry known at compile time.

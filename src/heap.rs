@@ -12,6 +12,11 @@
 //!
 //! The units of an extent count as live from the moment it is opened, so that an allocation has nothing to count; what
 //! is left of it is given back when it is closed. A free reads the block's length from the map, clears it, and counts.
+//!
+//! On the hot path a unit goes by its number counted from address 0, so that one addition leads from the cursor to the
+//! byte in the map, one shift to the block, and one comparison tells whether a block is the newest one. Everywhere
+//! else units are counted from the start of their window.
+//!
 //! Everything rarer is in the submodules:
 //!
 //! - [`windows`]: where the next extent comes from; windows from the system and back to it;
@@ -38,36 +43,42 @@ use crate::error::AllocError;
 use crate::geometry::Geometry;
 use crate::list::List;
 use crate::system::System;
-use crate::window::{Released, whole_length};
+use crate::window::{exact_length, whole_length};
 
 pub(crate) use large::Large;
 use recycle::Parking;
 pub use resize::Realloc;
+use windows::Surplus;
 
 /// An allocator over geometry `G` and system `S`.
 pub(crate) struct Heap<G: Geometry, S: System> {
-    /// The next unit to hand out of the current window.
-    cursor: Cell<u32>,
+    /// The next unit to hand out, counted from address 0.
+    cursor: Cell<usize>,
     /// Where the extent ends for the hot path: at `limit`, or at 0 when every call takes the cold one.
-    hot_limit: Cell<u32>,
-    /// Where the extent ends; the search for the next one goes on from here.
-    limit: Cell<u32>,
-    /// The current window.
-    window: Cell<Option<Window>>,
-    /// The first byte of the current window.
-    base: Cell<NonNull<u8>>,
+    hot_limit: Cell<usize>,
+    /// Where the extent ends, counted from address 0; the search for the next one goes on from here.
+    limit: Cell<usize>,
+    /// Where the current window's map would have the byte of the unit at address 0; may reach the whole window.
+    map_origin: Cell<*mut u8>,
+    /// How many units of a window a free may take the hot path for: all but the first, or none when `check` or
+    /// `passthrough` is on or blocks are parked.
+    hot_units: Cell<usize>,
+    /// The same for a free that parks its block: all but the first while blocks are parked, otherwise none.
+    parking_units: Cell<usize>,
     /// Units of live and parked blocks in windows, and of the extent.
     live_units: Cell<u64>,
-    /// Whether a free may take the hot path: neither `check` nor `passthrough` is on, and nothing is parked.
-    hot_frees: Cell<bool>,
-    /// Whether freed blocks are parked.
-    parks: Cell<bool>,
+    /// The current window.
+    window: Cell<Option<Window>>,
+    /// Whether no block lies behind the extent in the current window.
+    fresh: Cell<bool>,
     /// Whether neither `zero`, `check` nor `passthrough` is on.
     plain: bool,
+    /// Why the last allocation failed.
+    refusal: Cell<AllocError>,
     geometry: G,
     pub(crate) settings: Settings,
+    pub(crate) parking: Parking,
     pub(crate) cold: RefCell<Cold>,
-    pub(crate) parking: RefCell<Parking>,
     system: S,
 }
 
@@ -83,6 +94,10 @@ pub(crate) struct Cold {
     pub(crate) empty: List,
     /// Windows that are worth another pass, the one noticed first in front.
     pub(crate) reusable: List,
+    /// Windows of which too little is free, the one filled first in front.
+    pub(crate) full: List,
+    /// What is known of how many empty windows are needed.
+    pub(crate) surplus: Surplus,
     /// Bytes taken from the system.
     pub(crate) held_bytes: u64,
     /// The most that `held_bytes` has been.
@@ -101,25 +116,29 @@ impl<G: Geometry, S: System> Heap<G, S> {
             cursor: Cell::new(0),
             hot_limit: Cell::new(0),
             limit: Cell::new(0),
-            window: Cell::new(None),
-            base: Cell::new(NonNull::dangling()),
+            map_origin: Cell::new(core::ptr::null_mut()),
+            hot_units: Cell::new(0),
+            parking_units: Cell::new(0),
             live_units: Cell::new(0),
-            hot_frees: Cell::new(settings.trusts_pointers()),
-            parks: Cell::new(false),
+            window: Cell::new(None),
+            fresh: Cell::new(false),
             plain: settings.trusts_pointers() && !settings.zero,
+            refusal: Cell::new(AllocError::ZeroSize),
             geometry,
             settings,
+            parking: Parking::new(),
             cold: RefCell::new(Cold {
                 windows: AddressMap::new(),
                 large: AddressMap::new(),
                 requested: AddressMap::new(),
                 empty: List::new(),
                 reusable: List::new(),
+                full: List::new(),
+                surplus: Surplus::new(),
                 held_bytes: 0,
                 peak_held_bytes: 0,
                 large_bytes: 0,
             }),
-            parking: RefCell::new(Parking::new()),
             system,
         }
     }
@@ -143,38 +162,60 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if size.wrapping_sub(1) < self.geometry.largest_exact() {
             let units = self.geometry.units(size);
             let start = self.cursor.get();
-            let end = start + units;
+            let end = start + units as usize;
             if end <= self.hot_limit.get() {
                 self.cursor.set(end);
-                // SAFETY: the limit is above zero only while there is a current window, and within its map.
-                unsafe { self.window.get().unwrap_unchecked().map(self.geometry).mark(start, units) };
+                // SAFETY: the limit is above zero only while there is a current window; the unit is one of its extent,
+                // so its byte is one of its map, which is written through cells alone.
+                unsafe { self.map_origin.get().wrapping_add(start).write(units as u8) };
                 return Ok(self.run(start, units));
             }
-            if let Some(block) = self.unpark(units) {
-                return Ok(NonNull::slice_from_raw_parts(block, self.geometry.bytes(units)));
+        }
+        // Not a `Result`: this comes back in registers, so that the call is the last thing a caller does.
+        self.allocate_elsewhere(size).ok_or_else(|| self.refusal.get())
+    }
+
+    /// The bytes of a run of units of the current window, the first one counted from address 0.
+    #[inline(always)]
+    fn run(&self, start: usize, units: u32) -> NonNull<[u8]> {
+        let block = self.map_origin.get().with_addr(start << self.geometry.unit_shift());
+        // SAFETY: the address of a unit is not 0.
+        let block = unsafe { NonNull::new_unchecked(block) };
+        NonNull::slice_from_raw_parts(block, self.geometry.bytes(units))
+    }
+
+    /// Moves the end of the extent.
+    fn set_limit(&self, limit: usize) {
+        self.limit.set(limit);
+        self.hot_limit.set(if self.plain { limit } else { 0 });
+    }
+
+    /// A block from anywhere but the front of the extent; `None` leaves the reason in `refusal`.
+    #[inline(never)]
+    fn allocate_elsewhere(&self, size: usize) -> Option<NonNull<[u8]>> {
+        if size.wrapping_sub(1) < self.geometry.largest_exact() {
+            let units = self.geometry.units(size);
+            if let Some(block) = self.parking.take(units) {
+                return Some(NonNull::slice_from_raw_parts(block, self.geometry.bytes(units)));
             }
         }
         self.allocate_cold(size)
     }
 
-    /// The bytes of a run of units of the current window.
-    #[inline(always)]
-    fn run(&self, start: u32, units: u32) -> NonNull<[u8]> {
-        // SAFETY: the caller passes units of the current window, whose first byte is `base`.
-        let block = unsafe { self.base.get().add(self.geometry.bytes(start)) };
-        NonNull::slice_from_raw_parts(block, self.geometry.bytes(units))
-    }
-
-    /// Moves the end of the extent.
-    fn set_limit(&self, limit: u32) {
-        self.limit.set(limit);
-        self.hot_limit.set(if self.plain { limit } else { 0 });
-    }
-
     /// All that [`allocate`](Self::allocate) leaves over.
     #[cold]
     #[inline(never)]
-    fn allocate_cold(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
+    fn allocate_cold(&self, size: usize) -> Option<NonNull<[u8]>> {
+        match self.allocate_slowly(size) {
+            Ok(block) => Some(block),
+            Err(error) => {
+                self.refusal.set(error);
+                None
+            }
+        }
+    }
+
+    fn allocate_slowly(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
         if size == 0 {
             return Err(AllocError::ZeroSize);
         }
@@ -245,17 +286,30 @@ impl<G: Geometry, S: System> Heap<G, S> {
             };
         }
         let units = whole_length(self.geometry.units(size));
+        if let Some(block) = self.split_parked(units) {
+            return Ok(NonNull::slice_from_raw_parts(block, self.geometry.bytes(units)));
+        }
         loop {
             let start = self.cursor.get();
             if let Some(window) = self.window.get()
-                && start + units <= self.limit.get()
+                && start + units as usize <= self.limit.get()
             {
-                self.cursor.set(start + units);
-                window.map(self.geometry).set(start, units);
+                self.cursor.set(start + units as usize);
+                window.map(self.geometry).set(self.within(window, start), units);
                 return Ok(self.run(start, units));
             }
             self.refill(units)?;
         }
+    }
+
+    /// The number in `window` of a unit counted from address 0.
+    fn within(&self, window: Window, unit: usize) -> u32 {
+        (unit - self.first_unit(window)) as u32
+    }
+
+    /// The number of a window's first unit, counted from address 0.
+    fn first_unit(&self, window: Window) -> usize {
+        window.address() >> self.geometry.unit_shift()
     }
 
     /// Frees a block.
@@ -267,14 +321,16 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// When `block` points into a window of this heap, but not at a live block.
     #[inline]
     pub(crate) unsafe fn free(&self, block: NonNull<u8>) {
-        if self.hot_frees.get()
-            && let Some(start) = self.unit_of(block)
-        {
+        let unit = self.unit_of(block);
+        if unit.wrapping_sub(1) < self.hot_units.get() {
             // SAFETY: a block that starts behind the first unit of an aligned window lies in one, since large blocks
             // start at a window's alignment.
             let window = unsafe { Window::of_block(block, self.geometry) };
-            if let Released::Units(units) = window.map(self.geometry).release_short(start) {
-                return self.give_back(window, start, units);
+            // SAFETY: `hot_units` is below the units of a window.
+            let code = unsafe { window.code(unit) };
+            if let Some(units) = exact_length(code.get()) {
+                code.set(0);
+                return self.give_back_block(window, block, units);
             }
         }
         self.free_other(block);
@@ -283,42 +339,63 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Frees a block while blocks are parked, or what [`free`](Self::free) leaves over.
     #[inline(never)]
     fn free_other(&self, block: NonNull<u8>) {
-        if self.parks.get()
-            && let Some(start) = self.unit_of(block)
-        {
+        let unit = self.unit_of(block);
+        if unit.wrapping_sub(1) < self.parking_units.get() {
             // SAFETY: as in `free`.
             let window = unsafe { Window::of_block(block, self.geometry) };
-            if let Released::Units(units) = window.map(self.geometry).release_short(start) {
-                if !self.park(block, window, start, units) {
-                    self.give_back(window, start, units);
+            // SAFETY: as in `free`.
+            let code = unsafe { window.code(unit) };
+            if let Some(units) = exact_length(code.get()) {
+                if self.parking.put(block, code, units) {
+                    return;
                 }
-                return self.settle();
+                code.set(0);
+                return self.give_back_block(window, block, units);
             }
         }
         self.free_cold(block);
     }
 
-    /// The unit that starts at `block`; `None` for unit 0, which is never handed out, and between units.
+    /// The unit that starts at `block`, counted from its window's start; a number beyond a window between units.
     #[inline(always)]
-    fn unit_of(&self, block: NonNull<u8>) -> Option<u32> {
+    fn unit_of(&self, block: NonNull<u8>) -> usize {
         let offset = block.addr().get() & (self.geometry.window_bytes() - 1);
-        // Bits below a unit end up on top, which makes the number too large.
-        let unit = offset.rotate_right(self.geometry.unit_shift());
-        (unit.wrapping_sub(1) < self.geometry.window_units() - 1).then_some(unit as u32)
+        // Bits below a unit end up on top.
+        offset.rotate_right(self.geometry.unit_shift())
     }
 
-    /// Takes back units that no block in the map claims any more.
+    /// How many units of a window may hold a block: all but the first, which is a large block's.
+    fn block_units(&self) -> usize {
+        self.geometry.window_units() - 1
+    }
+
+    /// Takes back the units of a block that the map does not show any more.
     #[inline(always)]
-    fn give_back(&self, window: Window, start: u32, units: u32) {
-        if start + units == self.cursor.get() && self.window.get() == Some(window) {
-            // Those of the newest block: the extent takes them back, and they go on counting as live.
-            self.cursor.set(start);
-            return;
+    fn give_back_block(&self, window: Window, block: NonNull<u8>, units: u32) {
+        let start = block.addr().get() >> self.geometry.unit_shift();
+        if start + units as usize == self.cursor.get() {
+            return self.take_back(start);
         }
         self.live_units.set(self.live_units.get().wrapping_sub(u64::from(units)));
         if window.discount(units) {
             self.drained(window);
         }
+    }
+
+    /// Has the extent take back the units of the newest block, from `start` on; they go on counting as live.
+    ///
+    /// A call, so that a free of any other block goes straight ahead.
+    #[cold]
+    #[inline(never)]
+    fn take_back(&self, start: usize) {
+        self.cursor.set(start);
+    }
+
+    /// Takes back units that no block in the map claims any more.
+    fn give_back(&self, window: Window, start: u32, units: u32) {
+        // SAFETY: the units lie in the window.
+        let first = unsafe { window.base().add(self.geometry.bytes(start)) };
+        self.give_back_block(window, first, units);
     }
 
     /// Counts `units` of `window` as live.
@@ -338,8 +415,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Units of live blocks in windows.
     fn used_units(&self) -> u64 {
-        let rest = u64::from(self.limit.get() - self.cursor.get());
-        self.live_units.get() - rest - self.parking.borrow().units()
+        let rest = (self.limit.get() - self.cursor.get()) as u64;
+        self.live_units.get() - rest - self.parking.units()
     }
 
     /// Bytes of live blocks.
@@ -354,7 +431,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// The current window and its extent.
     pub(crate) fn extent(&self) -> Option<(Window, core::ops::Range<u32>)> {
-        self.window.get().map(|window| (window, self.cursor.get()..self.limit.get()))
+        let extent = |window| (window, self.within(window, self.cursor.get())..self.within(window, self.limit.get()));
+        self.window.get().map(extent)
     }
 
     /// Counts units that do not exist.
@@ -392,6 +470,7 @@ impl Cold {
     /// Takes the window that was emptied last.
     fn take_empty(&mut self) -> Option<Window> {
         let window = self.empty.pop_front()?;
+        self.surplus.taken(self.empty.len());
         let region = window.leader.get();
         region.region_empty.set(region.region_empty.get() - 1);
         Some(window)

@@ -67,6 +67,11 @@ impl List {
         self.len -= 1;
     }
 
+    /// The windows from the front to the end.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Window> + use<> {
+        core::iter::successors(self.first, |window| window.next.get())
+    }
+
     /// The window in front.
     pub(crate) fn first(&self) -> Option<Window> {
         self.first

@@ -112,6 +112,7 @@ impl Occupancy {
 impl<G: Geometry, S: System> Heap<G, S> {
     /// The figures of this moment. Takes time linear in the number of windows.
     pub(crate) fn stats(&self) -> Stats {
+        self.settle();
         let cold = self.cold.borrow();
         let geometry = self.geometry();
         let in_windows: u64 = cold.windows.iter().map(|(_, window)| window.map(geometry).live_blocks()).sum();
@@ -132,6 +133,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// The occupancy of every window, in order of address.
     pub(crate) fn windows(&self) -> Vec<Occupancy> {
+        self.settle();
         let geometry = self.geometry();
         let cold = self.cold.borrow();
         let occupancy = |(address, window): (usize, crate::descriptor::Window)| {

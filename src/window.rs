@@ -69,6 +69,20 @@ fn length_of(code: u8) -> u32 {
     }
 }
 
+/// The length in units of the live block that a map's byte stands for, if it is at most `LONGEST_EXACT`.
+#[inline(always)]
+pub(crate) fn exact_length(code: u8) -> Option<u32> {
+    // Every other byte is 0 or, as a signed number, below it.
+    (code.cast_signed() > 0).then_some(u32::from(code))
+}
+
+/// What a map stores for a parked block of `units` units, at most `LONGEST_PARKED`.
+#[inline(always)]
+pub(crate) fn parked_code(units: u32) -> u8 {
+    debug_assert!((1..=LONGEST_PARKED).contains(&units));
+    (PARKED - 1 + units) as u8
+}
+
 /// Whether a map's byte stands for a parked block.
 fn is_parked(code: u8) -> bool {
     u32::from(code) >= PARKED
@@ -78,16 +92,6 @@ fn is_parked(code: u8) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Map<'a>(&'a [Cell<u8>]);
 
-/// A block that was taken out of a map.
-pub(crate) enum Released {
-    /// No block starts there.
-    Nothing,
-    /// This many units.
-    Units(u32),
-    /// The block is longer than `LONGEST_EXACT`, or a parked one, and is still in the map.
-    Other,
-}
-
 impl<'a> Map<'a> {
     /// The map over a byte for each unit.
     #[inline(always)]
@@ -95,43 +99,10 @@ impl<'a> Map<'a> {
         Self(bytes)
     }
 
-    /// Records a block of at most `LONGEST_EXACT` units that starts at `start`.
-    ///
-    /// # Safety
-    /// `start` is a unit of the map.
-    #[inline(always)]
-    pub(crate) unsafe fn mark(self, start: u32, units: u32) {
-        debug_assert!(units <= LONGEST_EXACT);
-        // SAFETY: the caller says so.
-        unsafe { self.0.get_unchecked(start as usize) }.set(units as u8);
-    }
-
     /// Records that the block that starts at `start` has `units` units, a length that the map can keep.
     pub(crate) fn set(self, start: u32, units: u32) {
         debug_assert_eq!(units, whole_length(units));
         self.0[start as usize].set(code_of(units));
-    }
-
-    /// Takes the block that starts at `start` out, if it is a short one.
-    #[inline(always)]
-    pub(crate) fn release_short(self, start: u32) -> Released {
-        let byte = &self.0[start as usize];
-        let code = byte.get();
-        if code == 0 {
-            return Released::Nothing;
-        }
-        if u32::from(code) > LONGEST_EXACT {
-            return Released::Other;
-        }
-        byte.set(0);
-        Released::Units(u32::from(code))
-    }
-
-    /// Records that the block that starts at `start` is parked and has `units` units, at most `LONGEST_PARKED`.
-    #[inline]
-    pub(crate) fn park(self, start: u32, units: u32) {
-        debug_assert!((1..=LONGEST_PARKED).contains(&units));
-        self.0[start as usize].set((PARKED + units - 1) as u8);
     }
 
     /// Takes the block that starts at `start`, live or parked, out.

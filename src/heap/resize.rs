@@ -156,20 +156,22 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// not free.
     fn extend(&self, window: Window, start: u32, end: u32, new_end: u32) -> bool {
         let map = window.map(self.geometry);
-        let current = self.window.get() == Some(window);
-        if current && end == self.cursor.get() {
-            if new_end > self.limit.get() {
+        let extent = self.extent().filter(|&(current, _)| current == window).map(|(_, extent)| extent);
+        if let Some(extent) = &extent
+            && end == extent.start
+        {
+            if new_end > extent.end {
                 return false;
             }
             map.set(start, new_end - start);
-            self.cursor.set(new_end);
+            self.cursor.set(self.first_unit(window) + new_end as usize);
             return true;
         }
         // A block never reaches beyond its span, nor into the extent, whose free units are spoken for.
         let spans = self.geometry.spans(window.address());
         let span_end = spans.iter().map(|span| span.end as u32).find(|&span_end| end <= span_end);
-        let bound = match span_end {
-            Some(_) if current && end < self.cursor.get() => span_end.map(|bound| bound.min(self.cursor.get())),
+        let bound = match extent {
+            Some(extent) if end < extent.start => span_end.map(|bound| bound.min(extent.start)),
             _ => span_end,
         };
         match bound {
@@ -187,11 +189,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// # Panics
     /// When no live block starts at `block`.
     pub(super) fn site(&self, block: NonNull<u8>) -> Site {
-        if self.settings.trusts_pointers()
-            && let Some(start) = self.unit_of(block)
-        {
+        let unit = self.unit_of(block);
+        if self.settings.trusts_pointers() && unit.wrapping_sub(1) < self.block_units() {
             // SAFETY: the caller of `reallocate` or `shrink` vouches for the block; see `free`.
             let window = unsafe { Window::of_block(block, self.geometry) };
+            let start = unit as u32;
             if let Some(units) = window.map(self.geometry).block_at(start) {
                 return Site::Units { window, start, end: start + units };
             }
@@ -219,6 +221,5 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 self.give_back(window, start, end - start);
             }
         }
-        self.settle();
     }
 }

@@ -9,9 +9,11 @@
 //! ```
 //!
 //! An empty window is preferred, the one emptied last first: its bookkeeping is in the cache. Without one, memory
-//! grows as long as the holes that are held amount to less than a window and a sixteenth of all, which leaves a queue
-//! its whole windows; above that the windows with holes get another pass, the one that has drained longest first, and
-//! blocks that are freed from then on are parked ([`super::recycle`]).
+//! grows as long as the holes that are held amount to less than a few windows and a sixteenth of all, which leaves a
+//! queue its whole windows; above that the windows with holes get another pass, the one that has drained longest first,
+//! and blocks that are freed from then on are parked ([`super::recycle`]).
+//!
+//! Empty windows go back to the system once they have turned out to be a [`Surplus`].
 
 use core::alloc::Layout;
 use core::ops::Range;
@@ -29,6 +31,8 @@ use crate::system::{Role, System};
 const NOTICE_PART: u32 = 8;
 /// The part of all units that may lie in holes before holes are filled rather than windows taken from the system.
 const SLACK_PART: u64 = 16;
+/// Windows whose worth of holes does not count: a queue that is out of order at its end drains that many at a time.
+const SLACK_WINDOWS: u64 = 4;
 /// Windows with holes in which an extent is looked for before memory grows.
 const TRIES: usize = 4;
 /// Bytes and alignment of a transparent huge page.
@@ -39,16 +43,64 @@ pub(super) fn region_bytes<G: Geometry>(geometry: G, settings: &Settings) -> usi
     if settings.huge_pages { geometry.window_bytes().max(HUGE_PAGE_BYTES) } else { geometry.window_bytes() }
 }
 
+/// Which of the empty windows nobody needs.
+///
+/// Bursts come again, and to take their windows from the system each time would cost more than the packets. So time is
+/// cut into turns, in each of which as many windows become empty as there are; the fewest empty windows in a turn, less
+/// those to be kept in any case, were not needed in it and go back during the next, an eighth of them at a time, so
+/// that no single free pays for all.
+pub(crate) struct Surplus {
+    /// The fewest empty windows of this turn.
+    fewest: usize,
+    /// Windows that became empty in this turn.
+    emptied: usize,
+    /// Windows that are to go back.
+    due: usize,
+}
+
+impl Surplus {
+    /// The part of the windows that are due that goes back at a time.
+    const PART: usize = 8;
+
+    /// Nothing is known.
+    pub(super) const fn new() -> Self {
+        Self { fewest: 0, emptied: 0, due: 0 }
+    }
+
+    /// An empty window was taken, which left `empty`.
+    pub(super) fn taken(&mut self, empty: usize) {
+        self.fewest = self.fewest.min(empty);
+        self.due = self.due.min(empty);
+    }
+
+    /// A window became empty, one of now `empty` among `windows`; returns how many are to go back now, with `keep` kept.
+    fn emptied(&mut self, empty: usize, windows: usize, keep: usize) -> usize {
+        self.emptied += 1;
+        if self.emptied >= windows {
+            let fewest = core::mem::replace(&mut self.fewest, empty);
+            self.due = fewest.saturating_sub(keep);
+            self.emptied = 0;
+        }
+        // A trim may have come first.
+        let due = self.due.min(empty);
+        let now = due.div_ceil(Self::PART);
+        self.due = due - now;
+        self.fewest = self.fewest.min(empty - now);
+        now
+    }
+}
+
 impl<G: Geometry, S: System> Heap<G, S> {
     /// Opens an extent of at least `units` units.
     #[cold]
     #[inline(never)]
     pub(super) fn refill(&self, units: u32) -> Result<(), AllocError> {
-        if self.parks.get() && self.cold.borrow().empty.len() > 0 {
+        self.settle();
+        if self.parks() && self.cold.borrow().empty.len() > 0 {
             self.stop_parking();
         }
         let outcome = self.refill_from_windows(units);
-        if outcome.is_err() && self.parks.get() {
+        if outcome.is_err() && self.parks() {
             // What is parked may be what is missing.
             self.stop_parking();
             return self.refill_from_windows(units);
@@ -90,18 +142,19 @@ impl<G: Geometry, S: System> Heap<G, S> {
             } else if let Some(window) = cold.reusable.pop_front() {
                 self.make_current(window);
                 if self.open_extent(window, units) {
-                    self.start_parking();
+                    if !self.parks() {
+                        self.start_parking();
+                    }
                     return Ok(());
                 }
-                self.window.set(None);
+                self.leave_window();
                 window.place.set(Place::Reusable);
                 passed_over.push_back(window);
             } else {
                 // Without memory from the system every hole counts, also in windows that are not worth a pass.
-                let full = |window: &Window| window.place.get() == Place::Full;
-                let windows = cold.windows.iter().map(|(_, window)| window).filter(full);
-                return match windows.into_iter().find(|&window| self.hole_in(window, 0, units).is_some()) {
+                return match cold.full.iter().find(|&window| self.hole_in(window, 0, units).is_some()) {
                     Some(window) => {
+                        cold.full.remove(window);
                         self.make_current(window);
                         self.open_extent(window, units);
                         Ok(())
@@ -115,7 +168,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Whether the holes held are too small a part of memory to look for one.
     fn prefers_growth(&self, cold: &Cold) -> bool {
         let units = (cold.windows.len() * self.geometry.window_units()) as u64;
-        units - self.live_units.get() < units / SLACK_PART + self.geometry.window_units() as u64
+        let slack = SLACK_WINDOWS * self.geometry.window_units() as u64;
+        units - self.live_units.get() < units / SLACK_PART + slack
     }
 
     /// Makes a window that is in no list the current one, before its first hole.
@@ -123,54 +177,73 @@ impl<G: Geometry, S: System> Heap<G, S> {
         window.place.set(Place::Current);
         window.notice_at(0);
         self.window.set(Some(window));
-        self.base.set(window.base());
-        self.cursor.set(0);
-        self.set_limit(0);
+        self.fresh.set(window.live_units() == 0);
+        self.map_origin.set(window.map_origin(self.geometry));
+        let first = self.first_unit(window);
+        self.cursor.set(first);
+        self.set_limit(first);
     }
 
     /// Takes the next hole of at least `units` units of the current window as the extent.
     fn open_extent(&self, window: Window, units: u32) -> bool {
-        let Some(Range { start, end }) = self.hole_in(window, self.limit.get(), units) else {
+        let first = self.first_unit(window);
+        let from = (self.limit.get() - first) as u32;
+        let hole =
+            if self.fresh.get() { self.free_span(window, from, units) } else { self.hole_in(window, from, units) };
+        let Some(Range { start, end }) = hole else {
             return false;
         };
         self.count(window, end - start);
-        self.cursor.set(start);
-        self.set_limit(end);
+        self.cursor.set(first + start as usize);
+        self.set_limit(first + end as usize);
         true
+    }
+
+    /// The spans of a window from `from` on.
+    fn spans_from(&self, window: Window, from: u32) -> impl Iterator<Item = Range<u32>> {
+        let spans = self.geometry.spans(window.address()).into_iter();
+        spans.map(move |span| (span.start as u32).max(from)..span.end as u32).filter(|span| !span.is_empty())
+    }
+
+    /// The first span of at least `units` units at or behind `from`, of a window without blocks there.
+    fn free_span(&self, window: Window, from: u32, units: u32) -> Option<Range<u32>> {
+        self.spans_from(window, from).find(|span| span.len() >= units as usize)
     }
 
     /// The first hole of at least `units` units of a window at or behind `from`.
     fn hole_in(&self, window: Window, from: u32, units: u32) -> Option<Range<u32>> {
         let map = window.map(self.geometry);
-        self.geometry
-            .spans(window.address())
-            .into_iter()
-            .map(|span| (span.start as u32).max(from)..span.end as u32)
-            .filter(|span| !span.is_empty())
-            .find_map(|span| map.next_hole(span, units))
+        self.spans_from(window, from).find_map(|span| map.next_hole(span, units))
     }
 
     /// Gives back what is left of the extent.
     fn close_extent(&self, window: Window) {
         let rest = self.limit.get() - self.cursor.get();
-        self.live_units.set(self.live_units.get() - u64::from(rest));
-        window.discount(rest);
+        self.live_units.set(self.live_units.get() - rest as u64);
+        // Whether anything is left of the window is looked at when its pass ends.
+        let _ = window.discount(rest as u32);
         self.cursor.set(self.limit.get());
     }
 
     /// Ends the pass over the current window, whose extent is closed.
     fn retire(&self, cold: &mut Cold, window: Window) {
-        self.window.set(None);
-        self.cursor.set(0);
-        self.set_limit(0);
+        self.leave_window();
         let live = window.live_units();
         if live == 0 {
             cold.add_empty(window);
             return;
         }
         window.place.set(Place::Full);
-        let part = self.geometry.usable_units(window.address()) / NOTICE_PART;
+        cold.full.push_back(window);
+        let part = self.geometry.window_units() as u32 / NOTICE_PART;
         window.notice_at(live.saturating_sub(part));
+    }
+
+    /// Is left without a current window.
+    fn leave_window(&self) {
+        self.window.set(None);
+        self.cursor.set(0);
+        self.set_limit(0);
     }
 
     /// Looks at a window of which enough was freed.
@@ -179,21 +252,29 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(super) fn drained(&self, window: Window) {
         let cold = &mut *self.cold.borrow_mut();
         match window.place.get() {
-            Place::Full if window.live_units() > 0 => {
-                window.place.set(Place::Reusable);
+            Place::Full => {
+                cold.full.remove(window);
                 window.notice_at(0);
-                cold.reusable.push_back(window);
-                return;
+                // The blocks of a queue leave in order, so that the window filled next is the one that drains next: its
+                // map is brought into the cache by then.
+                if let Some(next) = cold.full.first() {
+                    next.prefetch(self.geometry);
+                }
+                if window.live_units() > 0 {
+                    window.place.set(Place::Reusable);
+                    cold.reusable.push_back(window);
+                    return;
+                }
             }
-            Place::Full => window.notice_at(0),
             Place::Reusable => cold.reusable.remove(window),
             // The current window is looked at when its pass ends, and an empty one has nothing to free.
             Place::Current | Place::Empty => return,
         }
         cold.add_empty(window);
-        let keep = self.settings.keep_empty_windows;
-        if cold.empty.len() > 2 * keep {
-            self.release_empty(cold, keep, self.settings.preallocated_windows);
+        let empty = cold.empty.len();
+        let due = cold.surplus.emptied(empty, cold.windows.len(), self.settings.keep_empty_windows);
+        if due > 0 {
+            self.release_empty(cold, empty - due, self.settings.preallocated_windows);
         }
     }
 
@@ -202,6 +283,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn grow(&self, cold: &mut Cold) -> Result<(), AllocError> {
         let first = cold.windows.len() == 0;
         self.take_region(cold)?;
+        if first {
+            self.direct_frees(false);
+        }
         while first && cold.windows.len() < self.settings.preallocated_windows {
             // What the system refuses now is asked for again when it is needed.
             if self.take_region(cold).is_err() {
@@ -261,7 +345,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.stop_parking();
         let cold = &mut *self.cold.borrow_mut();
         if let Some(window) = self.window.get()
-            && window.live_units() == self.limit.get() - self.cursor.get()
+            && window.live_units() as usize == self.limit.get() - self.cursor.get()
         {
             self.close_extent(window);
             self.retire(cold, window);
@@ -297,20 +381,15 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn release_marked(&self, cold: &mut Cold) {
         let Cold { windows, empty, .. } = cold;
         let before = windows.len();
-        let mut marked: Option<(Window, u32)> = None;
         windows.retain(|window| {
             let leader = window.leader.get();
             if leader.region_empty.get() != u32::MAX {
                 return true;
             }
             empty.remove(window);
-            // The windows of a region follow one another; with the last of them the region can go.
-            let count = marked.map_or(0, |(_, count)| count) + 1;
-            if count == leader.region_windows.get() {
+            // The first window of a region, which knows where it starts, is seen last.
+            if leader == window {
                 self.free_region(leader);
-                marked = None;
-            } else {
-                marked = Some((leader, count));
             }
             false
         });
