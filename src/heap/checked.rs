@@ -83,7 +83,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             // SAFETY: the block lies in a window, and its units were free until now.
             if unsafe { expect_freed(block) }.is_err() {
                 // As it was, so that the self-check can say what is wrong.
-                self.take_back(block.cast(), site);
+                self.release_untouched(block.cast(), site);
                 return Err(AllocError::Damaged);
             }
         }

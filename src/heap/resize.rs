@@ -207,11 +207,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Frees the block at a site.
     pub(super) fn release(&self, block: NonNull<u8>, site: Site) {
         self.bury_block(block, site);
-        self.take_back(block, site);
+        self.release_untouched(block, site);
     }
 
     /// Frees the block at a site, with what it contains.
-    pub(super) fn take_back(&self, block: NonNull<u8>, site: Site) {
+    pub(super) fn release_untouched(&self, block: NonNull<u8>, site: Site) {
         match site {
             Site::Large { .. } => {
                 self.release_large(block.addr().get());
