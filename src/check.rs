@@ -581,4 +581,81 @@ mod tests {
         heap.cold.borrow_mut().requested.remove(block);
         assert_eq!(heap.integrity_check(), Err(IntegrityError::Record { block }));
     }
+
+    #[test]
+    fn a_byte_in_a_free_unit_is_reported_only_when_it_must_stay_as_it_is() {
+        for check in [false, true] {
+            let (heap, blocks) = heap(Settings { check, ..Settings::new() });
+            // SAFETY: the block was freed; its window is held.
+            unsafe { blocks[7].add(31).write(0) };
+            let address = blocks[7].addr().get() + 31;
+            let error = IntegrityError::WriteAfterFree(WriteAfterFree { address, bytes: 1 });
+            assert_eq!(heap.integrity_check(), if check { Err(error) } else { Ok(()) });
+            assert_eq!(heap.bookkeeping_check(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_full_window_that_is_in_no_list_is_missed() {
+        let (heap, _) = heap(Settings::new());
+        let window = window(&heap, Place::Full);
+        heap.cold.borrow_mut().full.remove(window);
+        let listed = heap.cold.borrow().full.len() as u64;
+        let error = IntegrityError::Total { total: Total::FullWindows, counted: listed, found: listed + 1 };
+        assert_eq!(heap.integrity_check(), Err(error));
+    }
+
+    /// A heap with parked blocks, and where one of them is.
+    fn parked() -> (Checked, NonNull<u8>) {
+        let settings = Settings { memory_limit: Some(4 * 4096), ..Settings::new() };
+        let heap = Heap::with_settings(Runtime::new(64, 4096).unwrap(), settings, Os).unwrap();
+        let mut blocks = Vec::new();
+        while let Ok(block) = heap.allocate(100) {
+            blocks.push(block.cast::<u8>());
+        }
+        for &block in blocks.iter().step_by(2) {
+            // SAFETY: live, and not used afterwards.
+            unsafe { heap.free(block) };
+        }
+        heap.allocate(100).unwrap();
+        // SAFETY: live, and not used afterwards.
+        unsafe { heap.free(blocks[31]) };
+        assert!(heap.parking.blocks().any(|(block, units)| block == blocks[31] && units == 2));
+        assert_eq!(heap.integrity_check(), Ok(()));
+        (heap, blocks[31])
+    }
+
+    #[test]
+    fn parked_blocks_are_compared_with_their_maps() {
+        let unit = |heap: &Checked, block: NonNull<u8>| {
+            let address = block.addr().get();
+            let window = heap.cold.borrow().windows.at_or_below(address).unwrap().1;
+            (window, ((address - window.address()) / 64) as u32)
+        };
+        // The map shows a live block where a parked one is.
+        let (heap, block) = parked();
+        let (window, start) = unit(&heap, block);
+        window.map(heap.geometry()).set(start, 2);
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Record { block: block.addr().get() }));
+        // The map shows a parked block that nobody parked.
+        let (heap, block) = parked();
+        let (window, start) = unit(&heap, block);
+        let live = window.map(heap.geometry()).blocks().find(|live| live.start != start && live.len() == 2).unwrap();
+        window.map(heap.geometry()).damage(live.start, crate::window::parked_code(2));
+        let error = IntegrityError::Total { total: Total::ParkedBlocks, counted: 1, found: 2 };
+        assert_eq!(heap.integrity_check(), Err(error));
+    }
+
+    #[test]
+    fn a_reusable_window_without_live_blocks_would_not_be_noticed() {
+        let (heap, _) = heap(Settings::new());
+        let window = window(&heap, Place::Reusable);
+        let map = window.map(heap.geometry());
+        let live: Vec<_> = map.blocks().collect();
+        for block in live {
+            map.release(block.start);
+            let _ = window.discount(block.len() as u32);
+        }
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Notice { window: window.address() }));
+    }
 }
