@@ -66,6 +66,7 @@ mod error;
 mod geometry;
 mod heap;
 mod list;
+mod poison;
 #[cfg(feature = "python")]
 mod python;
 #[cfg(feature = "replay")]

@@ -13,6 +13,7 @@ use super::Heap;
 use crate::check::{IntegrityError, WriteAfterFree};
 use crate::descriptor::Window;
 use crate::geometry::Geometry;
+use crate::poison;
 use crate::system::System;
 
 /// What the bytes of free units contain; neither 0 nor 0xff, which stray writes often are.
@@ -21,13 +22,20 @@ const FREED: u8 = 0xDE;
 const CHUNK: usize = 128;
 
 impl<G: Geometry, S: System> Heap<G, S> {
-    /// Fills the units for blocks of a window that was just taken from the system.
+    /// Fills the units for blocks of a window that was just taken from the system, or hides them from the sanitizer.
     pub(super) fn bury_window(&self, window: Window) {
+        if !self.settings.check && !cfg!(pktalloc_asan) {
+            return;
+        }
         for span in self.geometry.spans(window.address()) {
-            // SAFETY: the span lies in the window, which is held, and no block is in it yet.
-            unsafe {
-                let start = window.base().add(self.geometry.bytes(span.start as u32));
-                bury(NonNull::slice_from_raw_parts(start, self.geometry.bytes(span.len() as u32)));
+            // SAFETY: the span lies in the window, which is held.
+            let start = unsafe { window.base().add(self.geometry.bytes(span.start as u32)) };
+            let bytes = NonNull::slice_from_raw_parts(start, self.geometry.bytes(span.len() as u32));
+            if self.settings.check {
+                // SAFETY: no block is in the window yet.
+                unsafe { bury(bytes) };
+            } else {
+                poison::hide(bytes);
             }
         }
     }

@@ -136,7 +136,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 let new_end = start + whole_length(self.geometry.units(size));
                 if new_end <= end {
                     self.cut(window, start, new_end, end);
-                } else if !self.extend(window, start, end, new_end) {
+                } else if self.extend(window, start, end, new_end) {
+                    // SAFETY: the units lie in the window.
+                    let behind = unsafe { window.base().add(self.geometry.bytes(end)) };
+                    self.shown(behind, new_end - end);
+                } else {
                     return None;
                 }
                 Some(self.geometry.bytes(new_end - start))
