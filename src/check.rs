@@ -3,7 +3,7 @@
 //! Of each window, in time linear in its map:
 //!
 //! 1. its descriptor is the one that was written for it ([`IntegrityError::Descriptor`]);
-//! 2. each live block ends before the next one starts ([`IntegrityError::Overlap`]), within its span
+//! 2. each live block ends before the next one starts ([`IntegrityError::Overlap`]), within the units for blocks
 //!    ([`IntegrityError::Bookkeeping`]);
 //! 3. the units of its live blocks, and of the extent in the current window, are those that were counted
 //!    ([`IntegrityError::LiveUnits`]);
@@ -230,7 +230,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let geometry = self.geometry();
         let base = window.address();
         let map = window.map(geometry);
-        let spans = geometry.spans(base);
+        let blocks = geometry.block_units(base);
         let mut found = 0;
         let units = geometry.window_units() as u32;
         let mut start = map.next_taken(0..units);
@@ -240,7 +240,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             let end = start.saturating_add(length);
             let next = map.next_taken(start + 1..units);
             let block = base + geometry.bytes(start);
-            if !spans.iter().any(|span| span.start <= start as usize && end as usize <= span.end) {
+            if start < blocks.start || end > blocks.end {
                 return Err(IntegrityError::Bookkeeping { window: base, block });
             }
             if next < end {
@@ -428,7 +428,7 @@ mod tests {
         for unit in [0, 63] {
             let (heap, _) = heap(Settings::new());
             let window = window(&heap, Place::Empty);
-            let bookkeeping = heap.geometry().descriptor_units(window.address());
+            let bookkeeping = heap.geometry().bookkeeping_units(window.address());
             let unit = if unit == 0 { bookkeeping.start as u32 } else { 0 };
             window.map(heap.geometry()).damage(unit, 1);
             let block = window.address() + heap.geometry().bytes(unit);

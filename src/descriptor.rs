@@ -5,7 +5,7 @@
 //! 1. A [`Window`] exists only while its region is held from the system: windows leave every list, and the allocator's
 //!    table, before their region is freed.
 //! 2. The descriptor and the map behind it are written by this crate only, through `Cell`s, on one thread at a time.
-//!    Blocks never overlap them: the units of a descriptor are in no span ([`Geometry::spans`]).
+//!    Blocks never overlap them: they lie in front of the units for blocks ([`Geometry::block_units`]).
 //! 3. The pointer in a `Window` may reach its whole region, since it is derived from the pointer that the system gave.
 
 use core::cell::Cell;
@@ -67,7 +67,7 @@ impl Window {
     /// their own size and used by nobody else; the pointer may reach all of them.
     pub(crate) unsafe fn found<G: Geometry>(base: NonNull<u8>, geometry: G) -> Self {
         let offset = geometry.descriptor_offset(base.addr().get());
-        // SAFETY: the descriptor lies inside the window (`Geometry::descriptor_units`), which the caller owns.
+        // SAFETY: the descriptor lies inside the window (`Geometry::bookkeeping_units`), which the caller owns.
         unsafe {
             let at = base.add(offset);
             at.write_bytes(0, geometry.descriptor_bytes());
@@ -162,11 +162,13 @@ impl Window {
         noticed
     }
 
-    /// Asks for the descriptor and its map to be brought into the cache.
-    pub(crate) fn prefetch<G: Geometry>(self, geometry: G) {
+    /// Asks for the descriptor and the beginning of its map to be brought into the cache.
+    pub(crate) fn prefetch(self) {
         const LINE_BYTES: usize = 64;
-        for line in (0..geometry.descriptor_bytes()).step_by(LINE_BYTES) {
-            prefetch(self.0.cast::<u8>().as_ptr().wrapping_add(line));
+        /// Enough for the processor to see where this leads and to go on by itself; all lines of a map would stall it.
+        const LINES: usize = 8;
+        for line in 0..LINES {
+            prefetch(self.0.cast::<u8>().as_ptr().wrapping_add(line * LINE_BYTES));
         }
     }
 

@@ -5,16 +5,17 @@
 //!
 //! ```text
 //! window (aligned to its own size)
-//! ┌──┬───────────────┬────────────┬──────────────────────────────┐
-//! │0 │ blocks        │ descriptor │ blocks                       │
-//! └──┴───────────────┴────────────┴──────────────────────────────┘
-//!  │                  └ at an offset that depends on the window's address
-//!  └ unit 0 is never handed out: an address at the very start of a window is a large block's
+//! ┌──────┬────────────┬──────────────────────────────────────────┐
+//! │ skew │ descriptor │ units for blocks                         │
+//! └──────┴────────────┴──────────────────────────────────────────┘
 //! ```
 //!
-//! A descriptor at the same offset in every window would put them all into the same few cache sets, because windows
-//! are a power of two apart. The offset is therefore *coloured*: it is taken from the address bits above the window, a
-//! cache line further from one window to the next, and stays in the first half, which leaves room for the largest block.
+//! Unit 0 is never handed out: an address at the very start of a window is a large block's.
+//!
+//! A descriptor at the same offset in every window would put them all into the same few sets of the first-level cache,
+//! because windows are a power of two apart. So it is *skewed*, by an offset from the address bits above the window: a
+//! cache line further from one window to the next, and less than a hundredth of the window. (The larger caches find
+//! their sets by physical addresses, which pages shuffle.)
 
 use core::ops::Range;
 
@@ -28,6 +29,8 @@ pub(crate) const UNIT_BYTES: Range<usize> = 16..4097;
 pub(crate) const WINDOW_UNITS: Range<usize> = 64..65537;
 /// Base-2 logarithm of a cache line in bytes.
 const LINE_SHIFT: u32 = 6;
+/// The part of a window that the skew of its descriptor may take.
+const SKEW_PART: usize = 128;
 /// Bytes of a descriptor's fields, in front of its map.
 pub(crate) const FIELD_BYTES: usize = 64;
 
@@ -88,30 +91,30 @@ pub(crate) trait Geometry: Copy {
         FIELD_BYTES + self.window_units()
     }
 
-    /// Base-2 logarithm of the distance between two colours: a cache line, or a unit where that is more.
+    /// Base-2 logarithm of a step of the skew: a cache line, or a unit where that is more.
     #[inline(always)]
-    fn colour_shift(self) -> u32 {
+    fn skew_shift(self) -> u32 {
         if self.unit_shift() > LINE_SHIFT { self.unit_shift() } else { LINE_SHIFT }
     }
 
     /// The descriptor's offset in bytes within the window that `address` lies in.
     #[inline(always)]
     fn descriptor_offset(self, address: usize) -> usize {
-        let colours = self.window_bytes() / 2 - (1 << self.colour_shift());
-        (address >> (self.window_shift() - self.colour_shift())) & colours
+        let steps = (self.window_bytes() / SKEW_PART) >> self.skew_shift();
+        // A power of two, less 1; none where not even one step fits.
+        let mask = steps.saturating_sub(1) << self.skew_shift();
+        (address >> (self.window_shift() - self.skew_shift())) & mask
     }
 
-    /// The units that the descriptor of the window at `base` takes.
-    fn descriptor_units(self, base: usize) -> Range<usize> {
-        let start = self.descriptor_offset(base) >> self.unit_shift();
-        let units = (self.descriptor_bytes() + self.unit_bytes() - 1) >> self.unit_shift();
-        start..start + units
+    /// The units of the window at `base` that no block can have: the descriptor's, and those in front of it.
+    fn bookkeeping_units(self, base: usize) -> Range<usize> {
+        let bytes = self.descriptor_offset(base) + self.descriptor_bytes();
+        0..(bytes + self.unit_bytes() - 1) >> self.unit_shift()
     }
 
-    /// The two runs of units of the window at `base` that blocks may use; the first may be empty.
-    fn spans(self, base: usize) -> [Range<usize>; 2] {
-        let descriptor = self.descriptor_units(base);
-        [1..descriptor.start.max(1), descriptor.end..self.window_units()]
+    /// The units of the window at `base` that blocks may use.
+    fn block_units(self, base: usize) -> Range<u32> {
+        self.bookkeeping_units(base).end as u32..self.window_units() as u32
     }
 }
 
@@ -201,15 +204,23 @@ mod tests {
                 let geometry = Runtime::new(unit, unit * units).unwrap();
                 for window in 0..1024 {
                     let base = window * geometry.window_bytes();
-                    let descriptor = geometry.descriptor_units(base);
-                    assert!(descriptor.end <= units, "unit {unit}, {units} units, window {window}");
-                    let [before, behind] = geometry.spans(base);
+                    let blocks = geometry.block_units(base);
+                    assert!(blocks.start > 0 && blocks.end as usize == units);
                     let largest = geometry.units(geometry.largest_in_window()) as usize;
-                    assert!(before.len().max(behind.len()) >= largest, "unit {unit}, {units} units, window {window}");
-                    assert!(!before.contains(&0) && !behind.contains(&0));
+                    assert!(blocks.len() >= largest, "unit {unit}, {units} units, window {window}");
+                    let behind = geometry.descriptor_offset(base) + geometry.descriptor_bytes();
+                    assert!(behind <= geometry.bytes(blocks.start), "unit {unit}, {units} units, window {window}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn neighbouring_windows_have_their_descriptors_in_different_cache_lines() {
+        let geometry = Fixed::<64, 2048>::new();
+        let lines: std::collections::BTreeSet<_> =
+            (0..16).map(|window| geometry.descriptor_offset(window * geometry.window_bytes()) % 4096).collect();
+        assert_eq!(lines.len(), 16);
     }
 
     #[test]

@@ -44,7 +44,7 @@ use crate::geometry::Geometry;
 use crate::list::List;
 use crate::poison;
 use crate::system::System;
-use crate::window::{exact_length, whole_length};
+use crate::window::{LONGEST_PARKED, exact_length, whole_length};
 
 pub(crate) use large::Large;
 use recycle::Parking;
@@ -210,7 +210,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// A block from anywhere but the front of the extent; `None` leaves the reason in `refusal`.
     #[inline(never)]
     fn allocate_elsewhere(&self, size: usize) -> Option<NonNull<[u8]>> {
-        if size.wrapping_sub(1) < self.geometry.largest_exact() {
+        if size.wrapping_sub(1) < self.geometry.bytes(LONGEST_PARKED) {
             let units = self.geometry.units(size);
             if let Some(block) = self.parking.take(units) {
                 return Some(self.shown(block, units));
@@ -338,32 +338,32 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// When `block` points into a window of this heap, but not at a live block.
     #[inline]
     pub(crate) unsafe fn free(&self, block: NonNull<u8>) {
-        let unit = self.unit_of(block);
-        if unit.wrapping_sub(1) < self.hot_units.get() {
+        let before = self.units_before(block);
+        if before < self.hot_units.get() {
             // SAFETY: a block that starts behind the first unit of an aligned window lies in one, since large blocks
             // start at a window's alignment.
             let window = unsafe { Window::of_block(block, self.geometry) };
             // SAFETY: `hot_units` is below the units of a window.
-            let code = unsafe { window.code(unit) };
+            let code = unsafe { window.code(before + 1) };
             if let Some(units) = exact_length(code.get()) {
                 code.set(0);
                 return self.give_back_block(window, block, units);
             }
         }
-        self.free_other(block);
+        self.free_other(block, before);
     }
 
     /// Frees a block while blocks are parked, or what [`free`](Self::free) leaves over.
     #[inline(never)]
-    fn free_other(&self, block: NonNull<u8>) {
-        let unit = self.unit_of(block);
-        if unit.wrapping_sub(1) < self.parking_units.get() {
+    fn free_other(&self, block: NonNull<u8>, before: usize) {
+        if before < self.parking_units.get() {
             // SAFETY: as in `free`.
             let window = unsafe { Window::of_block(block, self.geometry) };
             // SAFETY: as in `free`.
-            let code = unsafe { window.code(unit) };
+            let code = unsafe { window.code(before + 1) };
             if let Some(units) = exact_length(code.get()) {
-                if self.parking.put(block, code, units) {
+                // SAFETY: `parking_units` is not 0, so the stacks are open.
+                if unsafe { self.parking.put(block, code, units) } {
                     return self.hide(block, units);
                 }
                 code.set(0);
@@ -373,10 +373,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.free_cold(block);
     }
 
-    /// The unit that starts at `block`, counted from its window's start; a number beyond a window between units.
+    /// How many units lie between the first unit of the window that `block` lies in and `block`. Where no block can be,
+    /// at the start of the window or between units, that is a number beyond [`block_units`](Self::block_units).
     #[inline(always)]
-    fn unit_of(&self, block: NonNull<u8>) -> usize {
-        let offset = block.addr().get() & (self.geometry.window_bytes() - 1);
+    fn units_before(&self, block: NonNull<u8>) -> usize {
+        let behind_first = block.addr().get().wrapping_sub(self.geometry.unit_bytes());
+        let offset = behind_first & (self.geometry.window_bytes() - 1);
         // Bits below a unit end up on top.
         offset.rotate_right(self.geometry.unit_shift())
     }
@@ -407,6 +409,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
     #[inline(never)]
     fn take_back(&self, start: usize) {
         self.cursor.set(start);
+        if let Some(window) = self.window.get()
+            && window.live_units() as usize == self.limit.get() - start
+        {
+            self.rewind(window);
+        }
     }
 
     /// Takes back units that no block in the map claims any more.

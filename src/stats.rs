@@ -80,7 +80,7 @@ pub struct Occupancy {
     pub units: usize,
     /// Units of live blocks.
     pub live_units: usize,
-    /// The units that the window's bookkeeping takes.
+    /// The units that the window's bookkeeping takes, those in front of it included, which no block can have.
     pub bookkeeping: Range<usize>,
     /// The units of each live block, in order.
     pub blocks: Vec<Range<usize>>,
@@ -143,7 +143,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 address,
                 units: geometry.window_units(),
                 live_units: blocks.iter().map(Range::len).sum(),
-                bookkeeping: geometry.descriptor_units(address),
+                bookkeeping: geometry.bookkeeping_units(address),
                 blocks,
                 state: match window.place.get() {
                     Place::Current => WindowState::Current,

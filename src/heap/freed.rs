@@ -7,6 +7,7 @@
 //!
 //! A large block goes back to the system when it is freed, which is out of reach here.
 
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use super::Heap;
@@ -24,19 +25,12 @@ const CHUNK: usize = 128;
 impl<G: Geometry, S: System> Heap<G, S> {
     /// Fills the units for blocks of a window that was just taken from the system, or hides them from the sanitizer.
     pub(super) fn bury_window(&self, window: Window) {
-        if !self.settings.check && !cfg!(pktalloc_asan) {
-            return;
-        }
-        for span in self.geometry.spans(window.address()) {
-            // SAFETY: the span lies in the window, which is held.
-            let start = unsafe { window.base().add(self.geometry.bytes(span.start as u32)) };
-            let bytes = NonNull::slice_from_raw_parts(start, self.geometry.bytes(span.len() as u32));
-            if self.settings.check {
-                // SAFETY: no block is in the window yet.
-                unsafe { bury(bytes) };
-            } else {
-                poison::hide(bytes);
-            }
+        let free = self.run_of(window, self.geometry.block_units(window.address()));
+        if self.settings.check {
+            // SAFETY: the window is held, and no block is in it yet.
+            unsafe { bury(free) };
+        } else {
+            poison::hide(free);
         }
     }
 
@@ -44,20 +38,21 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(crate) fn check_freed(&self) -> Result<(), IntegrityError> {
         for (_, window) in self.cold.borrow().windows.iter() {
             let map = window.map(self.geometry);
-            for span in self.geometry.spans(window.address()) {
-                let (mut from, end) = (span.start as u32, span.end as u32);
-                while let Some(hole) = map.next_hole(from..end, 1) {
-                    // SAFETY: the hole lies in the window, which is held; with `check` on its bytes were written.
-                    unsafe {
-                        let start = window.base().add(self.geometry.bytes(hole.start));
-                        let bytes = self.geometry.bytes(hole.end - hole.start);
-                        expect_freed(NonNull::slice_from_raw_parts(start, bytes))?;
-                    }
-                    from = hole.end;
-                }
+            let Range { start: mut from, end } = self.geometry.block_units(window.address());
+            while let Some(hole) = map.next_hole(from..end, 1) {
+                from = hole.end;
+                // SAFETY: the window is held; with `check` on the bytes of its free units were written.
+                unsafe { expect_freed(self.run_of(window, hole))? };
             }
         }
         Ok(())
+    }
+
+    /// The bytes of a run of units of a window.
+    fn run_of(&self, window: Window, units: Range<u32>) -> NonNull<[u8]> {
+        // SAFETY: the units lie in the window, which is held.
+        let start = unsafe { window.base().add(self.geometry.bytes(units.start)) };
+        NonNull::slice_from_raw_parts(start, self.geometry.bytes(units.end - units.start))
     }
 }
 

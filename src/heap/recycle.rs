@@ -9,21 +9,15 @@
 //! second free of it shows as ever. Parking ends, and every parked block goes back to its window, as soon as a window
 //! is empty: a queue is served by whole windows, which costs less.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell};
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use super::Heap;
 use crate::descriptor::Window;
 use crate::geometry::Geometry;
 use crate::system::System;
 use crate::window::{LONGEST_PARKED, parked_code};
-
-/// Blocks of each length that may be parked.
-const DEPTH: usize = 64;
-/// Stacks: one for each length in units, and one for the length 0 that nothing has.
-const STACKS: usize = LONGEST_PARKED as usize + 1;
 
 /// A parked block, and its byte in its window's map.
 #[derive(Clone, Copy)]
@@ -41,23 +35,56 @@ impl Parked {
     }
 }
 
+/// Stacks: one for each length in units, and one for the length 0 that nothing has.
+const STACKS: usize = LONGEST_PARKED as usize + 1;
+/// Bytes and alignment of a stack, so that the address of a place tells which place it is.
+const STACK_BYTES: usize = 1024;
+/// Places of a stack. The last one stays empty, so that a full stack differs from the empty one behind it.
+const PLACES: usize = STACK_BYTES / size_of::<Parked>();
+
 /// A stack of parked blocks of one length.
-type Stack = [Cell<Parked>; DEPTH];
+#[repr(align(1024))]
+struct Stack([Cell<Parked>; PLACES]);
+
+impl Stack {
+    /// A stack whose places nobody reads before they are written.
+    fn new() -> Self {
+        const NOTHING: Parked = Parked { block: NonNull::dangling(), code: NonNull::dangling() };
+        Self([const { Cell::new(NOTHING) }; PLACES])
+    }
+}
+
+const _: () = assert!(size_of::<Stack>() == STACK_BYTES && align_of::<Stack>() == STACK_BYTES);
+
+/// Where the next block of a length goes: the first free place of its stack.
+///
+/// Invariant: either there are no stacks, and every top is `Top::NOWHERE`; or the top of each length points into that
+/// length's stack, and all places below it are taken.
+#[derive(Clone, Copy)]
+struct Top(*const Cell<Parked>);
+
+impl Top {
+    /// No stack, which looks like an empty one.
+    const NOWHERE: Self = Self(ptr::without_provenance(STACK_BYTES));
+
+    /// How many blocks the stack has.
+    #[inline(always)]
+    fn taken(self) -> usize {
+        self.0.addr() % STACK_BYTES / size_of::<Parked>()
+    }
+}
 
 /// Stacks of parked blocks, by their length in units.
 pub(crate) struct Parking {
-    /// The stacks, once there was a use for them.
-    stacks: OnceCell<Box<[Stack]>>,
-    /// How many blocks each of them has: none without stacks, at most `DEPTH` with them.
-    taken: [Cell<u8>; STACKS],
+    /// The stacks, once there was a use for them. A vector, because it may move while the tops point into its memory.
+    stacks: OnceCell<Vec<Stack>>,
+    tops: [Cell<Top>; STACKS],
 }
-
-const _: () = assert!(DEPTH <= u8::MAX as usize);
 
 impl Parking {
     /// No stacks, and no memory for them.
     pub(crate) const fn new() -> Self {
-        Self { stacks: OnceCell::new(), taken: [const { Cell::new(0) }; STACKS] }
+        Self { stacks: OnceCell::new(), tops: [const { Cell::new(Top::NOWHERE) }; STACKS] }
     }
 
     /// Makes room; false when the heap refuses it.
@@ -67,48 +94,52 @@ impl Parking {
             if stacks.try_reserve_exact(STACKS).is_err() {
                 return false;
             }
-            const NOTHING: Parked = Parked { block: NonNull::dangling(), code: NonNull::dangling() };
-            stacks.resize_with(STACKS, || [const { Cell::new(NOTHING) }; DEPTH]);
-            // The capacity is exact, so this moves nothing; and nobody was here first.
-            let _ = self.stacks.set(stacks.into_boxed_slice());
+            stacks.resize_with(STACKS, Stack::new);
+            for (stack, top) in self.stacks.get_or_init(|| stacks).iter().zip(&self.tops) {
+                top.set(Top(stack.0.as_ptr()));
+            }
         }
         true
     }
 
-    /// The stack for a length, which is at most `LONGEST_PARKED`.
-    #[inline(always)]
-    fn stack(&self, length: usize) -> Option<&Stack> {
-        self.stacks.get()?.get(length)
-    }
-
     /// Parks a live block whose byte in the map is `code`; false when there is no room for its length.
-    #[inline]
-    pub(super) fn put(&self, block: NonNull<u8>, code: &Cell<u8>, units: u32) -> bool {
-        let length = units as usize;
-        let (Some(taken), Some(stack)) = (self.taken.get(length), self.stack(length)) else {
+    ///
+    /// # Safety
+    /// The stacks are open.
+    #[inline(always)]
+    pub(super) unsafe fn put(&self, block: NonNull<u8>, code: &Cell<u8>, units: u32) -> bool {
+        if units > LONGEST_PARKED {
             return false;
-        };
-        let Some(place) = stack.get(usize::from(taken.get())) else {
+        }
+        let top = &self.tops[units as usize];
+        let place = top.get();
+        let next = Top(place.0.wrapping_add(1));
+        if next.taken() == 0 {
+            // That is the first place of the stack behind this one, which therefore is full.
             return false;
-        };
-        place.set(Parked { block, code: NonNull::from(code) });
-        taken.set(taken.get() + 1);
+        }
+        // SAFETY: the caller vouches for the stacks, so this is a place of one; it was written when they were opened.
+        unsafe { &*place.0 }.set(Parked { block, code: NonNull::from(code) });
+        top.set(next);
         code.set(parked_code(units));
         true
     }
 
-    /// The block of `length` units that was parked last.
-    #[inline]
+    /// The block of `length` units, at most `LONGEST_PARKED`, that was parked last.
+    #[inline(always)]
     fn pop(&self, length: usize) -> Option<Parked> {
-        let taken = self.taken.get(length)?;
-        let left = taken.get().checked_sub(1)?;
-        let parked = self.stack(length)?.get(usize::from(left))?.get();
-        taken.set(left);
-        Some(parked)
+        let top = &self.tops[length];
+        if top.get().taken() == 0 {
+            return None;
+        }
+        let last = Top(top.get().0.wrapping_sub(1));
+        top.set(last);
+        // SAFETY: the stack has a block, so there are stacks, and the place below the top is taken.
+        Some(unsafe { &*last.0 }.get())
     }
 
-    /// Hands out the block of exactly `units` units that was parked last.
-    #[inline]
+    /// Hands out the block of exactly `units` units, at most `LONGEST_PARKED`, that was parked last.
+    #[inline(always)]
     pub(super) fn take(&self, units: u32) -> Option<NonNull<u8>> {
         let parked = self.pop(units as usize)?;
         parked.code().set(units as u8);
@@ -117,20 +148,20 @@ impl Parking {
 
     /// The block that was parked last of those with the smallest length that is at least `units`, and that length.
     fn pop_longer(&self, units: u32) -> Option<(Parked, u32)> {
-        let length = (units as usize..STACKS).find(|&length| self.taken[length].get() > 0)?;
+        let length = (units as usize..STACKS).find(|&length| self.tops[length].get().taken() > 0)?;
         Some((self.pop(length)?, length as u32))
     }
 
     /// Units of all parked blocks.
     pub(crate) fn units(&self) -> u64 {
-        self.taken.iter().zip(0..).map(|(taken, length)| u64::from(taken.get()) * length).sum()
+        self.tops.iter().zip(0..).map(|(top, length)| top.get().taken() as u64 * length).sum()
     }
 
     /// The parked blocks and their lengths.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = (NonNull<u8>, u32)> {
         let stacks = self.stacks.get().into_iter().flatten();
-        stacks.zip(&self.taken).zip(0..).flat_map(|((stack, taken), length)| {
-            stack.iter().take(usize::from(taken.get())).map(move |place| (place.get().block, length))
+        stacks.zip(&self.tops).zip(0..).flat_map(|((stack, top), length)| {
+            stack.0.iter().take(top.get().taken()).map(move |place| (place.get().block, length))
         })
     }
 }
@@ -184,8 +215,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let (window, rest) =
             unsafe { (Window::of_block(parked.block, self.geometry), parked.block.add(self.geometry.bytes(units))) };
         // SAFETY: the unit is one of the window.
-        let code = unsafe { window.code(self.unit_of(rest)) };
-        if !self.parking.put(rest, code, length - units) {
+        let code = unsafe { window.code(self.units_before(rest) + 1) };
+        // SAFETY: a block was parked, so the stacks are open.
+        if !unsafe { self.parking.put(rest, code, length - units) } {
             self.give_back_block(window, rest, length - units);
         }
         Some(parked.block)
@@ -203,19 +235,38 @@ impl<G: Geometry, S: System> Heap<G, S> {
 mod tests {
     use super::*;
 
+    /// Blocks of each length that may be parked.
+    const DEPTH: usize = PLACES - 1;
+
     fn block(address: usize) -> NonNull<u8> {
-        NonNull::new(core::ptr::without_provenance_mut(address)).unwrap()
+        NonNull::new(ptr::without_provenance_mut(address)).unwrap()
+    }
+
+    /// Stacks that are open.
+    struct Open(Parking);
+
+    impl Open {
+        fn new() -> Self {
+            let parking = Parking::new();
+            assert!(parking.open());
+            Self(parking)
+        }
+
+        fn put(&self, address: usize, code: &Cell<u8>, units: u32) -> bool {
+            // SAFETY: `new` opened them.
+            unsafe { self.0.put(block(address), code, units) }
+        }
     }
 
     #[test]
     fn the_block_parked_last_of_the_closest_length_comes_back_first() {
         let codes = [const { Cell::new(0) }; 4];
-        let parking = Parking::new();
-        assert!(parking.open());
+        let open = Open::new();
         for ((address, units), code) in [(64, 3), (128, 7), (192, 7), (256, LONGEST_PARKED)].into_iter().zip(&codes) {
-            assert!(parking.put(block(address), code, units));
+            assert!(open.put(address, code, units));
             assert_eq!(code.get(), parked_code(units));
         }
+        let parking = &open.0;
         assert_eq!(parking.units(), u64::from(3 + 7 + 7 + LONGEST_PARKED));
         assert_eq!(parking.blocks().count(), 4);
         let longer = |units| parking.pop_longer(units).map(|(parked, length)| (parked.block, length));
@@ -232,25 +283,32 @@ mod tests {
     #[test]
     fn a_full_stack_takes_no_more() {
         let code = Cell::new(5);
-        let parking = Parking::new();
-        assert!(parking.open());
+        let open = Open::new();
         for _ in 0..DEPTH {
-            assert!(parking.put(block(64), &code, 5));
+            assert!(open.put(64, &code, 5));
         }
         code.set(5);
-        assert!(!parking.put(block(64), &code, 5));
+        assert!(!open.put(64, &code, 5));
         assert_eq!(code.get(), 5, "a block that is not parked stays as it is");
-        assert!(parking.put(block(64), &code, 6));
+        assert_eq!(open.0.blocks().count(), DEPTH);
+        assert!(open.put(64, &code, 6) && !open.put(64, &code, LONGEST_PARKED + 1));
     }
 
     #[test]
-    fn nothing_is_parked_without_stacks_or_beyond_them() {
-        let code = Cell::new(0);
+    fn without_stacks_nothing_is_parked() {
         let parking = Parking::new();
-        assert!(!parking.put(block(64), &code, 5));
-        assert_eq!(parking.take(5), None);
-        assert!(parking.open());
-        assert!(!parking.put(block(64), &code, LONGEST_PARKED + 1));
-        assert_eq!(parking.take(LONGEST_PARKED + 1), None);
+        assert!((1..=LONGEST_PARKED).all(|units| parking.take(units).is_none()));
+        assert!(parking.pop_longer(1).is_none());
+        assert_eq!((parking.units(), parking.blocks().count()), (0, 0));
+    }
+
+    #[test]
+    fn stacks_may_move() {
+        let code = Cell::new(5);
+        let open = Open::new();
+        assert!(open.put(64, &code, 5));
+        let moved = Box::new(open);
+        assert!(moved.put(128, &code, 5));
+        assert_eq!((moved.0.take(5), moved.0.take(5)), (Some(block(128)), Some(block(64))));
     }
 }

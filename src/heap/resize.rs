@@ -7,7 +7,7 @@ use crate::descriptor::Window;
 use crate::error::AllocError;
 use crate::geometry::Geometry;
 use crate::system::System;
-use crate::window::whole_length;
+use crate::window::{exact_length, whole_length};
 
 /// What [`reallocate`](crate::Allocator::reallocate) does with the block's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,34 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// As [`free`](Self::free).
     #[inline]
     pub(crate) unsafe fn shrink(&self, block: NonNull<u8>, size: usize) -> Result<usize, AllocError> {
+        let before = self.units_before(block);
+        // 0 wraps around and is refused below.
+        if size.wrapping_sub(1) < self.geometry.largest_exact()
+            && self.settings.trusts_pointers()
+            && before < self.block_units()
+        {
+            // SAFETY: the caller vouches for the block; see `free`.
+            let window = unsafe { Window::of_block(block, self.geometry) };
+            // SAFETY: the unit is one of the window.
+            let code = unsafe { window.code(before + 1) };
+            let units = self.geometry.units(size);
+            if let Some(more) = exact_length(code.get()).and_then(|old| old.checked_sub(units)) {
+                if more > 0 {
+                    code.set(units as u8);
+                    // SAFETY: the tail lies in the block.
+                    let tail = unsafe { block.add(self.geometry.bytes(units)) };
+                    self.give_back_block(window, tail, more);
+                }
+                return Ok(self.geometry.bytes(units));
+            }
+        }
+        self.shrink_slowly(block, size)
+    }
+
+    /// All that [`shrink`](Self::shrink) leaves over.
+    #[cold]
+    #[inline(never)]
+    fn shrink_slowly(&self, block: NonNull<u8>, size: usize) -> Result<usize, AllocError> {
         if size == 0 {
             return Err(AllocError::ZeroSize);
         }
@@ -171,21 +199,17 @@ impl<G: Geometry, S: System> Heap<G, S> {
             self.cursor.set(self.first_unit(window) + new_end as usize);
             return true;
         }
-        // A block never reaches beyond its span, nor into the extent, whose free units are spoken for.
-        let spans = self.geometry.spans(window.address());
-        let span_end = spans.iter().map(|span| span.end as u32).find(|&span_end| end <= span_end);
+        // A block never reaches into the extent, whose free units are spoken for.
         let bound = match extent {
-            Some(extent) if end < extent.start => span_end.map(|bound| bound.min(extent.start)),
-            _ => span_end,
+            Some(extent) if end < extent.start => extent.start,
+            _ => self.geometry.window_units() as u32,
         };
-        match bound {
-            Some(bound) if new_end <= bound && map.next_taken(end..new_end) == new_end => {
-                map.set(start, new_end - start);
-                self.count(window, new_end - end);
-                true
-            }
-            _ => false,
+        if new_end > bound || map.next_taken(end..new_end) < new_end {
+            return false;
         }
+        map.set(start, new_end - start);
+        self.count(window, new_end - end);
+        true
     }
 
     /// Where a live block lies.
@@ -193,11 +217,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// # Panics
     /// When no live block starts at `block`.
     pub(super) fn site(&self, block: NonNull<u8>) -> Site {
-        let unit = self.unit_of(block);
-        if self.settings.trusts_pointers() && unit.wrapping_sub(1) < self.block_units() {
+        let before = self.units_before(block);
+        if self.settings.trusts_pointers() && before < self.block_units() {
             // SAFETY: the caller of `reallocate` or `shrink` vouches for the block; see `free`.
             let window = unsafe { Window::of_block(block, self.geometry) };
-            let start = unit as u32;
+            let start = before as u32 + 1;
             if let Some(units) = window.map(self.geometry).block_at(start) {
                 return Site::Units { window, start, end: start + units };
             }

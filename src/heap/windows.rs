@@ -153,7 +153,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 passed_over.push_back(window);
             } else {
                 // Without memory from the system every hole counts, also in windows that are not worth a pass.
-                return match cold.full.iter().find(|&window| self.hole_in(window, 0, units).is_some()) {
+                let has_hole = |window: &Window| {
+                    let blocks = self.geometry.block_units(window.address());
+                    window.map(self.geometry).next_hole(blocks, units).is_some()
+                };
+                return match cold.full.iter().find(has_hole) {
                     Some(window) => {
                         cold.full.remove(window);
                         self.make_current(window);
@@ -189,9 +193,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn open_extent(&self, window: Window, units: u32) -> bool {
         let first = self.first_unit(window);
         let from = (self.limit.get() - first) as u32;
-        let hole =
-            if self.fresh.get() { self.free_span(window, from, units) } else { self.hole_in(window, from, units) };
-        let Some(Range { start, end }) = hole else {
+        let mut rest = self.geometry.block_units(window.address());
+        rest.start = rest.start.max(from);
+        let hole = if self.fresh.get() { Some(rest) } else { window.map(self.geometry).next_hole(rest, units) };
+        let Some(Range { start, end }) = hole.filter(|hole| hole.len() >= units as usize) else {
             return false;
         };
         self.count(window, end - start);
@@ -200,21 +205,15 @@ impl<G: Geometry, S: System> Heap<G, S> {
         true
     }
 
-    /// The spans of a window from `from` on.
-    fn spans_from(&self, window: Window, from: u32) -> impl Iterator<Item = Range<u32>> {
-        let spans = self.geometry.spans(window.address()).into_iter();
-        spans.map(move |span| (span.start as u32).max(from)..span.end as u32).filter(|span| !span.is_empty())
-    }
-
-    /// The first span of at least `units` units at or behind `from`, of a window without blocks there.
-    fn free_span(&self, window: Window, from: u32, units: u32) -> Option<Range<u32>> {
-        self.spans_from(window, from).find(|span| span.len() >= units as usize)
-    }
-
-    /// The first hole of at least `units` units of a window at or behind `from`.
-    fn hole_in(&self, window: Window, from: u32, units: u32) -> Option<Range<u32>> {
-        let map = window.map(self.geometry);
-        self.spans_from(window, from).find_map(|span| map.next_hole(span, units))
+    /// Begins again at the front of the current window, in which no block is left: what was in use last is in the cache.
+    pub(super) fn rewind(&self, window: Window) {
+        let blocks = self.geometry.block_units(window.address());
+        let rest = (self.limit.get() - self.cursor.get()) as u32;
+        self.count(window, blocks.len() as u32 - rest);
+        self.fresh.set(true);
+        let first = self.first_unit(window);
+        self.cursor.set(first + blocks.start as usize);
+        self.set_limit(first + blocks.end as usize);
     }
 
     /// Gives back what is left of the extent.
@@ -256,10 +255,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
             Place::Full => {
                 cold.full.remove(window);
                 window.notice_at(0);
-                // The blocks of a queue leave in order, so that the window filled next is the one that drains next: its
-                // map is brought into the cache by then.
-                if let Some(next) = cold.full.first() {
-                    next.prefetch(self.geometry);
+                // The blocks of a queue leave in order, so that the window filled next is the one that drains next. The
+                // one behind that is brought into the cache, which is there when it is needed: the list leads to it
+                // through a descriptor that was brought in the same way.
+                if let Some(next) = cold.full.first().and_then(|next| next.next.get()) {
+                    next.prefetch();
                 }
                 if window.live_units() > 0 {
                     window.place.set(Place::Reusable);

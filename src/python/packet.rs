@@ -215,13 +215,11 @@ impl Packet {
     }
 
     /// Gives the tail of the block back.
+    #[inline(always)]
     pub(super) fn shrink(&self, size: usize) -> PyResult<()> {
         let block = self.unshared("shrink the packet")?;
         if size > self.size.get() {
-            return Err(PyValueError::new_err(format!(
-                "cannot shrink a packet of {} bytes to {size}; resize() makes it larger",
-                self.size.get()
-            )));
+            return Err(not_smaller(self.size.get(), size));
         }
         // SAFETY: the block is this packet's, live, and nothing exports it.
         let capacity = unsafe { self.allocator.get().shrink(block, size) }?;
@@ -239,6 +237,11 @@ impl Packet {
 #[cold]
 fn gone(closed: bool) -> PyErr {
     PyValueError::new_err(if closed { "the packet's allocator is closed" } else { "the packet is released" })
+}
+
+#[cold]
+fn not_smaller(size: usize, wanted: usize) -> PyErr {
+    PyValueError::new_err(format!("cannot shrink a packet of {size} bytes to {wanted}; resize() makes it larger"))
 }
 
 /// The error of an action that live exports forbid.
