@@ -308,17 +308,20 @@ impl<'a> State<'a> {
 
 /// Every way to pass a pointer back that is trusted, or verified with `check`.
 fn expect_panics(allocator: &Allocator, pointer: NonNull<u8>, message: &str, state: &State<'_>, name: &str) {
+    type Misuse<'a> = Box<dyn Fn() + 'a>;
     // SAFETY: there is no live block at the pointer: the contract is broken on purpose, in a way that the documentation
     // answers with a panic.
-    let calls: [(&str, Box<dyn Fn() + '_>); 5] = unsafe {
-        [
-            ("free", Box::new(|| allocator.free(pointer))),
-            ("free_batch", Box::new(|| allocator.free_batch(&[pointer]))),
-            ("shrink", Box::new(|| drop(allocator.shrink(pointer, 1)))),
-            ("reallocate in place", Box::new(|| drop(allocator.reallocate(pointer, 1, Realloc::Uninitialized)))),
-            ("reallocate", Box::new(|| drop(allocator.reallocate(pointer, 90_000, Realloc::CopyExisting)))),
-        ]
-    };
+    let reallocate = |size, how| _ = unsafe { allocator.reallocate(pointer, size, how) };
+    let calls: [(&str, Misuse<'_>); 5] = [
+        // SAFETY: as above.
+        ("free", Box::new(|| unsafe { allocator.free(pointer) })),
+        // SAFETY: as above.
+        ("free_batch", Box::new(|| unsafe { allocator.free_batch(&[pointer]) })),
+        // SAFETY: as above.
+        ("shrink", Box::new(|| _ = unsafe { allocator.shrink(pointer, 1) })),
+        ("reallocate in place", Box::new(|| reallocate(1, Realloc::Uninitialized))),
+        ("reallocate", Box::new(|| reallocate(90_000, Realloc::CopyExisting))),
+    ];
     for (call, misuse) in calls {
         let panic = catch_unwind(AssertUnwindSafe(misuse)).expect_err(&format!("{call} of {name} went through"));
         let said = panic.downcast_ref::<String>().unwrap();
