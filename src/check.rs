@@ -584,7 +584,9 @@ mod tests {
 
     #[test]
     fn a_byte_in_a_free_unit_is_reported_only_when_it_must_stay_as_it_is() {
-        for check in [false, true] {
+        // Without `check` the sanitizer reports the write itself.
+        let modes: &[bool] = if cfg!(pktalloc_asan) { &[true] } else { &[false, true] };
+        for &check in modes {
             let (heap, blocks) = heap(Settings { check, ..Settings::new() });
             // SAFETY: the block was freed; its window is held.
             unsafe { blocks[7].add(31).write(0) };
