@@ -159,21 +159,31 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// A block of at least `size` bytes.
     #[inline]
     pub(crate) fn allocate(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
-        // 0 wraps around and is refused there, too.
-        if size.wrapping_sub(1) < self.geometry.largest_exact() {
-            let units = self.geometry.units(size);
-            let start = self.cursor.get();
-            let end = start + units as usize;
-            if end <= self.hot_limit.get() {
-                self.cursor.set(end);
-                // SAFETY: the limit is above zero only while there is a current window; the unit is one of its extent,
-                // so its byte is one of its map, which is written through cells alone.
-                unsafe { self.map_origin.get().wrapping_add(start).write(units as u8) };
-                return Ok(self.run(start, units));
-            }
+        match self.bump(size) {
+            Some(block) => Ok(block),
+            // Not a `Result`: this comes back in registers, so that the call is the last thing a caller does.
+            None => self.allocate_elsewhere(size).ok_or_else(|| self.refusal.get()),
         }
-        // Not a `Result`: this comes back in registers, so that the call is the last thing a caller does.
-        self.allocate_elsewhere(size).ok_or_else(|| self.refusal.get())
+    }
+
+    /// The next block of the extent, as long as that has the room and nothing keeps calls off the hot path.
+    #[inline(always)]
+    pub(crate) fn bump(&self, size: usize) -> Option<NonNull<[u8]>> {
+        // 0 wraps around and is refused there, too.
+        if size.wrapping_sub(1) >= self.geometry.largest_exact() {
+            return None;
+        }
+        let units = self.geometry.units(size);
+        let start = self.cursor.get();
+        let end = start + units as usize;
+        if end > self.hot_limit.get() {
+            return None;
+        }
+        self.cursor.set(end);
+        // SAFETY: the limit is above zero only while there is a current window; the unit is one of its extent, so its
+        // byte is one of its map, which is written through cells alone.
+        unsafe { self.map_origin.get().wrapping_add(start).write(units as u8) };
+        Some(self.run(start, units))
     }
 
     /// The bytes of a run of units of the current window, the first one counted from address 0.

@@ -420,3 +420,51 @@ impl<G: Geometry, S: System> Drop for Heap<G, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A burst that takes all of `windows` and empties them again; returns how many went back meanwhile.
+    fn burst(surplus: &mut Surplus, windows: usize, keep: usize) -> usize {
+        (0..windows).rev().for_each(|empty| surplus.taken(empty));
+        let mut gone = 0;
+        (1..=windows).for_each(|empty| gone += surplus.emptied(empty - gone, windows - gone, keep));
+        gone
+    }
+
+    #[test]
+    fn bursts_keep_the_windows_that_they_need() {
+        let mut surplus = Surplus::new();
+        assert_eq!((0..20).map(|_| burst(&mut surplus, 1000, 32)).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn what_no_turn_needs_goes_back_little_by_little() {
+        let mut surplus = Surplus::new();
+        burst(&mut surplus, 1000, 32);
+        let mut windows = 1000;
+        let mut most = 0;
+        // One window at a time comes and goes.
+        for _ in 0..4000 {
+            surplus.taken(windows - 1);
+            let gone = surplus.emptied(windows, windows, 32);
+            most = most.max(gone);
+            windows -= gone;
+        }
+        assert_eq!(windows, 33, "the window in use and those to be kept");
+        assert!(most <= 1000 / 8 + 1, "{most} windows went back in one call");
+    }
+
+    #[test]
+    fn windows_that_were_trimmed_are_not_given_back_again() {
+        let mut surplus = Surplus::new();
+        burst(&mut surplus, 100, 0);
+        burst(&mut surplus, 100, 0);
+        for _ in 0..300 {
+            // All but one went back in a trim.
+            surplus.taken(0);
+            assert!(surplus.emptied(1, 1, 0) <= 1);
+        }
+    }
+}
