@@ -14,6 +14,15 @@ PYTHON ?=
 CAPTURE ?= python/pktalloc/data/demo.pcapng
 REPLAY ?=
 
+# How long `make fuzz` runs each of its targets.
+FUZZ_SECONDS ?= 1800
+FUZZ_TARGETS ?= api config packets trace
+# How long `make soak` runs.
+SOAK_SECONDS ?= 3600
+# What `make mutants` changes.
+MUTANTS_FILES ?= src/bitset.rs src/window.rs src/check.rs src/heap.rs src/heap/*.rs src/descriptor.rs src/geometry.rs \
+    src/address_map.rs src/list.rs
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -37,7 +46,8 @@ PEERS := cd benches/peers && $(CARGO)
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
     $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: help demo test package lint lint-peers fmt api bench bench-full bench-threads bench-python fuzz-python loom tsan docs clean
+.PHONY: help demo test package lint lint-peers fmt api bench bench-full bench-threads bench-python fuzz fuzz-python \
+    sanitize mutants soak check-cost loom tsan docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -100,6 +110,21 @@ bench-threads: ## measure packets that other threads free, beside other allocato
 bench-python: $(VENV)/stamp-test ## measure the Python face beside bytearray, and judge its targets
 	@$(BIN)/python -m pytest -q benches/bench_python.py --benchmark-max-time=0.2 --benchmark-columns=min,median --benchmark-sort=min
 	@$(BIN)/python benches/python_targets.py
+
+fuzz: ## fuzz each target for FUZZ_SECONDS (1800); installs cargo-fuzz where it is missing
+	@CARGO="$(CARGO)" FUZZ_SECONDS="$(FUZZ_SECONDS)" FUZZ_TARGETS="$(FUZZ_TARGETS)" scripts/fuzz.sh
+
+sanitize: ## the Rust suite under AddressSanitizer and valgrind
+	@CARGO="$(CARGO)" scripts/sanitize.sh
+
+mutants: ## change the core in small ways and expect a test to fail (hours); installs cargo-mutants where it is missing
+	@CARGO="$(CARGO)" MUTANTS_FILES="$(wildcard $(MUTANTS_FILES))" scripts/mutants.sh
+
+soak: ## every pattern for SOAK_SECONDS (3600), the self-check every second, memory plotted in target/soak
+	@CARGO="$(CARGO)" SOAK_SECONDS="$(SOAK_SECONDS)" scripts/soak.sh
+
+check-cost: ## measure what the setting check costs
+	$(CARGO) run --locked --release --quiet --example check_mode
 
 fuzz-python: $(VENV)/stamp-test ## 200,000 random steps of the Python face (make test: 10,000)
 	PKTALLOC_MODEL_STEPS=200000 $(BIN)/python -m pytest -q tests/test_model.py

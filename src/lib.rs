@@ -151,6 +151,7 @@ mod geometry;
 mod heap;
 mod list;
 mod packet;
+mod poison;
 #[cfg(feature = "python")]
 mod python;
 #[cfg(feature = "replay")]
@@ -166,7 +167,7 @@ pub mod workload;
 pub use allocator::Allocator;
 #[cfg(feature = "allocator-api2")]
 pub use api2::RcAllocator;
-pub use check::{IntegrityError, Overflow, Total};
+pub use check::{IntegrityError, Overflow, Total, WriteAfterFree};
 pub use config::{Config, ConfigError};
 pub use error::{AllocError, FreeError};
 pub use heap::Realloc;

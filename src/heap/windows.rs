@@ -25,6 +25,7 @@ use crate::descriptor::{Place, Window};
 use crate::error::AllocError;
 use crate::geometry::Geometry;
 use crate::list::List;
+use crate::poison;
 use crate::system::{Role, System};
 
 /// The part of a window that must have been freed since its last pass before it gets another.
@@ -320,6 +321,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 unsafe { Window::found(region.add(index * window_bytes), self.geometry) }
             };
             window.leader.set(leader);
+            self.bury_window(window);
             cold.windows.insert(window.address(), window);
             cold.add_empty(window);
         }
@@ -397,6 +399,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn free_region(&self, leader: Window) {
         let base: NonNull<u8> = leader.base();
         if let Ok(layout) = self.region_layout() {
+            poison::show(NonNull::slice_from_raw_parts(base, layout.size()));
             // SAFETY: `take_region` took the region with this layout, and its windows are in no list or table any more.
             unsafe { self.system.free(base, layout, Role::Window) };
         }
