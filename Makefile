@@ -14,11 +14,30 @@ PYTHON ?=
 CAPTURE ?= python/pktalloc/data/demo.pcapng
 REPLAY ?=
 
+# How long `make fuzz` runs each of its targets.
+FUZZ_SECONDS ?= 1800
+FUZZ_TARGETS ?= api config packets trace
+# How long `make soak` runs.
+SOAK_SECONDS ?= 3600
+# What `make mutants` changes.
+MUTANTS_FILES ?= src/bitset.rs src/window.rs src/check.rs src/heap.rs src/heap/*.rs src/descriptor.rs src/geometry.rs \
+    src/address_map.rs src/list.rs
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # The Rust tools that look at the Python face must see the interpreter that it is built for.
 PYO3 := PYO3_PYTHON="$(CURDIR)/$(BIN)/python"
+
+# Everything but the Python face, which needs an interpreter.
+FEATURES := allocator-api2,bytes,replay,shared
+# Those that are to build by themselves.
+EACH_FEATURE := std allocator-api2 bytes replay shared
+
+# What others can build on. The compiler's own description of it is not stable, and asking for it would build every
+# dependency again, so it has a directory to itself.
+PUBLIC_API := RUSTC_BOOTSTRAP=1 $(CARGO) rustdoc --locked --quiet --lib --features $(FEATURES) --target-dir target/api -- \
+    -Zunstable-options --output-format json && $(BIN)/python scripts/public_api.py target/api/doc/pktalloc.json docs/public-api.txt
 
 # The comparison with other allocators is a package of its own, with its own settings for the C and C++ that it builds.
 PEERS := cd benches/peers && $(CARGO)
@@ -27,7 +46,8 @@ PEERS := cd benches/peers && $(CARGO)
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
     $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: help demo test lint lint-peers fmt bench bench-full bench-python fuzz-python docs clean
+.PHONY: help demo test package lint lint-peers fmt api bench bench-full bench-threads bench-python fuzz fuzz-python \
+    sanitize mutants soak check-cost loom tsan docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -40,16 +60,22 @@ demo: $(VENV)/stamp-package ## build the package and replay the capture that shi
 test: $(VENV)/stamp-test ## build everything and run every test, Rust and Python
 	@CARGO="$(CARGO)" PYTHON="$(BIN)/python" scripts/run_tests.sh
 
+package: ## pack the crate as it would be published, and build the package away from the repository
+	@CARGO="$(CARGO)" scripts/check_package.sh
+
 lint: $(VENV)/stamp-lint $(VENV)/stamp-test ## check format, lints, documentation and types, Rust and Python
 	@$(CARGO) fmt --version >/dev/null && $(CARGO) clippy --version >/dev/null || \
 	    { echo "make: cargo has no fmt or no clippy: rustup component add rustfmt clippy" >&2; exit 1; }
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --no-default-features --lib -- -D warnings
+	@for feature in $(EACH_FEATURE); do echo "clippy with the feature $$feature alone"; \
+	    $(CARGO) clippy --locked --quiet --no-default-features --features "$$feature" --lib -- -D warnings; done
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --all-targets --features replay -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features $(FEATURES) -- -D warnings
 	$(PYO3) $(CARGO) clippy --locked --all-targets --features python -- -D warnings
 	$(PYO3) $(CARGO) clippy --locked --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --features replay
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --features $(FEATURES)
+	$(PUBLIC_API) --check
 	@tree=$$($(CARGO) tree --locked --edges normal,build --prefix none) && [ "$$(wc -l <<<"$$tree")" -eq 1 ] || \
 	    { echo "make: the crate must have no dependency by default, but cargo tree says: $$tree" >&2; exit 1; }
 	$(BIN)/ruff check
@@ -64,6 +90,9 @@ fmt: $(VENV)/stamp-lint ## format the sources, Rust and Python
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
 
+api: $(VENV)/stamp-venv ## list what others can build on, in docs/public-api.txt (make lint compares)
+	$(PUBLIC_API)
+
 lint-peers: ## check the comparison with other allocators (builds them: needs a C++ compiler)
 	$(PEERS) fmt --check
 	$(PEERS) clippy --locked --all-targets -- -D warnings
@@ -75,16 +104,44 @@ bench: ## measure: criterion on the crate, then enough of the peers to judge eve
 bench-full: ## measure every cell of the comparison with the peers (an hour or so)
 	$(PEERS) run --locked --release --quiet
 
+bench-threads: ## measure packets that other threads free, beside other allocators (a minute; wants two idle cores)
+	$(PEERS) run --locked --release --quiet -- threads
+
 bench-python: $(VENV)/stamp-test ## measure the Python face beside bytearray, and judge its targets
 	@$(BIN)/python -m pytest -q benches/bench_python.py --benchmark-max-time=0.2 --benchmark-columns=min,median --benchmark-sort=min
 	@$(BIN)/python benches/python_targets.py
+
+fuzz: ## fuzz each target for FUZZ_SECONDS (1800); installs cargo-fuzz where it is missing
+	@CARGO="$(CARGO)" FUZZ_SECONDS="$(FUZZ_SECONDS)" FUZZ_TARGETS="$(FUZZ_TARGETS)" scripts/fuzz.sh
+
+sanitize: ## the Rust suite under AddressSanitizer and valgrind
+	@CARGO="$(CARGO)" scripts/sanitize.sh
+
+mutants: ## change the core in small ways and expect a test to fail (hours); installs cargo-mutants where it is missing
+	@CARGO="$(CARGO)" MUTANTS_FILES="$(wildcard $(MUTANTS_FILES))" scripts/mutants.sh
+
+soak: ## every pattern for SOAK_SECONDS (3600), the self-check every second, memory plotted in target/soak
+	@CARGO="$(CARGO)" SOAK_SECONDS="$(SOAK_SECONDS)" scripts/soak.sh
+
+check-cost: ## measure what the setting check costs
+	$(CARGO) run --locked --release --quiet --example check_mode
 
 fuzz-python: $(VENV)/stamp-test ## 200,000 random steps of the Python face (make test: 10,000)
 	PKTALLOC_MODEL_STEPS=200000 $(BIN)/python -m pytest -q tests/test_model.py
 	@echo "make fuzz-python: 200,000 steps, the self-check after each"
 
+loom: ## check the frees from other threads in every order that the memory model allows (a minute or two to build)
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --locked --release --features shared --lib loom_
+	@echo "make loom: no order of steps breaks the protocol"
+
+tsan: ## run the tests of packets on several threads under ThreadSanitizer (Linux)
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" RUST_TEST_THREADS=1 \
+	    TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tests/tsan.txt" CARGO_TARGET_DIR=target/tsan \
+	    $(CARGO) test --locked --target $$(rustc -vV | sed -n 's/^host: //p') --features shared --test shared
+	@echo "make tsan: no data race"
+
 docs: ## build the documentation of the crate
-	$(CARGO) doc --locked --no-deps --features replay
+	$(CARGO) doc --locked --no-deps --features $(FEATURES)
 	@echo "make docs: target/doc/pktalloc/index.html"
 
 clean: ## remove what was built, the virtual environment included

@@ -16,7 +16,12 @@ suite() {
 
 suite "$CARGO" test --locked --no-default-features --lib
 suite "$CARGO" test --locked
-suite "$CARGO" test --locked --features replay
+features=allocator-api2,bytes,replay,shared
+suite "$CARGO" test --locked --features "$features"
+for example in examples/*.rs; do
+    suite "$CARGO" run --locked --quiet --features "$features" --example "$(basename "$example" .rs)"
+done
+suite scripts/check_no_std.sh
 suite "$PYTHON" -m pytest
 
 # cargo test closes each binary with "test result: ok. 12 passed; 0 failed; 1 ignored; …",

@@ -13,7 +13,8 @@
 //!
 //! Of the whole: the totals are the sums of their parts ([`IntegrityError::Total`]); each parked block is one in its
 //! window's map, and with `check` on each live block has its size on record ([`IntegrityError::Record`]) and an unbroken
-//! canary ([`IntegrityError::Overflow`]).
+//! canary ([`IntegrityError::Overflow`]), and the bytes that are in no block are as they were left when they were freed
+//! ([`IntegrityError::WriteAfterFree`]).
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -33,6 +34,15 @@ pub struct Overflow {
     pub size: usize,
     /// How far behind the last of those bytes the furthest stray write reached that can be seen, in bytes.
     pub past_end: usize,
+}
+
+/// Bytes written where no block lives, most likely through a pointer to a block that was freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteAfterFree {
+    /// The first of them.
+    pub address: usize,
+    /// How many bytes lie from there to the last of them that can be seen in the same hole or block.
+    pub bytes: usize,
 }
 
 /// Which total is not the sum of its parts.
@@ -121,6 +131,8 @@ pub enum IntegrityError {
     },
     /// With `check` on: bytes were written past the size that was asked for.
     Overflow(Overflow),
+    /// With `check` on: bytes were written where no block lives.
+    WriteAfterFree(WriteAfterFree),
 }
 
 impl fmt::Display for Total {
@@ -160,6 +172,9 @@ impl fmt::Display for IntegrityError {
             Self::Overflow(Overflow { block, size, past_end }) => {
                 write!(f, "bytes were written up to {past_end} past the end of the {size} bytes at {block:#x}")
             }
+            Self::WriteAfterFree(WriteAfterFree { address, bytes }) => {
+                write!(f, "a freed block was written to: {bytes} bytes from {address:#x} on, where no block lives")
+            }
         }
     }
 }
@@ -180,6 +195,12 @@ struct Sums {
 impl<G: Geometry, S: System> Heap<G, S> {
     /// Checks every invariant.
     pub(crate) fn integrity_check(&self) -> Result<(), IntegrityError> {
+        self.bookkeeping_check()?;
+        if self.settings.check { self.check_freed() } else { Ok(()) }
+    }
+
+    /// Checks every invariant but one: it does not look at the bytes of free units.
+    pub(crate) fn bookkeeping_check(&self) -> Result<(), IntegrityError> {
         let cold = &*self.cold.borrow();
         let mut sums = Sums::default();
         for (base, window) in cold.windows.iter() {
@@ -559,5 +580,84 @@ mod tests {
         heap.cold.borrow_mut().requested.remove(64);
         heap.cold.borrow_mut().requested.remove(block);
         assert_eq!(heap.integrity_check(), Err(IntegrityError::Record { block }));
+    }
+
+    #[test]
+    fn a_byte_in_a_free_unit_is_reported_only_when_it_must_stay_as_it_is() {
+        // Without `check` the sanitizer reports the write itself.
+        let modes: &[bool] = if cfg!(pktalloc_asan) { &[true] } else { &[false, true] };
+        for &check in modes {
+            let (heap, blocks) = heap(Settings { check, ..Settings::new() });
+            // SAFETY: the block was freed; its window is held.
+            unsafe { blocks[7].add(31).write(0) };
+            let address = blocks[7].addr().get() + 31;
+            let error = IntegrityError::WriteAfterFree(WriteAfterFree { address, bytes: 1 });
+            assert_eq!(heap.integrity_check(), if check { Err(error) } else { Ok(()) });
+            assert_eq!(heap.bookkeeping_check(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_full_window_that_is_in_no_list_is_missed() {
+        let (heap, _) = heap(Settings::new());
+        let window = window(&heap, Place::Full);
+        heap.cold.borrow_mut().full.remove(window);
+        let listed = heap.cold.borrow().full.len() as u64;
+        let error = IntegrityError::Total { total: Total::FullWindows, counted: listed, found: listed + 1 };
+        assert_eq!(heap.integrity_check(), Err(error));
+    }
+
+    /// A heap with parked blocks, and where one of them is.
+    fn parked() -> (Checked, NonNull<u8>) {
+        let settings = Settings { memory_limit: Some(4 * 4096), ..Settings::new() };
+        let heap = Heap::with_settings(Runtime::new(64, 4096).unwrap(), settings, Os).unwrap();
+        let mut blocks = Vec::new();
+        while let Ok(block) = heap.allocate(100) {
+            blocks.push(block.cast::<u8>());
+        }
+        for &block in blocks.iter().step_by(2) {
+            // SAFETY: live, and not used afterwards.
+            unsafe { heap.free(block) };
+        }
+        heap.allocate(100).unwrap();
+        // SAFETY: live, and not used afterwards.
+        unsafe { heap.free(blocks[31]) };
+        assert!(heap.parking.blocks().any(|(block, units)| block == blocks[31] && units == 2));
+        assert_eq!(heap.integrity_check(), Ok(()));
+        (heap, blocks[31])
+    }
+
+    #[test]
+    fn parked_blocks_are_compared_with_their_maps() {
+        let unit = |heap: &Checked, block: NonNull<u8>| {
+            let address = block.addr().get();
+            let window = heap.cold.borrow().windows.at_or_below(address).unwrap().1;
+            (window, ((address - window.address()) / 64) as u32)
+        };
+        // The map shows a live block where a parked one is.
+        let (heap, block) = parked();
+        let (window, start) = unit(&heap, block);
+        window.map(heap.geometry()).set(start, 2);
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Record { block: block.addr().get() }));
+        // The map shows a parked block that nobody parked.
+        let (heap, block) = parked();
+        let (window, start) = unit(&heap, block);
+        let live = window.map(heap.geometry()).blocks().find(|live| live.start != start && live.len() == 2).unwrap();
+        window.map(heap.geometry()).damage(live.start, crate::window::parked_code(2));
+        let error = IntegrityError::Total { total: Total::ParkedBlocks, counted: 1, found: 2 };
+        assert_eq!(heap.integrity_check(), Err(error));
+    }
+
+    #[test]
+    fn a_reusable_window_without_live_blocks_would_not_be_noticed() {
+        let (heap, _) = heap(Settings::new());
+        let window = window(&heap, Place::Reusable);
+        let map = window.map(heap.geometry());
+        let live: Vec<_> = map.blocks().collect();
+        for block in live {
+            map.release(block.start);
+            let _ = window.discount(block.len() as u32);
+        }
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Notice { window: window.address() }));
     }
 }

@@ -117,8 +117,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Config<UNIT, WINDOW_UNITS> {
         self
     }
 
-    /// Whether each call starts with the self-check, each block is followed by a canary, and every pointer that
-    /// comes back is verified. For tests and debugging: a call then costs time linear in the memory held. Default off.
+    /// Whether each call starts with the self-check, each block is followed by a canary, every pointer that comes back
+    /// is verified, and a write to a freed block is found when its bytes are handed out again. For tests and debugging:
+    /// a call then costs time linear in the memory held. Default off.
     #[must_use]
     pub const fn check(mut self, on: bool) -> Self {
         self.settings.check = on;

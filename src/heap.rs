@@ -23,9 +23,11 @@
 //! - [`recycle`]: blocks that are handed out again before their window hears of it;
 //! - [`resize`]: growing and shrinking;
 //! - [`large`]: blocks straight from the system;
-//! - [`checked`]: verified frees and canaries.
+//! - [`checked`]: verified frees and canaries;
+//! - [`freed`]: what free units contain, so that writes to them show.
 
 mod checked;
+mod freed;
 mod large;
 mod recycle;
 mod resize;
@@ -40,6 +42,7 @@ use crate::descriptor::{Place, Window};
 use crate::error::AllocError;
 use crate::geometry::Geometry;
 use crate::list::List;
+use crate::poison;
 use crate::system::System;
 use crate::window::{LONGEST_PARKED, exact_length, whole_length};
 
@@ -156,6 +159,18 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// A block of at least `size` bytes.
     #[inline]
     pub(crate) fn allocate(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
+        // Not a `Result`: this comes back in registers, so that the call is the last thing a caller does.
+        self.bump_or_else(size, || self.allocate_elsewhere(size).ok_or_else(|| self.refusal.get()))
+    }
+
+    /// The next block of the extent; or what `otherwise` returns, when the extent has not the room or something keeps
+    /// calls off the hot path.
+    #[inline(always)]
+    pub(crate) fn bump_or_else(
+        &self,
+        size: usize,
+        otherwise: impl FnOnce() -> Result<NonNull<[u8]>, AllocError>,
+    ) -> Result<NonNull<[u8]>, AllocError> {
         // 0 wraps around and is refused there, too.
         if size.wrapping_sub(1) < self.geometry.largest_exact() {
             let units = self.geometry.units(size);
@@ -169,8 +184,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 return Ok(self.run(start, units));
             }
         }
-        // Not a `Result`: this comes back in registers, so that the call is the last thing a caller does.
-        self.allocate_elsewhere(size).ok_or_else(|| self.refusal.get())
+        otherwise()
     }
 
     /// The bytes of a run of units of the current window, the first one counted from address 0.
@@ -179,7 +193,23 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let block = self.map_origin.get().with_addr(start << self.geometry.unit_shift());
         // SAFETY: the address of a unit is not 0.
         let block = unsafe { NonNull::new_unchecked(block) };
-        NonNull::slice_from_raw_parts(block, self.geometry.bytes(units))
+        self.shown(block, units)
+    }
+
+    /// The bytes of a run of units that is handed out.
+    #[inline(always)]
+    fn shown(&self, block: NonNull<u8>, units: u32) -> NonNull<[u8]> {
+        let bytes = NonNull::slice_from_raw_parts(block, self.geometry.bytes(units));
+        poison::show(bytes);
+        bytes
+    }
+
+    /// Hides a run of units that is in no block any more.
+    #[inline(always)]
+    fn hide(&self, block: NonNull<u8>, units: u32) {
+        if cfg!(pktalloc_asan) && !self.settings.check {
+            poison::hide(NonNull::slice_from_raw_parts(block, self.geometry.bytes(units)));
+        }
     }
 
     /// Moves the end of the extent.
@@ -194,7 +224,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if size.wrapping_sub(1) < self.geometry.bytes(LONGEST_PARKED) {
             let units = self.geometry.units(size);
             if let Some(block) = self.parking.take(units) {
-                return Some(NonNull::slice_from_raw_parts(block, self.geometry.bytes(units)));
+                return Some(self.shown(block, units));
             }
         }
         self.allocate_cold(size)
@@ -285,7 +315,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
         let units = whole_length(self.geometry.units(size));
         if let Some(block) = self.split_parked(units) {
-            return Ok(NonNull::slice_from_raw_parts(block, self.geometry.bytes(units)));
+            return Ok(self.shown(block, units));
         }
         loop {
             let start = self.cursor.get();
@@ -345,7 +375,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             if let Some(units) = exact_length(code.get()) {
                 // SAFETY: `parking_units` is not 0, so the stacks are open.
                 if unsafe { self.parking.put(block, code, units) } {
-                    return;
+                    return self.hide(block, units);
                 }
                 code.set(0);
                 return self.give_back_block(window, block, units);
@@ -372,6 +402,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Takes back the units of a block that the map does not show any more.
     #[inline(always)]
     fn give_back_block(&self, window: Window, block: NonNull<u8>, units: u32) {
+        self.hide(block, units);
         let start = block.addr().get() >> self.geometry.unit_shift();
         if start + units as usize == self.cursor.get() {
             return self.take_back(start);

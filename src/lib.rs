@@ -1,54 +1,136 @@
-//! A windowed allocator for packet queues: blocks of about 1000 bytes, freed in roughly the order in which they were
-//! allocated.
+//! A memory allocator for packets: blocks of about 1000 bytes, freed in roughly the order in which they were allocated.
 //!
 //! Programs that queue packets allocate and free a block for each of them, millions of times a second, and nearly in
 //! order. A general allocator does not know that. This one does: it bumps a cursor through large *windows* of aligned
-//! memory, and takes a window back when its blocks are gone.
+//! memory, and takes a window back when its blocks are gone. It has no locks and, by default, no dependencies.
+//!
+//! # Packets
+//!
+//! A [`Packet`] owns its bytes and frees them when it goes. To receive into one is a single call: it reserves the most
+//! that can arrive, keeps what did, and gives the rest back, so that the next packet starts right behind.
 //!
 //! ```
+//! use std::io;
+//! use std::net::UdpSocket;
 //! use pktalloc::Allocator;
+//! # let sender = UdpSocket::bind("127.0.0.1:0")?;
+//! # let socket = UdpSocket::bind("127.0.0.1:0")?;
+//! # sender.send_to(b"ping", socket.local_addr()?)?;
+//!
+//! let allocator = Allocator::new();           // asks the system for nothing yet
+//! let (mut packet, from) = allocator.packet_with(2048, |room| {
+//!     let (received, from) = socket.recv_from(room.zeroed())?;
+//!     room.advance(received);
+//!     Ok::<_, io::Error>(from)
+//! })?;
+//! packet[1] = b'o';                           // a slice like any other
+//! socket.send_to(&packet, from)?;
+//! assert_eq!(packet, b"pong");
+//! # Ok::<(), io::Error>(())
+//! ```
+//!
+//! There are also [`packet`](Allocator::packet), which is zero, and [`packet_from`](Allocator::packet_from), which
+//! copies; packets [grow](Packet::resize), are written to with `io::Write`, and [cut](Packet::truncate). A packet
+//! borrows its allocator, or shares it through an [`Rc`](alloc::rc::Rc), so that a queue can lie [beside its
+//! allocator](Packet). No safe function shows bytes that nobody has written.
+//!
+//! # Blocks
+//!
+//! Beneath that lie plain blocks, for code that manages its memory itself: whole units of 64 bytes, aligned to one,
+//! with no header in front. They [move](Allocator::reallocate) only when they must, and [shrink](Allocator::shrink) at
+//! once.
+//!
+//! ```
+//! use pktalloc::{Allocator, FreeError};
 //!
 //! let allocator = Allocator::new();
 //! let block = allocator.allocate(1400)?;
 //! assert!(block.len() >= 1400 && block.cast::<u8>().addr().get() % 64 == 0);
-//! // SAFETY: `block` is live and not used afterwards.
-//! unsafe { allocator.free(block.cast()) };
+//! // SAFETY: `block` is live and not used after it is freed; that it is freed twice is noticed.
+//! unsafe {
+//!     allocator.free(block.cast());
+//!     assert!(matches!(allocator.try_free(block.cast()), Err(FreeError::DoubleFree { .. })));
+//! }
 //! # Ok::<(), pktalloc::AllocError>(())
 //! ```
+//!
+//! # Objects and collections
+//!
+//! With the feature `allocator-api2`, an allocator is one in the sense of that crate: boxes, vectors and hashbrown's
+//! maps live in `&Allocator`, or in an `RcAllocator` that they share. That is also the way to have typed objects:
+//!
+//! ```
+//! # #[cfg(feature = "allocator-api2")] {
+//! use allocator_api2::boxed::Box;
+//! use allocator_api2::vec::Vec;
+//!
+//! struct Frame { number: u64, lost: bool }
+//!
+//! let allocator = pktalloc::Allocator::new();
+//! let frame = Box::new_in(Frame { number: 7, lost: false }, &allocator);
+//! let mut window = Vec::new_in(&allocator);
+//! window.push(frame);
+//! assert!(window.iter().all(|frame| !frame.lost) && window[0].number == 7);
+//! # }
+//! ```
+//!
+//! # Threads
+//!
+//! An [`Allocator`] is for one thread at a time: it is `Send` and not `Sync`, and has nothing to lock. Where one thread
+//! receives and others free, there is `SharedAllocator` (feature `shared`), whose packets are `Send` and become
+//! `bytes::Bytes` without a copy (feature `bytes`). More in `docs/threads.md`; there are also pages on choosing
+//! parameters (`docs/parameters.md`) and on use inside a codec (`docs/codecs.md`).
 //!
 //! # Words
 //!
 //! - A **unit** is the granule and the alignment of every block: 64 bytes, unless `UNIT` says otherwise.
 //! - A **window** is a region of `WINDOW_UNITS` units, aligned to its own size, with its bookkeeping inside: a
 //!   descriptor, and a map with a byte for each unit.
-//! - A **block** is an allocation: a run of units in one window. From 128 units on its length is rounded up by at most an
-//!   eighth. A **large block**, one over a quarter of a window, comes straight from the system.
+//! - A **block** is an allocation: a run of units in one window. From 128 units on its length is rounded up by at
+//!   most an eighth. A **large block**, one over a quarter of a window, comes straight from the system.
 //! - An **extent** is a hole of the current window that is handed out from front to back.
 //!
-//! # Cost
+//! # What it costs
 //!
 //! An allocation is an addition, a comparison and a stored byte; a free loads that byte, clears it and counts. Both
 //! take constant time, until an extent is used up or a window drained, about once in ninety packets of 1400 bytes; that
-//! takes time linear in the units of a window, or a call to the system. Memory beyond the packets: what sizes are
-//! rounded up by, 1.7 % of bookkeeping, and up to three windows.
+//! takes time linear in the units of a window, or a call to the system. A [`Packet`] adds its four words and nothing
+//! else.
 //!
-//! # When not to use it
+//! Memory beyond the packets: what sizes are rounded up by, 2 % of bookkeeping, and up to three windows in a
+//! queue that drains in order, five and a sixteenth in one that does not. Empty
+//! windows are kept for the next burst ([`Config::keep_empty_windows`]) until [`Allocator::trim`] gives them back.
 //!
-//! Blocks that are freed in random order cost about twice as much as a queue's. Blocks much smaller than a unit waste
-//! the rest of it. There are no locks: an [`Allocator`] is `Send` and not `Sync`.
+//! # When to use it, and when not
+//!
+//! It is for queues and windows of packets: receive queues, send buffers, jitter buffers, FEC and retransmission
+//! windows, codecs. It is not the best for
+//!
+//! - blocks of which a few live much longer than the rest and far apart: a window goes back to the system only when
+//!   nothing in it lives;
+//! - blocks much smaller than a unit, which waste the rest of it;
+//! - a whole program: it is no global allocator.
 //!
 //! # Safety
 //!
-//! [`Allocator::free`] takes a pointer on trust, as `free` does, but panics on a double free or an interior pointer in
-//! its own windows. [`Allocator::try_free`] takes any pointer value and names what is wrong with it.
-//! [`Config::check`] verifies every call and puts canaries behind every block.
+//! [`Packet`] and the collections are safe. [`Allocator::free`] takes a pointer on trust, as `free` does, but panics on
+//! a double free or an interior pointer in its own windows. [`Allocator::try_free`] takes any pointer value and names
+//! what is wrong with it. [`Config::check`] verifies every call and puts canaries behind every block;
+//! [`Config::passthrough`] lets sanitizers see each of them.
 //!
 //! # Features
 //!
-//! - `std` (default): the operating system as the source of memory, and [`workload`]. Without it the crate is `no_std`
-//!   and takes memory from a [`system::System`] of yours; it needs `alloc` for its tables.
-//! - `replay`: reading captures and traces, and replaying them.
-//! - `python`: the Python module; built by maturin.
+//! | feature | what it adds |
+//! |---|---|
+//! | `std` (default) | the operating system as the source of memory, `io::Write`, and [`workload`] |
+//! | `allocator-api2` | the allocator trait of that crate, and `RcAllocator` |
+//! | `shared` | `SharedAllocator`, whose packets any thread may hold and free |
+//! | `bytes` | a shared packet becomes `bytes::Bytes` without a copy |
+//! | `replay` | reading captures and traces, and replaying them |
+//! | `python` | the Python module; built by maturin |
+//!
+//! Without `std` the crate is `no_std`. It then needs `alloc` for a few tables, and takes its windows from memory that
+//! you bring: a [`system::Buffer`], or a [`system::System`] of yours.
 //!
 //! The idea is that of Christopher A. Taylor's C++ PacketAllocator. Bumping through holes is in the style of Immix.
 
@@ -58,6 +140,8 @@ extern crate alloc;
 
 mod address_map;
 mod allocator;
+#[cfg(feature = "allocator-api2")]
+mod api2;
 pub mod bitset;
 mod check;
 mod config;
@@ -66,10 +150,14 @@ mod error;
 mod geometry;
 mod heap;
 mod list;
+mod packet;
+mod poison;
 #[cfg(feature = "python")]
 mod python;
 #[cfg(feature = "replay")]
 pub mod replay;
+#[cfg(feature = "shared")]
+mod shared;
 mod stats;
 pub mod system;
 mod window;
@@ -77,13 +165,32 @@ mod window;
 pub mod workload;
 
 pub use allocator::Allocator;
-pub use check::{IntegrityError, Overflow, Total};
+#[cfg(feature = "allocator-api2")]
+pub use api2::RcAllocator;
+pub use check::{IntegrityError, Overflow, Total, WriteAfterFree};
 pub use config::{Config, ConfigError};
 pub use error::{AllocError, FreeError};
 pub use heap::Realloc;
+pub use packet::{Owner, Packet, Room};
+#[cfg(feature = "shared")]
+pub use shared::{SharedAllocator, SharedPacket, Unbound, flush_freed};
 pub use stats::{Occupancy, Stats, WindowState};
 
 /// The examples of the README are tests.
 #[cfg(all(doctest, feature = "std"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So are those of the pages on parameters and codecs.
+#[cfg(all(doctest, feature = "std"))]
+mod pages {
+    #[doc = include_str!("../docs/parameters.md")]
+    struct Parameters;
+    #[doc = include_str!("../docs/codecs.md")]
+    struct Codecs;
+}
+
+/// So is the example of the page on threads.
+#[cfg(all(doctest, feature = "shared"))]
+#[doc = include_str!("../docs/threads.md")]
+struct Threads;

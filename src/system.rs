@@ -1,7 +1,11 @@
 //! Where memory comes from: the only place that asks the system.
 
+mod buffer;
+
 use core::alloc::Layout;
 use core::ptr::NonNull;
+
+pub use buffer::Buffer;
 
 /// What a region is for. A region that was freed in one role must not come back in the other while stale views of it
 /// may exist; implementations that recycle address space use this to keep them apart.

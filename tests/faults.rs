@@ -15,7 +15,8 @@ use pktalloc::{AllocError, Allocator, Config, Realloc};
 #[derive(Clone, Default)]
 struct Faulty {
     requests: Rc<Cell<usize>>,
-    refuse: Rc<Cell<Option<usize>>>,
+    /// The first request to refuse, and the first behind it that is granted again.
+    refuse: Rc<Cell<Option<(usize, usize)>>>,
     held: Rc<RefCell<BTreeMap<usize, (Layout, Role)>>>,
 }
 
@@ -29,7 +30,7 @@ impl Faulty {
 unsafe impl System for Faulty {
     fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
         let request = self.requests.replace(self.requests.get() + 1);
-        if self.refuse.get().is_some_and(|from| request >= from) {
+        if self.refuse.get().is_some_and(|(from, until)| from <= request && request < until) {
             return None;
         }
         let region = Os.allocate(layout, role)?;
@@ -56,7 +57,11 @@ fn faulty(config: Config<64, 256>) -> (Faulty, FaultyAllocator) {
 
 /// Sizes in an order that visits windows, large blocks and every way to grow.
 fn sizes() -> impl Iterator<Item = usize> {
-    let mut state = 12345u32;
+    sizes_from(12345)
+}
+
+fn sizes_from(seed: u32) -> impl Iterator<Item = usize> {
+    let mut state = seed;
     std::iter::repeat_with(move || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         match state >> 28 {
@@ -82,14 +87,20 @@ impl Held {
     fn verify(&self, size: usize) {
         // SAFETY: the block is live and was written by `new`.
         let bytes = unsafe { std::slice::from_raw_parts(self.block.as_ptr(), size.min(self.size)) };
-        assert!(bytes.iter().all(|&byte| byte == self.tag), "a byte was lost");
+        // Each byte is the one before it: compared many at a time.
+        assert!(bytes[0] == self.tag && bytes[1..] == bytes[..bytes.len() - 1], "a byte was lost");
     }
 }
 
 /// A program of 300 calls that goes on whatever fails. Returns how many calls failed.
 fn run(allocator: &FaultyAllocator, live: &mut Vec<Held>) -> usize {
+    run_calls(allocator, live, sizes().take(300))
+}
+
+/// A call for each of `sizes`.
+fn run_calls(allocator: &FaultyAllocator, live: &mut Vec<Held>, sizes: impl Iterator<Item = usize>) -> usize {
     let mut failures = 0;
-    for (step, size) in sizes().take(300).enumerate() {
+    for (step, size) in sizes.enumerate() {
         let outcome = match step % 5 {
             0 if !live.is_empty() => {
                 let held = live.swap_remove(step % live.len());
@@ -123,7 +134,7 @@ fn run(allocator: &FaultyAllocator, live: &mut Vec<Held>) -> usize {
             assert!(matches!(error, AllocError::OutOfMemory | AllocError::MemoryLimit), "{error}");
             failures += 1;
         }
-        if step % 16 == 0 {
+        if step % 64 == 0 {
             assert_eq!(allocator.integrity_check(), Ok(()));
         }
     }
@@ -161,7 +172,7 @@ fn a_refusal_at_any_point_loses_nothing_and_ends_when_memory_is_back() {
         assert!(requests >= 20, "the program grows at {requests} points only");
         for from in 0..requests {
             let (system, allocator) = faulty(config);
-            system.refuse.set(Some(from));
+            system.refuse.set(Some((from, usize::MAX)));
             let mut live = Vec::new();
             run(&allocator, &mut live);
             assert_eq!(allocator.allocated_bytes(), system.held_bytes());
@@ -317,10 +328,151 @@ fn a_large_block_can_be_made_smaller_without_memory() {
     // SAFETY: the block is live, and afterwards only what it became is used.
     unsafe {
         block.cast::<u8>().write_bytes(7, 100_000);
-        system.refuse.set(Some(0));
+        system.refuse.set(Some((0, usize::MAX)));
         let block = allocator.reallocate(block.cast(), 1000, Realloc::CopyExisting).unwrap();
         assert!(std::slice::from_raw_parts(block.cast::<u8>().as_ptr(), 1000).iter().all(|&byte| byte == 7));
         allocator.free(block.cast());
     }
     assert_eq!(allocator.used_bytes(), 0);
+}
+
+/// Calls of a long program.
+const LONG: usize = 1000;
+
+/// A system that refuses a single request, each in turn: the call that needed it fails or finds another way, and
+/// nothing else is any different.
+#[test]
+fn a_single_refusal_costs_at_most_the_call_that_met_it() {
+    for (config, seed) in
+        [(Config::<64, 256>::default(), 1), (Config::default().zero(true), 2), (Config::default().passthrough(true), 3)]
+    {
+        let program = || sizes_from(seed).take(if seed == 3 { LONG / 5 } else { LONG });
+        let requests = {
+            let (system, allocator) = faulty(config);
+            let mut live = Vec::new();
+            assert_eq!(run_calls(&allocator, &mut live, program()), 0);
+            finish(&allocator, live);
+            system.requests.get()
+        };
+        assert!(requests >= 100, "the program asks {requests} times only");
+        for at in 0..requests {
+            let (system, allocator) = faulty(config);
+            system.refuse.set(Some((at, at + 1)));
+            let mut live = Vec::new();
+            let failures = run_calls(&allocator, &mut live, program());
+            assert!(failures <= 1, "{failures} calls failed of one refusal, of request {at}");
+            assert_eq!(allocator.allocated_bytes(), system.held_bytes());
+            finish(&allocator, live);
+            allocator.trim();
+            assert_eq!(allocator.integrity_check(), Ok(()));
+            assert_eq!(allocator.stats().empty_windows, allocator.stats().windows, "a window is stranded");
+            drop(allocator);
+            assert_eq!(system.held_bytes(), 0, "leaked after a refusal of request {at}");
+        }
+    }
+}
+
+/// Every limit from one window to more than the program needs: work goes on below it, and is whole again above it.
+#[test]
+fn every_memory_limit_is_kept_over_a_long_program() {
+    for windows in 1..=40 {
+        let limit = windows * 16_384;
+        let (system, allocator) = faulty(Config::default().memory_limit(limit));
+        let mut live = Vec::new();
+        run_calls(&allocator, &mut live, sizes_from(windows as u32).take(LONG));
+        assert!(allocator.stats().peak_allocated_bytes <= limit);
+        finish(&allocator, live);
+        // Everything is there again: as many bytes as the limit allows, in whole windows.
+        allocator.trim();
+        let mut blocks = Vec::new();
+        while let Ok(block) = allocator.allocate(1000) {
+            blocks.push(block);
+        }
+        assert!(allocator.allocated_bytes() == limit, "{} of {limit}", allocator.allocated_bytes());
+        // 250 units of each window are for blocks, which a descriptor may part in two.
+        assert!(blocks.len() as u64 >= 14 * windows, "{} blocks in {windows} windows", blocks.len());
+        drop(allocator);
+        assert_eq!(system.held_bytes(), 0);
+    }
+}
+
+/// Regions from the very top of what a process may map downwards.
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
+mod top {
+    use super::*;
+    use std::ffi::{c_int, c_void};
+
+    unsafe extern "C" {
+        fn mmap(at: *mut c_void, bytes: usize, access: c_int, flags: c_int, file: c_int, offset: isize) -> *mut c_void;
+        fn munmap(at: *mut c_void, bytes: usize) -> c_int;
+    }
+
+    const PROT_READ_WRITE: c_int = 1 | 2;
+    const MAP_PRIVATE_ANONYMOUS_FIXED_NOREPLACE: c_int = 0x02 | 0x20 | 0x10_0000;
+
+    /// Gives the highest aligned region that is free.
+    #[derive(Default)]
+    pub(super) struct Top {
+        pub(super) highest: Cell<usize>,
+    }
+
+    // SAFETY: the regions are mappings of their own, and none is in use by anybody else.
+    unsafe impl System for Top {
+        fn allocate(&self, layout: Layout, _role: Role) -> Option<NonNull<u8>> {
+            // What a process may map ends at a power of two, most often the 47th.
+            let top = 1_usize << 47;
+            (1..20_000).map(|step| (top & !(layout.align() - 1)) - step * layout.align()).find_map(|address| {
+                let (at, access) = (std::ptr::without_provenance_mut(address), PROT_READ_WRITE);
+                // SAFETY: a mapping that replaces nothing touches nothing that exists.
+                let got = unsafe { mmap(at, layout.size(), access, MAP_PRIVATE_ANONYMOUS_FIXED_NOREPLACE, -1, 0) };
+                if got.addr() == usize::MAX {
+                    return None;
+                }
+                self.highest.set(self.highest.get().max(got.addr() + layout.size()));
+                NonNull::new(got.cast())
+            })
+        }
+
+        unsafe fn free(&self, region: NonNull<u8>, layout: Layout, _role: Role) {
+            // SAFETY: the region is a mapping of this size.
+            assert_eq!(unsafe { munmap(region.as_ptr().cast(), layout.size()) }, 0);
+        }
+    }
+}
+
+/// Nothing overflows where addresses end. Windows of one page reach the last one that the system gives.
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
+#[test]
+fn windows_at_the_top_of_the_address_space_work() {
+    fn exercise<const UNIT: usize, const WINDOW_UNITS: usize>(sizes: &[usize], window_bytes: usize) {
+        let config = Config::<UNIT, WINDOW_UNITS>::default().preallocated_windows(6);
+        let allocator = Allocator::with_config_in(config, top::Top::default()).unwrap();
+        let mut blocks = Vec::new();
+        for &size in sizes {
+            for _ in 0..40 {
+                let block = allocator.allocate(size).unwrap().cast::<u8>();
+                // SAFETY: the block was just allocated with this size.
+                unsafe { block.write_bytes(0xA5, size) };
+                blocks.push(block);
+            }
+        }
+        let highest = allocator.windows().iter().map(|window| window.address).max().unwrap() + window_bytes;
+        assert!(highest >= (1 << 47) - 20_000 * window_bytes, "{highest:#x} is not near the top");
+        assert_eq!(allocator.integrity_check(), Ok(()));
+        for address in [highest - 1, 1 << 47, usize::MAX, usize::MAX - window_bytes] {
+            let pointer = NonNull::new(std::ptr::without_provenance_mut(address)).unwrap();
+            // SAFETY: no block starts there, which is what the call has to find out.
+            assert!(unsafe { allocator.try_free(pointer) }.is_err());
+        }
+        for block in blocks {
+            // SAFETY: the block is live; afterwards only what it became is used.
+            unsafe {
+                let grown = allocator.reallocate(block, 3000, Realloc::CopyExisting).unwrap();
+                allocator.free(grown.cast());
+            }
+        }
+        assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
+    }
+    exercise::<64, 64>(&[1, 64, 1000], 4096);
+    exercise::<64, 2048>(&[1, 1400, 32_768, 100_000], 131_072);
 }

@@ -5,7 +5,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
-use pktalloc::{Allocator, Config, FreeError, IntegrityError, Overflow, Realloc, Stats};
+use pktalloc::{
+    AllocError, Allocator, Config, FreeError, IntegrityError, Occupancy, Overflow, Realloc, Stats, WindowState,
+    WriteAfterFree,
+};
 
 fn allocate(allocator: &Allocator, size: usize) -> NonNull<u8> {
     allocator.allocate(size).unwrap().cast()
@@ -169,5 +172,273 @@ fn a_write_past_the_end_is_reported_with_its_distance() {
         unsafe { block.add(size + past_end - 1).write(0xC5) };
         // SAFETY: the block is live and not used afterwards.
         assert_eq!(unsafe { allocator.try_free(block) }, Ok(()));
+    }
+}
+
+/// What `check` leaves in bytes that no block owns.
+const FREED: u8 = 0xDE;
+
+/// Writes a byte where no block lives, and expects `find` to see it; then repairs it.
+fn stray_write(allocator: &Allocator, address: NonNull<u8>, find: impl FnOnce()) {
+    let found = IntegrityError::WriteAfterFree(WriteAfterFree { address: address.addr().get(), bytes: 1 });
+    // SAFETY: the byte lies in a window of the allocator; that nobody may write there is what is tested.
+    unsafe {
+        assert_eq!(address.read(), FREED);
+        address.write(0x5A);
+    }
+    let before = allocator.stats();
+    assert_eq!(allocator.integrity_check(), Err(found));
+    find();
+    assert_eq!(allocator.integrity_check(), Err(found), "the report hid the damage");
+    assert_eq!(allocator.stats(), before);
+    // SAFETY: as above; this repairs it.
+    unsafe { address.write(FREED) };
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
+#[test]
+fn a_write_to_a_freed_block_is_found_when_its_units_are_handed_out() {
+    let allocator = Allocator::with_config(Config::new().check(true)).unwrap();
+    let block = allocate(&allocator, 1400);
+    // SAFETY: the block is live; afterwards only its address is of interest.
+    unsafe { allocator.free(block) };
+    for offset in [0, 1, 8, 63, 64, 1399, 1400, 1407] {
+        // SAFETY: the byte lies in the units that the block had.
+        stray_write(&allocator, unsafe { block.add(offset) }, || {
+            assert_eq!(allocator.allocate(1390), Err(AllocError::Damaged), "at +{offset}");
+            assert_eq!(allocator.allocate_zeroed(1390), Err(AllocError::Damaged), "at +{offset}");
+            assert_eq!(allocator.allocate_batch(1390, &mut [NonNull::dangling(); 3]), Err(AllocError::Damaged));
+        });
+    }
+    assert_eq!(allocate(&allocator, 1390), block);
+}
+
+#[test]
+fn a_write_to_units_that_a_block_gave_up_or_never_had_is_found() {
+    let allocator = Allocator::with_config(Config::new().check(true)).unwrap();
+    let (first, second) = (allocate(&allocator, 1400), allocate(&allocator, 1400));
+    // SAFETY: both are live, and each is used as what it became.
+    unsafe {
+        // The tail that a shrink gave back, and growing over it again.
+        allocator.shrink(first, 700).unwrap();
+        stray_write(&allocator, first.add(1000), || {
+            let grown = allocator.reallocate(first, 1400, Realloc::CopyExisting);
+            assert_eq!(grown, Err(AllocError::Damaged));
+        });
+        assert_eq!(allocator.reallocate(first, 1400, Realloc::CopyExisting).unwrap().cast(), first);
+        allocator.reallocate(first, 700, Realloc::Uninitialized).unwrap();
+        stray_write(&allocator, first.add(1407), || {});
+        // What a block that moved left behind.
+        let moved = allocator.reallocate(first, 3000, Realloc::CopyExisting).unwrap().cast::<u8>();
+        assert_ne!(moved, first);
+        stray_write(&allocator, first.add(10), || {});
+        allocator.free(second);
+        stray_write(&allocator, second.add(10), || {});
+        // Growing at the end of what was handed out, over units that never were.
+        stray_write(&allocator, moved.add(3100), || {
+            let grown = allocator.reallocate(moved, 4000, Realloc::CopyExisting);
+            assert_eq!(grown, Err(AllocError::Damaged));
+        });
+        // The last byte of the window.
+        let last = (moved.addr().get() | 131_071) - moved.addr().get();
+        stray_write(&allocator, moved.add(last), || {});
+        allocator.free(moved);
+    }
+    assert_eq!(allocator.used_bytes(), 0);
+}
+
+#[test]
+fn free_and_the_self_check_say_what_is_damaged_and_where() {
+    let allocator = Allocator::with_config(Config::new().check(true)).unwrap();
+    let block = allocate(&allocator, 1000);
+    for past_end in [1, 8] {
+        // SAFETY: the canary behind the block is at least 16 bytes, and writing into it is what is tested.
+        let stray = unsafe { block.add(1000 + past_end - 1) };
+        // SAFETY: as above.
+        unsafe { stray.write(0) };
+        // SAFETY: the block is live; the call panics and leaves it so.
+        let panic = catch_unwind(AssertUnwindSafe(|| unsafe { allocator.free(block) })).unwrap_err();
+        let message = panic.downcast_ref::<String>().unwrap();
+        let expected = format!("bytes were written up to {past_end} past the end of the 1000 bytes at {block:p}");
+        assert!(message.contains(&expected), "{message}");
+        assert_eq!(allocator.integrity_check().unwrap_err().to_string(), expected);
+        // SAFETY: as above; this repairs it.
+        unsafe { stray.write(0xC5) };
+    }
+    // SAFETY: the block is live; afterwards only its units are of interest.
+    unsafe {
+        allocator.free(block);
+        block.add(3).write(1);
+        block.add(9).write(2);
+    }
+    let expected =
+        format!("a freed block was written to: 7 bytes from {:#x} on, where no block lives", block.addr().get() + 3);
+    assert_eq!(allocator.integrity_check().unwrap_err().to_string(), expected);
+}
+
+/// All that a call must leave as it is: figures, occupancy, and the bytes of live blocks.
+struct State<'a> {
+    allocator: &'a Allocator,
+    live: Vec<(NonNull<u8>, usize, u8)>,
+    stats: Stats,
+    windows: Vec<Occupancy>,
+}
+
+impl<'a> State<'a> {
+    fn of(allocator: &'a Allocator, live: impl IntoIterator<Item = (NonNull<u8>, usize)>) -> Self {
+        let live: Vec<_> = live.into_iter().zip(1..).map(|((block, size), tag)| (block, size, tag)).collect();
+        for &(block, size, tag) in &live {
+            // SAFETY: the block is live and has this size.
+            unsafe { block.write_bytes(tag, size) };
+        }
+        Self { allocator, live, stats: allocator.stats(), windows: allocator.windows() }
+    }
+
+    fn expect_unchanged(&self, after: &str) {
+        assert_eq!(self.allocator.stats(), self.stats, "after {after}");
+        assert_eq!(self.allocator.windows(), self.windows, "after {after}");
+        assert_eq!(self.allocator.integrity_check(), Ok(()), "after {after}");
+        for &(block, size, tag) in &self.live {
+            // SAFETY: the block is live and was written by `of`.
+            let bytes = unsafe { NonNull::slice_from_raw_parts(block, size).as_ref() };
+            assert!(bytes.iter().all(|&byte| byte == tag), "a byte changed after {after}");
+        }
+    }
+}
+
+/// Every way to pass a pointer back that is trusted, or verified with `check`.
+fn expect_panics(allocator: &Allocator, pointer: NonNull<u8>, message: &str, state: &State<'_>, name: &str) {
+    type Misuse<'a> = Box<dyn Fn() + 'a>;
+    // SAFETY: there is no live block at the pointer: the contract is broken on purpose, in a way that the documentation
+    // answers with a panic.
+    let reallocate = |size, how| _ = unsafe { allocator.reallocate(pointer, size, how) };
+    let calls: [(&str, Misuse<'_>); 5] = [
+        // SAFETY: as above.
+        ("free", Box::new(|| unsafe { allocator.free(pointer) })),
+        // SAFETY: as above.
+        ("free_batch", Box::new(|| unsafe { allocator.free_batch(&[pointer]) })),
+        // SAFETY: as above.
+        ("shrink", Box::new(|| _ = unsafe { allocator.shrink(pointer, 1) })),
+        ("reallocate in place", Box::new(|| reallocate(1, Realloc::Uninitialized))),
+        ("reallocate", Box::new(|| reallocate(90_000, Realloc::CopyExisting))),
+    ];
+    for (call, misuse) in calls {
+        let panic = catch_unwind(AssertUnwindSafe(misuse)).expect_err(&format!("{call} of {name} went through"));
+        let said = panic.downcast_ref::<String>().unwrap();
+        assert!(said.contains(message), "{call} of {name}: {said}");
+        state.expect_unchanged(&format!("{call} of {name}"));
+    }
+}
+
+#[test]
+fn with_check_every_call_verifies_its_pointer_and_changes_nothing() {
+    let allocator = Allocator::with_config(Config::new().check(true).preallocated_windows(3)).unwrap();
+    let other = Allocator::new();
+    let (block, freed, theirs) = (allocate(&allocator, 1400), allocate(&allocator, 1400), allocate(&other, 1400));
+    let (large, freed_large) = (allocate(&allocator, 100_000), allocate(&allocator, 100_000));
+    // SAFETY: both are live.
+    unsafe {
+        allocator.free(freed);
+        allocator.free(freed_large);
+    }
+    let state = State::of(&allocator, [(block, 1400), (large, 100_000)]);
+    let windows = allocator.windows();
+    let current = windows.iter().find(|window| window.live_units > 0).unwrap();
+    let unused = windows.iter().find(|window| window.state == WindowState::Empty).unwrap();
+    let (on_the_stack, from_malloc) = (0u64, Box::new([0u8; 1400]));
+    let plus = |pointer: NonNull<u8>, offset: usize| pointer.map_addr(|start| start.checked_add(offset).unwrap());
+    for (name, pointer, message) in [
+        ("a freed block", freed, "freed twice"),
+        ("a freed large block", freed_large, "is not memory of this allocator"),
+        ("+1", plus(block, 1), "points 1 bytes into the block"),
+        ("+8", plus(block, 8), "points 8 bytes into the block"),
+        ("the second unit", plus(block, 64), "points 64 bytes into the block"),
+        ("the last unit", plus(block, 1344), "points 1344 bytes into the block"),
+        ("inside a large block", plus(large, 65_536), "points 65536 bytes into the block"),
+        ("bookkeeping", at(current.address + current.bookkeeping.start * 64), "points into a window's bookkeeping"),
+        ("a unit never handed out", at(current.address + 131_072 - 64), "never allocated"),
+        ("a window never used", at(unused.address + 131_072 - 64), "never allocated"),
+        ("another allocator's block", theirs, "is not memory of this allocator"),
+        ("the stack", at((&raw const on_the_stack).addr()), "is not memory of this allocator"),
+        ("malloc", at(from_malloc.as_ptr().addr()), "is not memory of this allocator"),
+        ("the byte behind null", at(1), "is not memory of this allocator"),
+        ("the last address", at(usize::MAX), "is not memory of this allocator"),
+    ] {
+        expect_panics(&allocator, pointer, message, &state, name);
+    }
+}
+
+#[test]
+fn without_check_freed_and_interior_pointers_panic_and_change_nothing() {
+    for config in [Config::new(), Config::new().zero(true)] {
+        let allocator = Allocator::with_config(config).unwrap();
+        let blocks: Vec<_> = (0..10).map(|_| allocate(&allocator, 1400)).collect();
+        // A block of more units than a byte of the map keeps exactly.
+        let long = allocate(&allocator, 20_000);
+        let freed_long = allocate(&allocator, 20_000);
+        allocate(&allocator, 64);
+        // SAFETY: live; afterwards only the addresses are of interest.
+        unsafe {
+            allocator.free(blocks[3]);
+            allocator.free(freed_long);
+        }
+        let state = State::of(&allocator, [(blocks[2], 1400), (blocks[4], 1400), (long, 20_000)]);
+        let plus = |pointer: NonNull<u8>, offset: usize| pointer.map_addr(|start| start.checked_add(offset).unwrap());
+        for (name, pointer, message) in [
+            ("a freed block", blocks[3], "freed twice"),
+            ("a long freed block", freed_long, "freed twice"),
+            ("+1", plus(blocks[2], 1), "points 1 bytes into the block"),
+            ("+8", plus(blocks[2], 8), "points 8 bytes into the block"),
+            ("the second unit", plus(blocks[2], 64), "points 64 bytes into the block"),
+            ("the last unit", plus(blocks[2], 1344), "points 1344 bytes into the block"),
+            ("far into a long block", plus(long, 12_800), "points 12800 bytes into the block"),
+        ] {
+            expect_panics(&allocator, pointer, message, &state, name);
+        }
+    }
+}
+
+/// In memory full of holes freed blocks are kept aside for the next allocation: freeing one of those again is no less
+/// an error.
+#[test]
+fn a_block_that_waits_to_be_handed_out_again_cannot_be_freed_twice() {
+    let allocator = Allocator::with_config(Config::new().memory_limit(4 * 131_072)).unwrap();
+    let mut blocks = Vec::new();
+    while let Ok(block) = allocator.allocate(1400) {
+        blocks.push(block.cast::<u8>());
+    }
+    for block in blocks.iter().step_by(2) {
+        // SAFETY: live, and not used afterwards.
+        unsafe { allocator.free(*block) };
+    }
+    // Opens an extent among the holes, from where on freed blocks wait.
+    allocate(&allocator, 1400);
+    let (twice, live) = (blocks[201], blocks[203]);
+    // SAFETY: live; afterwards only the address is of interest.
+    unsafe { allocator.free(twice) };
+    let before = allocator.stats();
+    assert_eq!(refuse(&allocator, twice), FreeError::DoubleFree { address: twice.addr().get() });
+    // SAFETY: the contract is broken on purpose, in a way that the documentation answers with a panic.
+    catch_unwind(AssertUnwindSafe(|| unsafe { allocator.free(twice) })).unwrap_err();
+    // SAFETY: live.
+    unsafe { allocator.free(live) };
+    // p, q, p
+    assert_eq!(refuse(&allocator, twice), FreeError::DoubleFree { address: twice.addr().get() });
+    assert_eq!(allocator.stats().live_blocks, before.live_blocks - 1);
+}
+
+#[test]
+fn a_pointer_into_a_window_that_went_back_to_the_system_is_foreign() {
+    for check in [false, true] {
+        let allocator = Allocator::with_config(Config::new().check(check).preallocated_windows(0)).unwrap();
+        let blocks: Vec<_> = (0..300).map(|_| allocate(&allocator, 1400)).collect();
+        // SAFETY: live; afterwards only the addresses are of interest.
+        unsafe { allocator.free_batch(&blocks) };
+        assert!(allocator.trim() >= 3 * 131_072);
+        assert_eq!(allocator.allocated_bytes(), 0);
+        for block in blocks {
+            let address = block.addr().get();
+            assert_eq!(refuse(&allocator, block), FreeError::Foreign { address });
+        }
     }
 }

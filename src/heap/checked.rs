@@ -1,4 +1,5 @@
-//! Verified frees, and what the `check` setting adds: the self-check around every call, and canaries.
+//! Verified frees, and what the `check` setting adds: the self-check around every call, canaries, and free units whose
+//! content is known ([`super::freed`]).
 //!
 //! ```text
 //! block  ├── size that was asked for ──┼── canary, at least 16 bytes ──┤
@@ -9,6 +10,7 @@
 
 use core::ptr::NonNull;
 
+use super::freed::{bury, expect_freed};
 use super::resize::Site;
 use super::{Heap, Realloc};
 use crate::check::{IntegrityError, Overflow};
@@ -68,14 +70,47 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// With `check` on, the self-check.
     fn verify(&self) -> Result<(), IntegrityError> {
-        if self.settings.check { self.integrity_check() } else { Ok(()) }
+        if self.settings.check { self.bookkeeping_check() } else { Ok(()) }
+    }
+
+    /// A block of at least `size` bytes, with whatever it contains; with `check` on, only if nobody wrote to its bytes
+    /// since they were freed.
+    pub(super) fn place_intact(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
+        let block = self.place(size)?;
+        if self.settings.check
+            && let site @ Site::Units { .. } = self.site(block.cast())
+        {
+            // SAFETY: the block lies in a window, and its units were free until now.
+            if unsafe { expect_freed(block) }.is_err() {
+                // As it was, so that the self-check can say what is wrong.
+                self.release_untouched(block.cast(), site);
+                return Err(AllocError::Damaged);
+            }
+        }
+        Ok(block)
+    }
+
+    /// With `check` on, fills the units of a block that is about to be freed.
+    pub(super) fn bury_block(&self, block: NonNull<u8>, site: Site) {
+        if self.settings.check
+            && let Site::Units { start, end, .. } = site
+        {
+            // SAFETY: the block is live until the caller frees it, and its owner does not use it any more.
+            unsafe { bury(NonNull::slice_from_raw_parts(block, self.geometry.bytes(end - start))) };
+        }
+    }
+
+    /// The bytes of the block at `block` between two capacities.
+    fn tail(&self, block: NonNull<u8>, from: usize, to: usize) -> NonNull<[u8]> {
+        // SAFETY: the caller passes capacities of a block in a window, which bound runs of units of that window.
+        NonNull::slice_from_raw_parts(unsafe { block.add(from) }, to - from)
     }
 
     /// [`allocate`](Self::allocate) with `check` on.
     pub(super) fn allocate_checked(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
         self.verify().map_err(|_| AllocError::Damaged)?;
         self.cold.borrow_mut().requested.reserve(1).map_err(|_| AllocError::OutOfMemory)?;
-        let block = self.place(with_canary(size)?)?;
+        let block = self.place_intact(with_canary(size)?)?;
         self.cold.borrow_mut().requested.insert(block.addr().get(), size);
         let block = self.guard(block, size, if self.settings.zero { 0 } else { size });
         debug_assert_eq!(self.verify(), Ok(()));
@@ -90,8 +125,18 @@ impl<G: Geometry, S: System> Heap<G, S> {
         how: Realloc,
     ) -> Result<NonNull<[u8]>, AllocError> {
         self.verify().map_err(|_| AllocError::Damaged)?;
-        let old = self.requested(block);
+        let (old, old_capacity) = (self.requested(block), self.capacity(block));
         let (moved, kept) = self.resize(block, with_canary(size)?, how)?;
+        if moved.cast() == block && moved.len() > old_capacity {
+            // SAFETY: the block grew over these units, which were free until now.
+            if unsafe { expect_freed(self.tail(block, old_capacity, moved.len())) }.is_err() {
+                self.shorten(block, old_capacity)?;
+                return Err(AllocError::Damaged);
+            }
+        } else if moved.cast() == block && moved.len() < old_capacity {
+            // SAFETY: these units were cut off the block; the window is held as long as the block lives.
+            unsafe { bury(self.tail(block, moved.len(), old_capacity)) };
+        }
         let cold = &mut *self.cold.borrow_mut();
         // The entry for the old block makes room for that of the new one.
         cold.requested.remove(block.addr().get());
@@ -106,7 +151,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if size > self.requested(block) {
             return Err(AllocError::NotSmaller);
         }
+        let old_capacity = self.capacity(block);
         let capacity = self.shorten(block, with_canary(size)?)?;
+        // SAFETY: these units were cut off the block; the window is held as long as the block lives.
+        unsafe { bury(self.tail(block, capacity, old_capacity)) };
         self.cold.borrow_mut().requested.replace(block.addr().get(), size);
         self.guard(NonNull::slice_from_raw_parts(block, capacity), size, size);
         Ok(size)
@@ -117,10 +165,15 @@ impl<G: Geometry, S: System> Heap<G, S> {
         match self.cold.borrow().requested.get(block.addr().get()) {
             Some(size) => size,
             // Not a live block: `site` says why.
-            None => match self.site(block) {
-                Site::Large { bytes } => bytes,
-                Site::Units { start, end, .. } => self.geometry.bytes(end - start),
-            },
+            None => self.capacity(block),
+        }
+    }
+
+    /// The bytes of a live block, canary included.
+    fn capacity(&self, block: NonNull<u8>) -> usize {
+        match self.site(block) {
+            Site::Large { bytes } => bytes,
+            Site::Units { start, end, .. } => self.geometry.bytes(end - start),
         }
     }
 

@@ -133,7 +133,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             let kept = if how == Realloc::CopyExisting { old.min(capacity) } else { 0 };
             return Ok((NonNull::slice_from_raw_parts(block, capacity), kept));
         }
-        let moved = match (self.place(size), site) {
+        let moved = match (self.place_intact(size), site) {
             (Ok(moved), _) => moved,
             // A large block that could move to less memory has the room all the same.
             (Err(_), Site::Large { bytes }) if size <= bytes => {
@@ -164,7 +164,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 let new_end = start + whole_length(self.geometry.units(size));
                 if new_end <= end {
                     self.cut(window, start, new_end, end);
-                } else if !self.extend(window, start, end, new_end) {
+                } else if self.extend(window, start, end, new_end) {
+                    // SAFETY: the units lie in the window.
+                    let behind = unsafe { window.base().add(self.geometry.bytes(end)) };
+                    self.shown(behind, new_end - end);
+                } else {
                     return None;
                 }
                 Some(self.geometry.bytes(new_end - start))
@@ -230,6 +234,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Frees the block at a site.
     pub(super) fn release(&self, block: NonNull<u8>, site: Site) {
+        self.bury_block(block, site);
+        self.release_untouched(block, site);
+    }
+
+    /// Frees the block at a site, with what it contains.
+    pub(super) fn release_untouched(&self, block: NonNull<u8>, site: Site) {
         match site {
             Site::Large { .. } => {
                 self.release_large(block.addr().get());

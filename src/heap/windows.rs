@@ -25,6 +25,7 @@ use crate::descriptor::{Place, Window};
 use crate::error::AllocError;
 use crate::geometry::Geometry;
 use crate::list::List;
+use crate::poison;
 use crate::system::{Role, System};
 
 /// The part of a window that must have been freed since its last pass before it gets another.
@@ -320,6 +321,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 unsafe { Window::found(region.add(index * window_bytes), self.geometry) }
             };
             window.leader.set(leader);
+            self.bury_window(window);
             cold.windows.insert(window.address(), window);
             cold.add_empty(window);
         }
@@ -397,6 +399,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn free_region(&self, leader: Window) {
         let base: NonNull<u8> = leader.base();
         if let Ok(layout) = self.region_layout() {
+            poison::show(NonNull::slice_from_raw_parts(base, layout.size()));
             // SAFETY: `take_region` took the region with this layout, and its windows are in no list or table any more.
             unsafe { self.system.free(base, layout, Role::Window) };
         }
@@ -414,6 +417,54 @@ impl<G: Geometry, S: System> Drop for Heap<G, S> {
         }
         for (_, large) in cold.large.iter() {
             self.free_large(large);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A burst that takes all of `windows` and empties them again; returns how many went back meanwhile.
+    fn burst(surplus: &mut Surplus, windows: usize, keep: usize) -> usize {
+        (0..windows).rev().for_each(|empty| surplus.taken(empty));
+        let mut gone = 0;
+        (1..=windows).for_each(|empty| gone += surplus.emptied(empty - gone, windows - gone, keep));
+        gone
+    }
+
+    #[test]
+    fn bursts_keep_the_windows_that_they_need() {
+        let mut surplus = Surplus::new();
+        assert_eq!((0..20).map(|_| burst(&mut surplus, 1000, 32)).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn what_no_turn_needs_goes_back_little_by_little() {
+        let mut surplus = Surplus::new();
+        burst(&mut surplus, 1000, 32);
+        let mut windows = 1000;
+        let mut most = 0;
+        // One window at a time comes and goes.
+        for _ in 0..4000 {
+            surplus.taken(windows - 1);
+            let gone = surplus.emptied(windows, windows, 32);
+            most = most.max(gone);
+            windows -= gone;
+        }
+        assert_eq!(windows, 33, "the window in use and those to be kept");
+        assert!(most <= 1000 / 8 + 1, "{most} windows went back in one call");
+    }
+
+    #[test]
+    fn windows_that_were_trimmed_are_not_given_back_again() {
+        let mut surplus = Surplus::new();
+        burst(&mut surplus, 100, 0);
+        burst(&mut surplus, 100, 0);
+        for _ in 0..300 {
+            // All but one went back in a trim.
+            surplus.taken(0);
+            assert!(surplus.emptied(1, 1, 0) <= 1);
         }
     }
 }

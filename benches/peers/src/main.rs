@@ -14,6 +14,7 @@ mod plots;
 mod report;
 mod subject;
 mod targets;
+mod threads;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -64,6 +65,18 @@ enum Command {
     /// What one subject holds while a workload runs, asked by the parent process
     #[command(hide = true)]
     Watch { subject: Name, story: plots::Story },
+    /// Producers and consumers: packets that one thread allocates and others free
+    Threads {
+        /// Rounds of each scene
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Keep all threads on one core and count processor time
+        #[arg(long)]
+        one_core: bool,
+    },
+    /// One slice of one subject in one scene, asked by the parent process
+    #[command(hide = true)]
+    ThreadsSlice { subject: Name, scene: threads::Scene, content: threads::Content },
     /// What one subject leaves in memory, asked by the parent process
     #[command(hide = true)]
     Weigh { subject: Name, question: Question },
@@ -180,6 +193,8 @@ fn main() -> ExitCode {
         Some(Command::Watch { subject, story }) => plots::serve(subject, story),
         Some(Command::Instructions { update, baseline }) => instructions::compare(&baseline, update),
         Some(Command::Count { subject, cell }) => instructions::serve(subject, &cell),
+        Some(Command::Threads { rounds, one_core }) => threads::compare(rounds as usize, one_core),
+        Some(Command::ThreadsSlice { subject, scene, content }) => threads::serve(subject, scene, content),
         None => run(&arguments.run),
     };
     match result {

@@ -57,7 +57,10 @@ pub(crate) struct Pktalloc(Allocator);
 impl Pktalloc {
     #[inline(never)]
     fn request(&mut self, size: usize) -> *mut u8 {
-        self.0.allocate(size).map_or(ptr::null_mut(), |block| block.as_ptr().cast())
+        match self.0.allocate(size) {
+            Ok(block) => block.as_ptr().cast(),
+            Err(_) => ptr::null_mut(),
+        }
     }
 }
 

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The Rust suite under AddressSanitizer, with units that are in no block hidden from it, then under valgrind where that
+# is installed. Ends with one line that says what happened. `make sanitize` calls it with CARGO set.
+#
+# A stable toolchain does it: it has the sanitizer's runtime, and hides the option behind RUSTC_BOOTSTRAP.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+
+host=$(rustc -vV | awk '/^host: / { print $2 }')
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+failed=()
+# Random programs are ten to thirty times as slow here: fewer of them.
+export PROPTEST_CASES="${PROPTEST_CASES:-8}"
+# Timing says nothing here, and the programs of every refusal would take half an hour.
+skip=(--skip ten_thousand_windows --skip a_refusal_at_any_point --skip a_single_refusal)
+
+passed() {
+    awk '/^test result: / { sum += $4 } END { print sum + 0 }' "$log"
+}
+
+# `allocator_may_return_null`: sizes that no system serves are refused rather than reported.
+echo "+ the suite under AddressSanitizer"
+ASAN_OPTIONS="allocator_may_return_null=1:detect_odr_violation=0" RUSTC_BOOTSTRAP=1 \
+    RUSTFLAGS="-Zsanitizer=address --cfg pktalloc_asan" \
+    "$CARGO" test --locked --target "$host" --target-dir target/asan --features replay --lib --tests -- "${skip[@]}" \
+    2>&1 | tee "$log"
+[ "${PIPESTATUS[0]}" -eq 0 ] || failed+=(AddressSanitizer)
+summary="$(passed) tests under AddressSanitizer"
+
+if command -v valgrind >/dev/null; then
+    echo "+ the suite under valgrind memcheck"
+    : >"$log"
+    # The runner is handed each test binary with its arguments.
+    export "CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$host")_RUNNER=valgrind --quiet --error-exitcode=9 --leak-check=full"
+    PROPTEST_CASES=2 "$CARGO" test --locked --lib --test misuse --test faults --test defects --test fuzz_corpus --test bitset \
+        -- --test-threads=1 "${skip[@]}" --skip top_of_the_address_space 2>&1 | tee "$log"
+    [ "${PIPESTATUS[0]}" -eq 0 ] || failed+=(valgrind)
+    summary+=", $(passed) under valgrind"
+else
+    summary+=", none under valgrind, which is not installed"
+fi
+
+if [ "${#failed[@]}" -gt 0 ]; then
+    echo "make sanitize: FAILED: ${failed[*]} ($summary)"
+    exit 1
+fi
+echo "make sanitize: $summary; no report"

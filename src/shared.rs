@@ -1,0 +1,343 @@
+//! One thread allocates, any thread frees.
+//!
+//! A [`SharedAllocator`] is an allocator with an address to come back to: its packets know it, may be sent anywhere, and
+//! free themselves wherever they are dropped.
+//!
+//! ```text
+//! owner's thread                         other threads
+//! ┌──────────────────┐   SharedPacket   ┌───────────────────────┐
+//! │ SharedAllocator  │ ───────────────▶ │ drop: into the open   │
+//! │ heap             │                  │ bundle of the thread  │
+//! └──────────────────┘                  └───────────────────────┘
+//!      ▲ a bundle of up to 31 blocks, one atomic exchange │
+//!      └───────────── stack ◀─────────────────────────────┘
+//!        taken as a whole when the extent is used up
+//! ```
+//!
+//! The owner allocates as [`Allocator`](crate::Allocator) does and looks at the stack only where that one leaves its
+//! hot path, about once in a hundred packets. A packet that is dropped on its owner's thread is freed at once; a thread
+//! knows that it is the owner's by comparing two numbers.
+//!
+//! - [`returns`] is the stack, and the protocol by which the last one takes the memory down;
+//! - [`batch`] is what a thread has freed and not yet handed in;
+//! - [`home`] keeps apart what is the owner's and what is everybody's;
+//! - [`packet`] is the handle.
+
+mod batch;
+#[cfg(feature = "bytes")]
+mod bytes;
+mod home;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod packet;
+mod returns;
+mod sync;
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use crate::check::IntegrityError;
+use crate::config::{Config, ConfigError, Settings};
+use crate::error::AllocError;
+use crate::geometry::Fixed;
+use crate::heap::Heap;
+use crate::packet::Room;
+use crate::stats::Stats;
+use crate::system::{Os, System};
+
+use home::Key;
+pub use packet::SharedPacket;
+use returns::BUNDLE_BYTES;
+
+/// An allocator whose packets any thread may hold and free.
+///
+/// It allocates on one thread, the one that it was made on or [bound](Unbound::bind) to, and is neither `Send` nor
+/// `Sync`; its packets are both. Dropping it leaves packets that are still held valid: the last of them takes the memory
+/// with it, on whatever thread that happens.
+///
+/// ```
+/// use pktalloc::SharedAllocator;
+/// use std::sync::mpsc;
+///
+/// let (sender, receiver) = mpsc::channel();
+/// let worker = std::thread::spawn(move || {
+///     receiver.into_iter().map(|packet: pktalloc::SharedPacket| packet.len()).sum::<usize>()
+/// });
+/// let allocator = SharedAllocator::new();
+/// for sequence in 0..1000u32 {
+///     let mut packet = allocator.packet(1400)?;
+///     packet[..4].copy_from_slice(&sequence.to_be_bytes());
+///     sender.send(packet).expect("the worker listens");
+/// }
+/// drop(sender);
+/// assert_eq!(worker.join().unwrap(), 1_400_000);
+/// allocator.collect();
+/// assert_eq!(allocator.used_bytes(), 0);
+/// # Ok::<(), pktalloc::AllocError>(())
+/// ```
+///
+/// # Misuse that does not compile
+///
+/// ```compile_fail
+/// let allocator = pktalloc::SharedAllocator::new();
+/// std::thread::spawn(move || allocator.packet(100)); // not `Send`: use `unbind`
+/// ```
+pub struct SharedAllocator<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os> {
+    key: Key<UNIT, WINDOW_UNITS, S>,
+    /// The key is bound to this thread.
+    here: PhantomData<*const ()>,
+}
+
+/// A [`SharedAllocator`] on its way to another thread.
+///
+/// ```
+/// use pktalloc::SharedAllocator;
+///
+/// let unbound = SharedAllocator::new().unbind();
+/// std::thread::spawn(move || {
+///     let allocator = unbound.bind();
+///     allocator.packet(1400).map(drop)
+/// })
+/// .join()
+/// .unwrap()?;
+/// # Ok::<(), pktalloc::AllocError>(())
+/// ```
+pub struct Unbound<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os> {
+    key: Key<UNIT, WINDOW_UNITS, S>,
+}
+
+impl SharedAllocator {
+    /// An allocator of the default shape and configuration, bound to this thread. Asks for no packet memory until the
+    /// first allocation.
+    ///
+    /// For another shape: `SharedAllocator::<32, 1024>::default()`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize> Default for SharedAllocator<UNIT, WINDOW_UNITS> {
+    fn default() -> Self {
+        Self::of_heap(Heap::new(Fixed::new(), Settings::new(), Os))
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize> SharedAllocator<UNIT, WINDOW_UNITS> {
+    /// An allocator that behaves as `config` says, bound to this thread.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names a setting that makes no sense, and what is allowed.
+    pub fn with_config(config: Config<UNIT, WINDOW_UNITS>) -> Result<Self, ConfigError> {
+        Self::with_config_in(config, Os)
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UNIT, WINDOW_UNITS, S> {
+    /// An allocator that behaves as `config` says and takes its memory from `system`, bound to this thread.
+    ///
+    /// # Errors
+    /// As for [`with_config`](SharedAllocator::with_config).
+    pub fn with_config_in(config: Config<UNIT, WINDOW_UNITS>, system: S) -> Result<Self, ConfigError> {
+        Heap::with_settings(Fixed::new(), config.settings, system).map(Self::of_heap)
+    }
+
+    fn of_heap(heap: Heap<Fixed<UNIT, WINDOW_UNITS>, S>) -> Self {
+        Unbound { key: Key::new(heap) }.bind()
+    }
+
+    /// Makes it an allocator that can be sent to another thread, to be [bound](Unbound::bind) there.
+    #[must_use]
+    pub fn unbind(self) -> Unbound<UNIT, WINDOW_UNITS, S> {
+        self.key.unbind();
+        Unbound { key: self.key }
+    }
+
+    /// A packet of `len` bytes, all zero. A packet of 0 bytes is no error, and holds a unit as one of 1 byte does.
+    ///
+    /// # Errors
+    /// [`AllocError::TooLarge`]; [`AllocError::OutOfMemory`] and
+    /// [`AllocError::MemoryLimit`], after which everything is as it was and the allocator goes on working;
+    /// [`AllocError::Damaged`] with [`check`](Config::check) on.
+    #[inline]
+    pub fn packet(&self, len: usize) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
+        // SAFETY: the packet is zeroed before it is shown.
+        let mut packet = unsafe { self.packet_uninit(len) }?;
+        packet.fill(0);
+        Ok(packet)
+    }
+
+    /// A packet that contains `bytes`.
+    ///
+    /// # Errors
+    /// As for [`packet`](Self::packet).
+    #[inline]
+    pub fn packet_from(&self, bytes: &[u8]) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
+        // SAFETY: the packet is overwritten before it is shown.
+        let mut packet = unsafe { self.packet_uninit(bytes.len()) }?;
+        packet.copy_from_slice(bytes);
+        Ok(packet)
+    }
+
+    /// The receive pattern in one call: reserves `most` bytes, lets `fill` write into them, keeps what it filled and
+    /// gives the rest back. Returns the packet and what `fill` returned.
+    ///
+    /// ```
+    /// use std::io;
+    /// use std::net::UdpSocket;
+    /// # let sender = UdpSocket::bind("127.0.0.1:0")?;
+    /// # let socket = UdpSocket::bind("127.0.0.1:0")?;
+    /// # sender.send_to(b"hello", socket.local_addr()?)?;
+    ///
+    /// let allocator = pktalloc::SharedAllocator::new();
+    /// let (packet, _from) = allocator.packet_with(2048, |room| {
+    ///     let (received, from) = socket.recv_from(room.zeroed())?;
+    ///     room.advance(received);
+    ///     Ok::<_, io::Error>(from)
+    /// })?;
+    /// assert_eq!(&packet[..], b"hello");
+    /// assert_eq!(allocator.used_bytes(), 64); // of the 2048, the unit that holds the five bytes
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    ///
+    /// `fill` may use the allocator. When it panics, the block is freed.
+    ///
+    /// # Errors
+    /// What `fill` returns, with the block freed; and as for [`packet`](Self::packet), turned into the same type.
+    #[inline]
+    pub fn packet_with<T, E: From<AllocError>>(
+        &self,
+        most: usize,
+        fill: impl FnOnce(&mut Room<'_>) -> Result<T, E>,
+    ) -> Result<(SharedPacket<UNIT, WINDOW_UNITS, S>, T), E> {
+        // SAFETY: the packet shows nothing until it was filled.
+        let mut packet = unsafe { SharedPacket::new(self.block(most)?, 0, self.key.home()) };
+        let mut room = Room::over(packet.room(most));
+        let value = fill(&mut room)?;
+        let len = room.filled().len();
+        // SAFETY: a room's filled bytes are initialised and the first ones of what it is over; `fill` cannot have put
+        // another room, which has a lifetime of its own, in the place of this one.
+        unsafe { packet.keep(len) };
+        Ok((packet, value))
+    }
+
+    /// A packet of `len` bytes that contains whatever it contains.
+    ///
+    /// # Errors
+    /// As for [`packet`](Self::packet).
+    ///
+    /// # Safety
+    /// Every byte is written before it is read; `Deref` shows them all.
+    #[inline]
+    pub unsafe fn packet_uninit(&self, len: usize) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
+        let block = self.block(len)?;
+        // SAFETY: the block is new, and the caller initialises it.
+        Ok(unsafe { SharedPacket::new(block, len, self.key.home()) })
+    }
+
+    /// A block for `len` bytes, in which a bundle has room.
+    #[inline(always)]
+    fn block(&self, len: usize) -> Result<NonNull<[u8]>, AllocError> {
+        // A block is whole units, and no unit is smaller than a bundle.
+        self.key.heap().bump_or_else(len, || self.block_slowly(len))
+    }
+
+    /// A block, after what came back from other threads was given to the heap.
+    #[cold]
+    #[inline(never)]
+    fn block_slowly(&self, len: usize) -> Result<NonNull<[u8]>, AllocError> {
+        self.collect();
+        self.key.heap().allocate(len.max(BUNDLE_BYTES))
+    }
+
+    /// Takes back what other threads have handed in; returns how many packets. Happens by itself whenever the allocator
+    /// has used up an extent.
+    #[inline]
+    pub fn collect(&self) -> usize {
+        self.key.collect()
+    }
+
+    /// Bytes of packets that were not taken back yet, in whole units. Takes constant time.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.key.heap().used_bytes()
+    }
+
+    /// Bytes taken from the system. Takes constant time.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> u64 {
+        self.key.heap().allocated_bytes()
+    }
+
+    /// All figures of this moment. Takes time linear in the number of windows.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.key.heap().stats()
+    }
+
+    /// The self-check: walks all bookkeeping, and with [`check`](Config::check) on the canary of every block. Takes
+    /// time linear in the memory held.
+    ///
+    /// # Errors
+    /// [`IntegrityError`] says what is damaged, and where.
+    pub fn integrity_check(&self) -> Result<(), IntegrityError> {
+        self.key.heap().integrity_check()
+    }
+
+    /// Takes back what was handed in and gives empty windows to the system, down to the preallocated number; returns how
+    /// many bytes. Takes time linear in the number of windows.
+    pub fn trim(&self) -> usize {
+        self.collect();
+        // What lies in this address space fits a `usize`.
+        self.key.heap().trim() as usize
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for SharedAllocator<UNIT, WINDOW_UNITS, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedAllocator<{UNIT}, {WINDOW_UNITS}> {{ {} }}", self.stats())
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Unbound<UNIT, WINDOW_UNITS, S> {
+    /// Makes it this thread's.
+    #[must_use]
+    pub fn bind(self) -> SharedAllocator<UNIT, WINDOW_UNITS, S> {
+        self.key.bind();
+        SharedAllocator { key: self.key, here: PhantomData }
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for Unbound<UNIT, WINDOW_UNITS, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unbound").finish_non_exhaustive()
+    }
+}
+
+/// Hands the packets that this thread has dropped, and still holds together, back to their allocator now.
+///
+/// A thread that is not the allocator's keeps up to 31 dropped packets before it hands them in together. It does so as
+/// well when it drops a packet of another allocator, and when it ends. A worker that goes to sleep for long may want to do
+/// it first, so that the memory is of use meanwhile.
+///
+/// ```
+/// let allocator = pktalloc::SharedAllocator::new();
+/// let packet = allocator.packet(1400)?;
+/// let (freed, wait) = std::sync::mpsc::channel();
+/// let (end, ends) = std::sync::mpsc::channel::<()>();
+/// let worker = std::thread::spawn(move || {
+///     drop(packet);
+///     pktalloc::flush_freed();
+///     freed.send(()).unwrap();
+///     ends.recv().unwrap();
+/// });
+/// wait.recv().unwrap();
+/// assert_eq!(allocator.collect(), 1);
+/// end.send(()).unwrap();
+/// worker.join().unwrap();
+/// # Ok::<(), pktalloc::AllocError>(())
+/// ```
+pub fn flush_freed() {
+    batch::flush();
+}

@@ -1,0 +1,200 @@
+//! What packets and their owner have in common: the heap, and the ways to it.
+//!
+//! ```text
+//! ┌ Home ───────────────────────────────┐
+//! │ Door: who owns   │ any thread reads │
+//! │       the stack  │ any thread       │
+//! ├──────────────────┼──────────────────┤
+//! │ the heap         │ the owner only   │
+//! └──────────────────┴──────────────────┘
+//! ```
+//!
+//! A `Home` lives in a box of its own, from its owner's beginning until the owner and the last packet are gone.
+//! [`super::returns`] says who takes it down.
+
+use alloc::boxed::Box;
+use core::cell::Cell;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use super::returns::{Bundle, Last, Returns};
+use crate::geometry::Fixed;
+use crate::heap::Heap;
+use crate::system::System;
+
+/// Keeps apart what different threads write: a pair of cache lines, which processors fetch together.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// The part of a home that every thread may look at, whatever the heap's type.
+#[repr(C)]
+pub(super) struct Door {
+    /// The number of the thread that owns the heap.
+    owner: Apart<AtomicUsize>,
+    returns: Apart<Returns>,
+    /// Takes the home down.
+    demolish: unsafe fn(NonNull<Door>),
+}
+
+impl Door {
+    /// Hands a bundle in; takes the home down when that was its last block.
+    ///
+    /// # Safety
+    /// As for [`Returns::push`]; `door` is derived from the pointer to the whole home.
+    #[inline(never)]
+    pub(super) unsafe fn push(door: NonNull<Door>, bundle: NonNull<Bundle>, blocks: usize) {
+        // SAFETY: the home stays while blocks of it are out, and those of the bundle are.
+        let last = unsafe { (*door.as_ptr()).returns.0.push(bundle, blocks) };
+        if last == Last::Yes {
+            // SAFETY: nobody else knows of the home any more.
+            unsafe { ((*door.as_ptr()).demolish)(door) };
+        }
+    }
+}
+
+/// A heap, and the ways to it.
+#[repr(C)]
+pub(super) struct Home<const UNIT: usize, const WINDOW_UNITS: usize, S: System> {
+    door: Door,
+    heap: Apart<Heap<Fixed<UNIT, WINDOW_UNITS>, S>>,
+}
+
+/// The number of no thread.
+const NOBODY: usize = usize::MAX;
+
+std::thread_local! {
+    /// The number of this thread, once it has owned a heap; 0 before.
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A number that no other thread has or had.
+fn number_of_this_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    if NUMBER.get() == 0 {
+        let next = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+            next.checked_add(1).filter(|&after| after != NOBODY)
+        });
+        NUMBER.set(next.expect("fewer threads than numbers"));
+    }
+    NUMBER.get()
+}
+
+/// The right to a home's heap: there is one for each home, with its owner.
+pub(super) struct Key<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(NonNull<Home<UNIT, WINDOW_UNITS, S>>);
+
+// SAFETY: the heap may be used on another thread when the key moves there, as long as its system may.
+unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send> Send for Key<UNIT, WINDOW_UNITS, S> {}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_UNITS, S> {
+    /// A home for `heap`, which nobody owns yet.
+    pub(super) fn new(heap: Heap<Fixed<UNIT, WINDOW_UNITS>, S>) -> Self {
+        let door = Door {
+            owner: Apart(AtomicUsize::new(NOBODY)),
+            returns: Apart(Returns::new()),
+            demolish: demolish::<UNIT, WINDOW_UNITS, S>,
+        };
+        Self(NonNull::from(Box::leak(Box::new(Home { door, heap: Apart(heap) }))))
+    }
+
+    /// Has packets that are dropped on this thread go straight back to the heap.
+    ///
+    /// The key must not leave this thread before [`unbind`](Self::unbind).
+    pub(super) fn bind(&self) {
+        self.door().owner.0.store(number_of_this_thread(), Ordering::Relaxed);
+    }
+
+    /// Has all packets come back by the stack.
+    pub(super) fn unbind(&self) {
+        self.door().owner.0.store(NOBODY, Ordering::Relaxed);
+    }
+
+    /// Where packets find their home.
+    #[inline(always)]
+    pub(super) fn home(&self) -> Lodger<UNIT, WINDOW_UNITS, S> {
+        Lodger(self.0)
+    }
+
+    fn door(&self) -> &Door {
+        // SAFETY: a home stands at least as long as its key, and the door is for everybody.
+        unsafe { &(*self.0.as_ptr()).door }
+    }
+
+    /// The heap.
+    #[inline(always)]
+    pub(super) fn heap(&self) -> &Heap<Fixed<UNIT, WINDOW_UNITS>, S> {
+        // SAFETY: a home stands at least as long as its key. The heap is used where its key is, and by packets on the
+        // thread that the key is bound to, which is the same one.
+        unsafe { &(*self.0.as_ptr()).heap.0 }
+    }
+
+    /// Gives the heap what came back by the stack; returns how many blocks.
+    pub(super) fn collect(&self) -> usize {
+        let returns = &self.door().returns.0;
+        if returns.is_empty() { 0 } else { self.take_back(returns.take()) }
+    }
+
+    fn take_back(&self, blocks: impl Iterator<Item = NonNull<u8>>) -> usize {
+        let mut count = 0;
+        for block in blocks {
+            // SAFETY: blocks on the stack are live ones of this heap that their packets gave up.
+            unsafe { self.heap().free(block) };
+            count += 1;
+        }
+        count
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Key<UNIT, WINDOW_UNITS, S> {
+    fn drop(&mut self) {
+        self.unbind();
+        self.take_back(self.door().returns.0.close());
+        // What nobody uses need not wait for the last packet.
+        self.heap().trim();
+        let out = self.heap().stats().live_blocks;
+        if self.door().returns.0.settle(out as isize) == Last::Yes {
+            // SAFETY: no packet is left, and the key goes.
+            unsafe { demolish::<UNIT, WINDOW_UNITS, S>(self.0.cast()) };
+        }
+    }
+}
+
+/// Takes a home down.
+///
+/// # Safety
+/// `door` is the pointer to a whole home, of which nobody else knows any more.
+unsafe fn demolish<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(door: NonNull<Door>) {
+    // SAFETY: the home was made as a box by `Key::new`, and its door is its first field.
+    drop(unsafe { Box::from_raw(door.cast::<Home<UNIT, WINDOW_UNITS, S>>().as_ptr()) });
+}
+
+/// What a packet knows of its home. The home stands as long as the packet's block is live.
+pub(super) struct Lodger<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(NonNull<Home<UNIT, WINDOW_UNITS, S>>);
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Clone for Lodger<UNIT, WINDOW_UNITS, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Copy for Lodger<UNIT, WINDOW_UNITS, S> {}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Lodger<UNIT, WINDOW_UNITS, S> {
+    /// The heap, on its owner's thread.
+    ///
+    /// # Safety
+    /// A block of the heap is live for as long as the reference is used.
+    #[inline(always)]
+    pub(super) unsafe fn heap<'a>(self) -> Option<&'a Heap<Fixed<UNIT, WINDOW_UNITS>, S>> {
+        // SAFETY: the home stands while the block is live, and the door is for everybody.
+        let owner = unsafe { (*self.0.as_ptr()).door.owner.0.load(Ordering::Relaxed) };
+        // A thread finds its own number there only while the key is bound to it, because nobody else stores it.
+        // SAFETY: then the heap is this thread's to use.
+        (owner == NUMBER.get()).then(|| unsafe { &(*self.0.as_ptr()).heap.0 })
+    }
+
+    /// Where to hand in blocks on other threads.
+    #[inline(always)]
+    pub(super) fn door(self) -> NonNull<Door> {
+        self.0.cast()
+    }
+}

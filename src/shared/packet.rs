@@ -1,0 +1,190 @@
+//! The handle to a block that any thread may hold.
+
+use core::borrow::{Borrow, BorrowMut};
+use core::fmt;
+use core::mem::MaybeUninit;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+
+use super::batch;
+use super::home::Lodger;
+use super::returns::BUNDLE_BYTES;
+use crate::system::{Os, System};
+
+/// A packet of a [`SharedAllocator`](super::SharedAllocator): bytes that any thread may hold, write and drop.
+///
+/// Dropping it frees its block, and the memory stays valid until then, whatever became of the allocator. On the
+/// allocator's thread that is an ordinary free; on any other the block is put aside, and goes back with others that the
+/// same thread drops ([`flush_freed`](super::flush_freed) says when).
+///
+/// ```
+/// use pktalloc::SharedAllocator;
+///
+/// let allocator = SharedAllocator::new();
+/// let mut packet = allocator.packet_from(b"ping")?;
+/// let worker = std::thread::spawn(move || {
+///     packet.make_ascii_uppercase();
+///     packet
+/// });
+/// let packet = worker.join().unwrap();
+/// assert_eq!(&packet[..], b"PING");
+/// # Ok::<(), pktalloc::AllocError>(())
+/// ```
+pub struct SharedPacket<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os> {
+    /// A live block of `capacity` bytes of the heap that `home` leads to, this packet's alone.
+    block: NonNull<u8>,
+    /// Bytes from the start that the packet shows: initialised, and at most `capacity`.
+    len: usize,
+    capacity: usize,
+    home: Lodger<UNIT, WINDOW_UNITS, S>,
+}
+
+// SAFETY: the block is the packet's alone, and what is reached through its home is there for every thread; the last packet
+// may take the heap and its system down, on whatever thread it is.
+unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send> Send
+    for SharedPacket<UNIT, WINDOW_UNITS, S>
+{
+}
+
+// SAFETY: a shared reference shows bytes and numbers only, and nobody changes them meanwhile.
+unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send> Sync
+    for SharedPacket<UNIT, WINDOW_UNITS, S>
+{
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT, WINDOW_UNITS, S> {
+    /// The packet in a block, `len` bytes long.
+    ///
+    /// # Safety
+    /// `block` is a live block of the heap that `home` leads to and nobody else's, and has at least `BUNDLE_BYTES`. Its
+    /// first `len` bytes are initialised, or the caller initialises them before they are read; `len` is at most its length.
+    #[inline(always)]
+    pub(super) unsafe fn new(block: NonNull<[u8]>, len: usize, home: Lodger<UNIT, WINDOW_UNITS, S>) -> Self {
+        debug_assert!(len <= block.len() && block.len() >= BUNDLE_BYTES);
+        Self { block: block.cast(), len, capacity: block.len(), home }
+    }
+
+    /// The first `most` bytes of the block, whatever they contain; the block has as many.
+    #[inline(always)]
+    pub(super) fn room(&mut self, most: usize) -> &mut [MaybeUninit<u8>] {
+        debug_assert!(most <= self.capacity);
+        // SAFETY: the block is live, the packet's alone, and long enough.
+        unsafe { core::slice::from_raw_parts_mut(self.block.cast().as_ptr(), most) }
+    }
+
+    /// Bytes that the packet's block holds: at least its length.
+    #[must_use]
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Keeps the first `len` bytes; does nothing when there are no more.
+    ///
+    /// On the allocator's thread the memory behind them is given back at once, in whole units. On any other thread it
+    /// is given back when the packet is dropped.
+    ///
+    /// ```
+    /// let allocator = pktalloc::SharedAllocator::new();
+    /// let mut packet = allocator.packet(2048)?;
+    /// packet.truncate(900); // as many as were received
+    /// assert_eq!((packet.len(), packet.capacity()), (900, 960));
+    /// # Ok::<(), pktalloc::AllocError>(())
+    /// ```
+    #[inline]
+    pub fn truncate(&mut self, len: usize) {
+        if len < self.len {
+            self.len = len;
+            self.give_back();
+        }
+    }
+
+    /// Shows the first `len` bytes of the block and gives the rest back.
+    ///
+    /// # Safety
+    /// They are initialised, and no more than there are.
+    #[inline]
+    pub(super) unsafe fn keep(&mut self, len: usize) {
+        self.len = len;
+        self.give_back();
+    }
+
+    /// Gives back what the packet does not show, where that can be done.
+    #[inline]
+    fn give_back(&mut self) {
+        let kept = self.len.max(BUNDLE_BYTES);
+        // SAFETY: the block is live, and on its heap's thread a tail that the packet does not show may go.
+        unsafe {
+            if let Some(heap) = self.home.heap()
+                && kept < self.capacity
+                && let Ok(capacity) = heap.shrink(self.block, kept)
+            {
+                // A block with a check behind it has exactly as many bytes as it was asked to keep.
+                self.capacity = capacity;
+            }
+        }
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for SharedPacket<UNIT, WINDOW_UNITS, S> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the block is live, the packet's alone, and not used afterwards.
+        unsafe {
+            match self.home.heap() {
+                Some(heap) => heap.free(self.block),
+                None => batch::hand_in(self.home.door(), self.block, self.capacity),
+            }
+        }
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Deref for SharedPacket<UNIT, WINDOW_UNITS, S> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the block is live, and its first `len` bytes are initialised.
+        unsafe { core::slice::from_raw_parts(self.block.as_ptr(), self.len) }
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> DerefMut for SharedPacket<UNIT, WINDOW_UNITS, S> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and the packet is borrowed exclusively.
+        unsafe { core::slice::from_raw_parts_mut(self.block.as_ptr(), self.len) }
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AsRef<[u8]> for SharedPacket<UNIT, WINDOW_UNITS, S> {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AsMut<[u8]> for SharedPacket<UNIT, WINDOW_UNITS, S> {
+    #[inline]
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Borrow<[u8]> for SharedPacket<UNIT, WINDOW_UNITS, S> {
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> BorrowMut<[u8]> for SharedPacket<UNIT, WINDOW_UNITS, S> {
+    fn borrow_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for SharedPacket<UNIT, WINDOW_UNITS, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedPacket {{ {} bytes of {} at {:p} }}", self.len, self.capacity, self.block)
+    }
+}

@@ -1,0 +1,44 @@
+//! The inputs of the fuzz targets, through the same programs: what fuzzing has found once is found again here.
+
+#![cfg(feature = "std")]
+
+use std::fs;
+use std::path::Path;
+
+#[allow(unreachable_pub, reason = "public in the package of the fuzz targets")]
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+/// Runs every input of a target.
+fn replay(target: &str, run: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut inputs = 0;
+    for input in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = input.unwrap().path();
+        println!("{}", path.display());
+        run(&fs::read(&path).unwrap());
+        inputs += 1;
+    }
+    assert!(inputs >= 4, "{} holds {inputs} inputs", folder.display());
+}
+
+#[test]
+fn programs_of_raw_calls() {
+    replay("api", targets::api::run);
+}
+
+#[test]
+fn any_configuration() {
+    replay("config", targets::config::run);
+}
+
+#[test]
+fn programs_of_packets() {
+    replay("packets", targets::packets::run);
+}
+
+#[cfg(feature = "replay")]
+#[test]
+fn any_bytes_as_a_trace() {
+    replay("trace", targets::trace::run);
+}

@@ -1,0 +1,144 @@
+//! Sizes at every power of two plus and minus 32, and at the ends of what a number can say, in every call that takes one.
+
+#![cfg(feature = "std")]
+
+use std::ptr::NonNull;
+
+use pktalloc::{AllocError, Allocator, Config, Realloc};
+
+/// What every allocator here may hold: enough for each size up to [`SERVED`], as often as a call needs it.
+const LIMIT: u64 = 8 << 20;
+/// Every size up to this is served.
+const SERVED: usize = (1 << 20) + 32;
+/// The largest size that leaves room for the largest alignment.
+const CONCEIVABLE: usize = isize::MAX as usize - (1 << 18);
+
+fn sizes() -> impl Iterator<Item = usize> {
+    let around = |middle: usize| (0..=64).map(move |delta| middle.wrapping_sub(32).wrapping_add(delta));
+    let below = |end: usize| (0..=64).map(move |delta| end - delta);
+    (0..usize::BITS)
+        .flat_map(move |bit| around(1 << bit))
+        .chain(below(isize::MAX as usize))
+        .chain(below(u32::MAX as usize))
+        .chain(below(usize::MAX))
+}
+
+fn configs() -> [(&'static str, Config); 5] {
+    let config = Config::new().memory_limit(LIMIT);
+    [
+        ("plain", config),
+        ("zero", config.zero(true)),
+        ("check", config.check(true)),
+        ("passthrough", config.passthrough(true)),
+        ("huge pages", config.huge_pages(true)),
+    ]
+}
+
+/// Expects a size to be served or refused for the right reason, and the bytes of a block that was served to be its own.
+fn expect(size: usize, outcome: Result<NonNull<[u8]>, AllocError>, name: &str) -> Option<NonNull<u8>> {
+    match outcome {
+        Ok(block) => {
+            assert!(size != 0 && block.len() >= size, "{name} of {size}: {} bytes", block.len());
+            // SAFETY: the first and the last byte are the block's.
+            unsafe {
+                block.cast::<u8>().write(1);
+                block.cast::<u8>().add(block.len() - 1).write(2);
+            }
+            Some(block.cast())
+        }
+        Err(error) => {
+            match error {
+                AllocError::ZeroSize => assert_eq!(size, 0, "{name}"),
+                AllocError::MemoryLimit => assert!(size > SERVED, "{name} of {size}"),
+                AllocError::TooLarge => assert!(size > CONCEIVABLE, "{name} of {size}"),
+                other => panic!("{name} of {size}: {other}"),
+            }
+            None
+        }
+    }
+}
+
+fn free(allocator: &Allocator, block: Option<NonNull<u8>>) {
+    if let Some(block) = block {
+        // SAFETY: the block is live and not used afterwards.
+        unsafe { allocator.free(block) };
+    }
+}
+
+#[test]
+fn every_size_in_every_call_is_served_or_refused_by_name() {
+    for (mode, config) in configs() {
+        let allocator = Allocator::with_config(config).unwrap();
+        let kept = expect(1000, allocator.allocate(1000), mode).unwrap();
+        for size in sizes() {
+            let name = |call: &str| format!("{call} with {mode}");
+            free(&allocator, expect(size, allocator.allocate(size), &name("allocate")));
+            free(&allocator, expect(size, allocator.allocate_zeroed(size), &name("allocate_zeroed")));
+            let mut blocks = [NonNull::dangling(); 2];
+            match allocator.allocate_batch(size, &mut blocks) {
+                Ok(capacity) => {
+                    for block in blocks {
+                        let block = Ok(NonNull::slice_from_raw_parts(block, capacity));
+                        free(&allocator, expect(size, block, &name("allocate_batch")));
+                    }
+                }
+                Err(error) => _ = expect(size, Err(error), &name("allocate_batch")),
+            }
+            for how in [Realloc::CopyExisting, Realloc::Uninitialized] {
+                // From a small block to the size, and back.
+                let block = expect(100, allocator.allocate(100), &name("allocate")).unwrap();
+                // SAFETY: the block is live, and only what it became is used.
+                let grown = unsafe { allocator.reallocate(block, size, how) };
+                let grown = expect(size, grown, &name("reallocate")).unwrap_or(block);
+                // SAFETY: as above.
+                let back = unsafe { allocator.reallocate(grown, 100, how) };
+                free(&allocator, expect(100, back, &name("reallocate to 100")));
+            }
+            // To the size, and to something less.
+            // SAFETY: `kept` is live, and stays so whatever the outcome.
+            match unsafe { allocator.shrink(kept, size) } {
+                Ok(()) => assert!((1..=1024).contains(&size)),
+                Err(AllocError::ZeroSize) => assert_eq!(size, 0),
+                Err(AllocError::NotSmaller) => {}
+                Err(other) => panic!("shrink to {size} with {mode}: {other}"),
+            }
+            if let Ok(block) = allocator.allocate(size) {
+                // SAFETY: the block is live.
+                unsafe { allocator.shrink(block.cast(), size / 2 + 1) }.unwrap();
+                free(&allocator, Some(block.cast()));
+            }
+            assert_eq!(allocator.stats().live_blocks, 1, "after {size} with {mode}");
+        }
+        free(&allocator, Some(kept));
+        assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())), "{mode}");
+    }
+}
+
+#[test]
+fn objects_of_every_size_and_alignment_are_constructed_or_refused() {
+    #[derive(Clone, Copy)]
+    #[repr(align(64))]
+    struct Line([u8; 64]);
+    #[repr(align(128))]
+    struct TwoLines;
+    let allocator = Allocator::with_config(Config::new().memory_limit(1 << 20)).unwrap();
+    let nothing = allocator.construct(()).unwrap();
+    let largest_in_window = allocator.construct([7u8; 32_768]).unwrap();
+    let large = allocator.construct([Line([9; 64]); 513]).unwrap();
+    // SAFETY: the objects are live.
+    unsafe {
+        assert!(largest_in_window.as_ref().iter().all(|&byte| byte == 7));
+        assert!(large.as_ref().iter().all(|line| line.0 == [9; 64]));
+    }
+    assert_eq!(allocator.stats().large_blocks, 1);
+    assert!(matches!(allocator.construct(TwoLines), Err(AllocError::Alignment)));
+    let limited = Allocator::with_config(Config::new().memory_limit(131_072)).unwrap();
+    assert_eq!(limited.construct([0u8; 200_000]), Err(AllocError::MemoryLimit));
+    // SAFETY: the objects are live and not used afterwards.
+    unsafe {
+        allocator.destruct(nothing);
+        allocator.destruct(largest_in_window);
+        allocator.destruct(large);
+    }
+    assert_eq!(allocator.used_bytes(), 0);
+}
