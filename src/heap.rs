@@ -218,7 +218,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.hot_limit.set(if self.plain { limit } else { 0 });
     }
 
-    /// A block from anywhere but the front of the extent; `None` leaves the reason in `refusal`.
+    /// A block from anywhere but the front of the extent; `None` leaves the reason in `refusal`. Called cold so that it is
+    /// out of the way of the straight path.
+    #[cold]
     #[inline(never)]
     fn allocate_elsewhere(&self, size: usize) -> Option<NonNull<[u8]>> {
         if size.wrapping_sub(1) < self.geometry.bytes(LONGEST_PARKED) {
