@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
 from pktalloc import Allocator, IntegrityError, Packet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 LIMIT = 8 << 20
 FREED = 0xDE
@@ -43,7 +47,7 @@ def test_every_misuse_of_a_packet_is_named_and_changes_nothing(*, check: bool) -
         (ValueError, lambda: allocator.shrink(released, 10)),
         (ValueError, lambda: released[0]),
         (ValueError, lambda: memoryview(released)),
-        (ValueError, lambda: closed.tobytes()),
+        (ValueError, closed.tobytes),
         (ValueError, lambda: closing.allocate(1)),
         (ValueError, lambda: allocator.free(theirs)),
         (ValueError, lambda: allocator.reallocate(theirs, 3000)),
