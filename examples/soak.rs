@@ -1,11 +1,12 @@
 //! Every pattern of traffic over one allocator, for as long as wanted, with a new depth every few moments.
 //!
-//! `soak SECONDS FOLDER` writes `FOLDER/soak.csv` and `FOLDER/soak.svg`: the memory over time. It verifies what it wrote
+//! `soak [SECONDS [FOLDER]]` (3 and `target/soak`) writes `FOLDER/soak.csv` and `FOLDER/soak.svg`: the memory over time. It verifies what it wrote
 //! into each block, runs the self-check every second, and after each phase expects the memory back at the floor, to the
 //! byte. Any of these that fails ends it with a panic that says so.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -186,10 +187,14 @@ fn svg(samples: &[Sample]) -> String {
     )
 }
 
-fn main() {
+fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let seconds: u64 = arguments.next().and_then(|seconds| seconds.parse().ok()).expect("soak SECONDS FOLDER");
-    let folder = PathBuf::from(arguments.next().expect("soak SECONDS FOLDER"));
+    let seconds = arguments.next().unwrap_or_else(|| "3".to_owned());
+    let Ok(seconds) = seconds.parse::<u64>() else {
+        eprintln!("soak: SECONDS is {seconds:?}, must be a whole number");
+        return ExitCode::FAILURE;
+    };
+    let folder = PathBuf::from(arguments.next().unwrap_or_else(|| "target/soak".to_owned()));
     let mut random = SplitMix64::new(seconds);
     let mut soak = Soak::new();
     let end = soak.start + Duration::from_secs(seconds);
@@ -221,4 +226,5 @@ fn main() {
         FLOOR >> 10,
         folder.join("soak.svg").display(),
     );
+    ExitCode::SUCCESS
 }

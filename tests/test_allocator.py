@@ -313,10 +313,10 @@ def test_trim_gives_everything_back_but_the_floor(allocator: Allocator) -> None:
     high = allocator.allocated_bytes
     packets.clear()
     allocator.integrity_check()
-    low = allocator.allocated_bytes
-    assert low < high
+    # The windows wait for the next burst until they are asked for.
+    assert allocator.allocated_bytes == high
     freed = allocator.trim()
-    assert freed == low - allocator.allocated_bytes
+    assert freed == high - allocator.allocated_bytes
     assert allocator.allocated_bytes <= 3 * WINDOW
     assert allocator.trim() == 0
 
