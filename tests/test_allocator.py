@@ -36,6 +36,7 @@ def test_packets_are_aligned_apart_and_writable(settings: dict[str, int]) -> Non
     with Allocator(**settings) as allocator:  # type: ignore[arg-type]
         alignment = settings.get("alignment", 64)
         packets = [allocator.allocate(size) for size in (*range(1, 200), 1400, 4096, 9000, 70_000, 1 << 20)]
+        packet = packets[0]
         for number, packet in enumerate(packets):
             assert packet.address % alignment == 0
             assert packet.capacity >= len(packet)
@@ -333,6 +334,7 @@ def test_memory_of_a_burst_goes_back_to_the_system(size: int, count: int) -> Non
     allocator = Allocator()
     before = resident_bytes()
     packets = allocator.allocate_many(size, count)
+    packet = packets[0]
     for packet in packets:
         packet[::1024] = b"x" * len(packet[::1024])
     del packet

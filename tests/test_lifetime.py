@@ -215,6 +215,7 @@ def test_packets_outlive_the_name_of_their_allocator() -> None:
     packets = allocator.allocate_many(1400, 1000)
     reference = weakref.ref(allocator)
     del allocator
+    packet = packets[0]
     for number, packet in enumerate(packets):
         packet[:] = number.to_bytes(2, "big") * 700
     assert all(packet == number.to_bytes(2, "big") * 700 for number, packet in enumerate(packets))

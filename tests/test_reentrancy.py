@@ -129,10 +129,10 @@ def test_conversions_that_allocate_and_free(allocator: Allocator) -> None:
 
 def test_callbacks_of_weak_references_use_the_allocator(allocator: Allocator) -> None:
     spare: list[Packet] = []
-    references = []
-    for packet in allocator.allocate_many(1400, 100):
-        references.append(weakref.ref(packet, lambda _: spare.append(allocator.allocate(1400))))
-    del packet
+    packets = allocator.allocate_many(1400, 100)
+    references = [weakref.ref(packet, lambda _: spare.append(allocator.allocate(1400))) for packet in packets]
+    del packets
+    assert all(reference() is None for reference in references)
     assert len(spare) == 100
     assert allocator.used_bytes == 100 * 1408
     closing = weakref.ref(spare.pop(), lambda _: allocator.close())
