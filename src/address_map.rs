@@ -30,7 +30,7 @@ impl<T: Copy> AddressMap<T> {
     /// Enters a thing for which room was reserved and whose address is not in the table.
     pub(crate) fn insert(&mut self, address: usize, thing: T) {
         debug_assert!(self.entries.len() < self.entries.capacity(), "room must be reserved first");
-        let at = self.first_below(address);
+        let at = self.entries.partition_point(|&(other, _)| other >= address);
         self.entries.insert(at, (address, thing));
     }
 
@@ -61,11 +61,6 @@ impl<T: Copy> AddressMap<T> {
     /// Where the thing at exactly `address` is.
     fn position(&self, address: usize) -> Option<usize> {
         self.entries.binary_search_by(|(other, _)| address.cmp(other)).ok()
-    }
-
-    /// Where the things below `address` begin.
-    fn first_below(&self, address: usize) -> usize {
-        self.entries.partition_point(|&(other, _)| other >= address)
     }
 
     /// Keeps the things that `keep` says yes to; it sees them from the highest address to the lowest.

@@ -13,6 +13,7 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 
 use crate::geometry::{FIELD_BYTES, Geometry};
+use crate::prefetch::prefetch;
 use crate::window::Map;
 
 /// Where a window stands.
@@ -164,12 +165,9 @@ impl Window {
 
     /// Asks for the descriptor and the beginning of its map to be brought into the cache.
     pub(crate) fn prefetch(self) {
-        const LINE_BYTES: usize = 64;
         /// Enough for the processor to see where this leads and to go on by itself; all lines of a map would stall it.
         const LINES: usize = 8;
-        for line in 0..LINES {
-            prefetch(self.0.cast::<u8>().as_ptr().wrapping_add(line * LINE_BYTES));
-        }
+        prefetch(self.0.cast::<u8>().as_ptr(), LINES);
     }
 
     /// How many live units are left when the window is looked at.
@@ -199,18 +197,6 @@ impl Window {
     pub(crate) fn break_seal(self) {
         self.seal.set(0);
     }
-}
-
-/// Asks for the line at `address` to be brought into the cache, where the processor takes such requests.
-#[inline(always)]
-fn prefetch(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch never faults, whatever the address.
-    unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
 }
 
 fn seal_of(base: NonNull<u8>) -> usize {

@@ -34,6 +34,7 @@ mod resize;
 mod windows;
 
 use core::cell::{Cell, RefCell};
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use crate::address_map::AddressMap;
@@ -72,8 +73,6 @@ pub(crate) struct Heap<G: Geometry, S: System> {
     window: Cell<Option<Window>>,
     /// Whether no block lies behind the extent in the current window.
     fresh: Cell<bool>,
-    /// Whether neither `zero`, `check` nor `passthrough` is on.
-    plain: bool,
     /// Why the last allocation failed.
     refusal: Cell<AllocError>,
     geometry: G,
@@ -123,7 +122,6 @@ impl<G: Geometry, S: System> Heap<G, S> {
             live_units: Cell::new(0),
             window: Cell::new(None),
             fresh: Cell::new(false),
-            plain: settings.trusts_pointers() && !settings.zero,
             refusal: Cell::new(AllocError::ZeroSize),
             geometry,
             settings,
@@ -215,7 +213,13 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Moves the end of the extent.
     fn set_limit(&self, limit: usize) {
         self.limit.set(limit);
-        self.hot_limit.set(if self.plain { limit } else { 0 });
+        self.hot_limit.set(if self.settings.is_plain() { limit } else { 0 });
+    }
+
+    /// Makes units the extent; they are counted from address 0.
+    fn set_extent(&self, units: Range<usize>) {
+        self.cursor.set(units.start);
+        self.set_limit(units.end);
     }
 
     /// A block from anywhere but the front of the extent; `None` leaves the reason in `refusal`. Called cold so that it is
@@ -354,10 +358,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let before = self.units_before(block);
         if before < self.hot_units.get() {
             // SAFETY: a block that starts behind the first unit of an aligned window lies in one, since large blocks
-            // start at a window's alignment.
-            let window = unsafe { Window::of_block(block, self.geometry) };
-            // SAFETY: `hot_units` is below the units of a window.
-            let code = unsafe { window.code(before + 1) };
+            // start at a window's alignment; `hot_units` is below the units of a window.
+            let (window, code) = unsafe { self.entry_of(block, before) };
             if let Some(units) = exact_length(code.get()) {
                 code.set(0);
                 return self.give_back_block(window, block, units);
@@ -371,9 +373,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn free_other(&self, block: NonNull<u8>, before: usize) {
         if before < self.parking_units.get() {
             // SAFETY: as in `free`.
-            let window = unsafe { Window::of_block(block, self.geometry) };
-            // SAFETY: as in `free`.
-            let code = unsafe { window.code(before + 1) };
+            let (window, code) = unsafe { self.entry_of(block, before) };
             if let Some(units) = exact_length(code.get()) {
                 // SAFETY: `parking_units` is not 0, so the stacks are open.
                 if unsafe { self.parking.put(block, code, units) } {
@@ -387,7 +387,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
     }
 
     /// How many units lie between the first unit of the window that `block` lies in and `block`. Where no block can be,
-    /// at the start of the window or between units, that is a number beyond [`block_units`](Self::block_units).
+    /// at the start of the window or between units, that is a number beyond
+    /// [`units_behind_first`](Self::units_behind_first).
     #[inline(always)]
     fn units_before(&self, block: NonNull<u8>) -> usize {
         let behind_first = block.addr().get().wrapping_sub(self.geometry.unit_bytes());
@@ -396,9 +397,23 @@ impl<G: Geometry, S: System> Heap<G, S> {
         offset.rotate_right(self.geometry.unit_shift())
     }
 
-    /// How many units of a window may hold a block: all but the first, which is a large block's.
-    fn block_units(&self) -> usize {
+    /// How many units a window has behind the first, where only a large block can be.
+    fn units_behind_first(&self) -> usize {
         self.geometry.window_units() - 1
+    }
+
+    /// The window of a block, and the block's byte in its map.
+    ///
+    /// # Safety
+    /// `block` lies in a window that is held. `before` is its [`units_before`](Self::units_before), and below
+    /// [`units_behind_first`](Self::units_behind_first).
+    #[inline(always)]
+    unsafe fn entry_of<'a>(&self, block: NonNull<u8>, before: usize) -> (Window, &'a Cell<u8>) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let window = Window::of_block(block, self.geometry);
+            (window, window.code(before + 1))
+        }
     }
 
     /// Takes back the units of a block that the map does not show any more.
@@ -423,7 +438,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn take_back(&self, start: usize) {
         self.cursor.set(start);
         if let Some(window) = self.window.get()
-            && window.live_units() as usize == self.limit.get() - start
+            && self.is_idle(window)
         {
             self.rewind(window);
         }
@@ -434,6 +449,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
         // SAFETY: the units lie in the window.
         let first = unsafe { window.base().add(self.geometry.bytes(start)) };
         self.give_back_block(window, first, units);
+    }
+
+    /// Whether no block is left in the current window.
+    fn is_idle(&self, window: Window) -> bool {
+        window.live_units() as usize == self.limit.get() - self.cursor.get()
     }
 
     /// Counts `units` of `window` as live.
@@ -468,7 +488,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     }
 
     /// The current window and its extent.
-    pub(crate) fn extent(&self) -> Option<(Window, core::ops::Range<u32>)> {
+    pub(crate) fn extent(&self) -> Option<(Window, Range<u32>)> {
         let extent = |window| (window, self.within(window, self.cursor.get())..self.within(window, self.limit.get()));
         self.window.get().map(extent)
     }

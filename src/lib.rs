@@ -97,9 +97,9 @@
 //! takes time linear in the units of a window, or a call to the system. A [`Packet`] adds its four words and nothing
 //! else.
 //!
-//! Memory beyond the packets: what sizes are rounded up by, 2 % of bookkeeping, and up to three windows in a
-//! queue that drains in order, five and a sixteenth in one that does not. Empty
-//! windows are kept for the next burst ([`Config::keep_empty_windows`]) until [`Allocator::trim`] gives them back.
+//! Memory beyond the packets: what sizes are rounded up by, 2 % of bookkeeping, and up to three windows in a queue that
+//! drains in order, five and a sixteenth in one that does not. Empty windows are kept for the next burst
+//! ([`Config::keep_empty_windows`]) until [`Allocator::trim`] gives them back.
 //!
 //! # When to use it, and when not
 //!
@@ -152,6 +152,7 @@ mod heap;
 mod list;
 mod packet;
 mod poison;
+mod prefetch;
 #[cfg(feature = "python")]
 mod python;
 #[cfg(feature = "replay")]

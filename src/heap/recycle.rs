@@ -169,7 +169,7 @@ impl Parking {
 impl<G: Geometry, S: System> Heap<G, S> {
     /// Sets where freed blocks go: to their windows, or to the stacks of parked ones.
     pub(super) fn direct_frees(&self, park: bool) {
-        let (units, none) = (self.block_units(), 0);
+        let (units, none) = (self.units_behind_first(), 0);
         let trusts = self.settings.trusts_pointers();
         self.hot_units.set(if trusts && !park { units } else { none });
         self.parking_units.set(if trusts && park { units } else { none });
@@ -182,7 +182,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Starts parking, where it is of use and there is room for it.
     pub(super) fn start_parking(&self) {
-        if self.plain && self.parking.open() {
+        if self.settings.is_plain() && self.parking.open() {
             self.direct_frees(true);
         }
     }
@@ -194,12 +194,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
         self.direct_frees(false);
         for length in 1..=LONGEST_PARKED {
-            while let Some(Parked { block, code }) = self.parking.pop(length as usize) {
-                let parked = Parked { block, code };
+            while let Some(parked) = self.parking.pop(length as usize) {
                 parked.code().set(0);
                 // SAFETY: a parked block counts as live in its window, which therefore is held.
-                let window = unsafe { Window::of_block(block, self.geometry) };
-                self.give_back_block(window, block, length);
+                let window = unsafe { Window::of_block(parked.block, self.geometry) };
+                self.give_back_block(window, parked.block, length);
             }
         }
     }
@@ -211,11 +210,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
         let (parked, length) = self.parking.pop_longer(units + 1)?;
         parked.code().set(units as u8);
-        // SAFETY: the rest lies in the block, and its window is held.
-        let (window, rest) =
-            unsafe { (Window::of_block(parked.block, self.geometry), parked.block.add(self.geometry.bytes(units))) };
-        // SAFETY: the unit is one of the window.
-        let code = unsafe { window.code(self.units_before(rest) + 1) };
+        // SAFETY: the rest lies in the block, whose window is held.
+        let (rest, (window, code)) = unsafe {
+            let rest = parked.block.add(self.geometry.bytes(units));
+            (rest, self.entry_of(rest, self.units_before(rest)))
+        };
         // SAFETY: a block was parked, so the stacks are open.
         if !unsafe { self.parking.put(rest, code, length - units) } {
             self.give_back_block(window, rest, length - units);

@@ -69,12 +69,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
         // 0 wraps around and is refused below.
         if size.wrapping_sub(1) < self.geometry.largest_exact()
             && self.settings.trusts_pointers()
-            && before < self.block_units()
+            && before < self.units_behind_first()
         {
             // SAFETY: the caller vouches for the block; see `free`.
-            let window = unsafe { Window::of_block(block, self.geometry) };
-            // SAFETY: the unit is one of the window.
-            let code = unsafe { window.code(before + 1) };
+            let (window, code) = unsafe { self.entry_of(block, before) };
             let units = self.geometry.units(size);
             if let Some(more) = exact_length(code.get()).and_then(|old| old.checked_sub(units)) {
                 if more > 0 {
@@ -218,7 +216,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// When no live block starts at `block`.
     pub(super) fn site(&self, block: NonNull<u8>) -> Site {
         let before = self.units_before(block);
-        if self.settings.trusts_pointers() && before < self.block_units() {
+        if self.settings.trusts_pointers() && before < self.units_behind_first() {
             // SAFETY: the caller of `reallocate` or `shrink` vouches for the block; see `free`.
             let window = unsafe { Window::of_block(block, self.geometry) };
             let start = before as u32 + 1;

@@ -185,8 +185,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.fresh.set(window.live_units() == 0);
         self.map_origin.set(window.map_origin(self.geometry));
         let first = self.first_unit(window);
-        self.cursor.set(first);
-        self.set_limit(first);
+        self.set_extent(first..first);
     }
 
     /// Takes the next hole of at least `units` units of the current window as the extent.
@@ -200,8 +199,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             return false;
         };
         self.count(window, end - start);
-        self.cursor.set(first + start as usize);
-        self.set_limit(first + end as usize);
+        self.set_extent(first + start as usize..first + end as usize);
         true
     }
 
@@ -212,8 +210,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.count(window, blocks.len() as u32 - rest);
         self.fresh.set(true);
         let first = self.first_unit(window);
-        self.cursor.set(first + blocks.start as usize);
-        self.set_limit(first + blocks.end as usize);
+        self.set_extent(first + blocks.start as usize..first + blocks.end as usize);
     }
 
     /// Gives back what is left of the extent.
@@ -242,8 +239,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Is left without a current window.
     fn leave_window(&self) {
         self.window.set(None);
-        self.cursor.set(0);
-        self.set_limit(0);
+        self.set_extent(0..0);
     }
 
     /// Looks at a window of which enough was freed.
@@ -344,7 +340,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.stop_parking();
         let cold = &mut *self.cold.borrow_mut();
         if let Some(window) = self.window.get()
-            && window.live_units() as usize == self.limit.get() - self.cursor.get()
+            && self.is_idle(window)
         {
             self.close_extent(window);
             self.retire(cold, window);

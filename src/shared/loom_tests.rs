@@ -73,6 +73,14 @@ impl Model {
         }
     }
 
+    /// A thread for each bundle, which pushes it.
+    fn workers(model: &Arc<Self>, bundles: [Vec<usize>; 2]) -> [thread::JoinHandle<()>; 2] {
+        bundles.map(|blocks| {
+            let model = model.clone();
+            thread::spawn(move || model.push(&blocks))
+        })
+    }
+
     /// The owner's use of the blocks that came back; returns how many.
     fn reuse(&self, taken: impl Iterator<Item = NonNull<u8>>) -> usize {
         taken
@@ -102,10 +110,7 @@ impl Model {
 fn loom_blocks_come_back_once_and_in_order() {
     loom::model(|| {
         let model = Model::new(3);
-        let workers = [vec![0, 1], vec![2]].map(|blocks| {
-            let model = model.clone();
-            thread::spawn(move || model.push(&blocks))
-        });
+        let workers = Model::workers(&model, [vec![0, 1], vec![2]]);
         let mut back = if model.returns.is_empty() { 0 } else { model.reuse(model.returns.take()) };
         workers.into_iter().for_each(|worker| worker.join().unwrap());
         back += model.reuse(model.returns.take());
@@ -120,10 +125,7 @@ fn loom_blocks_come_back_once_and_in_order() {
 fn loom_a_block_is_pushed_again_after_it_was_reused() {
     loom::model(|| {
         let model = Model::new(2);
-        let workers = [0, 1].map(|block| {
-            let model = model.clone();
-            thread::spawn(move || model.push(&[block]))
-        });
+        let workers = Model::workers(&model, [vec![0], vec![1]]);
         // What is back goes out again, and comes back by the stack a second time.
         let first: Vec<_> = model.returns.take().collect();
         for (at, block) in model.blocks.iter().enumerate() {
@@ -140,10 +142,7 @@ fn loom_a_block_is_pushed_again_after_it_was_reused() {
 fn loom_the_last_one_takes_the_memory_down() {
     loom::model(|| {
         let model = Model::new(3);
-        let workers = [vec![0, 1], vec![2]].map(|blocks| {
-            let model = model.clone();
-            thread::spawn(move || model.push(&blocks))
-        });
+        let workers = Model::workers(&model, [vec![0, 1], vec![2]]);
         model.leave(3);
         workers.into_iter().for_each(|worker| worker.join().unwrap());
         assert_eq!(model.demolished.load(Ordering::Relaxed), 1);
@@ -154,10 +153,7 @@ fn loom_the_last_one_takes_the_memory_down() {
 fn loom_an_owner_that_took_some_back_leaves_the_rest() {
     loom::model(|| {
         let model = Model::new(2);
-        let workers = [0, 1].map(|block| {
-            let model = model.clone();
-            thread::spawn(move || model.push(&[block]))
-        });
+        let workers = Model::workers(&model, [vec![0], vec![1]]);
         let back = if model.returns.is_empty() { 0 } else { model.reuse(model.returns.take()) };
         model.leave(2 - back);
         workers.into_iter().for_each(|worker| worker.join().unwrap());

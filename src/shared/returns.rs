@@ -34,6 +34,7 @@
 use core::ptr::{self, NonNull};
 
 use super::sync::{AtomicIsize, AtomicPtr, Ordering};
+use crate::prefetch::prefetch;
 
 /// The part of a bundle in front of its blocks; the others follow, a pointer each.
 #[repr(C)]
@@ -44,6 +45,8 @@ pub(super) struct Bundle {
     blocks: usize,
 }
 
+/// Cache lines of a bundle that is full.
+const BUNDLE_LINES: usize = 4;
 /// Bytes that every block has at least, so that it can be a bundle by itself.
 pub(super) const BUNDLE_BYTES: usize = size_of::<Bundle>();
 
@@ -166,7 +169,8 @@ impl Iterator for Taken {
                 let Bundle { next, blocks } = unsafe { bundle.read() };
                 self.next = next;
                 self.rest = blocks - 1;
-                prefetch(next);
+                // Another core wrote it last.
+                prefetch(next.cast(), BUNDLE_LINES);
                 bundle
             }
         };
@@ -178,17 +182,4 @@ impl Iterator for Taken {
         // SAFETY: the bundle names as many blocks, and its own block was not handed out yet.
         Some(unsafe { Bundle::names(bundle).add(self.rest).read() })
     }
-}
-
-/// Brings a bundle closer: another core wrote it last.
-#[inline(always)]
-fn prefetch(bundle: *const Bundle) {
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse", not(miri)))]
-    for line in 0..4 {
-        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(bundle.cast::<i8>().wrapping_add(line * 64)) };
-    }
-    #[cfg(not(all(target_arch = "x86_64", target_feature = "sse", not(miri))))]
-    let _ = bundle;
 }
