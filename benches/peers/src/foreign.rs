@@ -54,6 +54,7 @@ impl<F: Functions> Subject for Foreign<F> {
 }
 
 /// The system's malloc. It has no sized free.
+#[derive(Default)]
 pub(crate) struct Malloc;
 
 impl Functions for Malloc {
@@ -80,6 +81,7 @@ impl Functions for Malloc {
 }
 
 /// jemalloc, sized frees.
+#[derive(Default)]
 pub(crate) struct Jemalloc;
 
 impl Jemalloc {
@@ -121,6 +123,7 @@ impl Functions for Jemalloc {
 }
 
 /// mimalloc's global functions, sized frees.
+#[derive(Default)]
 pub(crate) struct Mimalloc;
 
 impl Functions for Mimalloc {
@@ -180,6 +183,7 @@ impl Functions for MimallocHeap {
 }
 
 /// snmalloc, sized frees.
+#[derive(Default)]
 pub(crate) struct Snmalloc;
 
 impl Snmalloc {
@@ -206,6 +210,7 @@ impl Functions for Snmalloc {
 }
 
 /// rpmalloc's global functions. It has no sized free.
+#[derive(Default)]
 pub(crate) struct Rpmalloc;
 
 impl Functions for Rpmalloc {

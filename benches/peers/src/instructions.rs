@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
-use std::{env, fs, hint};
+use std::{fs, hint};
 
 use pktalloc::workload::{Pattern, Sizes};
 
 use crate::cell::{Cell, QueueCell, Touch};
 use crate::lane::begin;
 use crate::names::{Name, Visitor};
+use crate::process::program;
 use crate::subject::Subject;
 use crate::targets::{Case, Target};
 
@@ -103,10 +104,9 @@ fn parse(text: &str) -> Result<BTreeMap<String, f64>, String> {
 
 /// All instructions per pair of a subject in a cell, the loop included.
 fn count(name: Name, cell: &Cell) -> Result<f64, String> {
-    let program = env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=counted"])
-        .arg(program)
+        .arg(program()?)
         .args(["count", &name.to_string(), &cell.to_string()])
         .output()
         .map_err(|error| format!("cannot start valgrind: {error}"))?;

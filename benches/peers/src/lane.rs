@@ -13,7 +13,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::{env, io, ptr};
+use std::{io, ptr};
 
 use pktalloc::Allocator;
 use pktalloc::workload::{Pattern, Queue};
@@ -23,6 +23,7 @@ use crate::clock::{processor_time, stay_on_one_core};
 use crate::driver::{Driver, Endless};
 use crate::memory::WINDOW_BYTES;
 use crate::names::{Name, Visitor};
+use crate::process::program;
 use crate::subject::{Plan, Subject};
 
 /// Operations at the start of a slice that are not timed.
@@ -47,8 +48,7 @@ pub(crate) struct Lane {
 impl Lane {
     /// Starts the process; it gets ready while others do.
     pub(crate) fn start(name: Name, cell: &Cell) -> Result<Self, String> {
-        let program = env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
-        let mut process = Command::new(program)
+        let mut process = Command::new(program()?)
             .args(["lane", &name.to_string(), &cell.to_string()])
             .envs(name.environment())
             .stdin(Stdio::piped())

@@ -11,6 +11,7 @@ mod memory;
 mod names;
 mod native;
 mod plots;
+mod process;
 mod report;
 mod subject;
 mod targets;

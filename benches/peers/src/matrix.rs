@@ -18,7 +18,7 @@ pub(crate) struct Figure(Vec<f64>);
 
 impl Figure {
     pub(crate) fn median(&self) -> f64 {
-        quantile(&self.0, 0.5)
+        median(&self.0)
     }
 
     /// The distance of the quartiles.
@@ -30,8 +30,13 @@ impl Figure {
     /// machine for longer than that cancels out.
     pub(crate) fn ratio(&self, other: &Self) -> f64 {
         let ratios: Vec<f64> = self.0.iter().zip(&other.0).map(|(ours, theirs)| ours / theirs).collect();
-        quantile(&ratios, 0.5)
+        median(&ratios)
     }
+}
+
+/// The value in the middle.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    quantile(values, 0.5)
 }
 
 /// The value below which `share` of the values lie, between two values in proportion.

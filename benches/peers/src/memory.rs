@@ -1,8 +1,5 @@
 //! What a workload leaves in memory.
 
-use std::env;
-use std::process::Command;
-
 use pktalloc::Allocator;
 use pktalloc::workload::{Cycle, Op, Pattern, Pinned, Sizes, drained_burst};
 
@@ -10,6 +7,7 @@ use crate::cell::{Cell, QueueCell, Touch};
 use crate::clock::resident_bytes;
 use crate::driver::{Driver, Endless};
 use crate::names::{Name, Visitor};
+use crate::process::ask;
 use crate::subject::{Plan, Subject};
 
 /// A window of pktalloc's default size.
@@ -61,20 +59,6 @@ pub(crate) struct Weight {
     pub(crate) resident: u64,
 }
 
-/// What this program prints when it is called with these arguments, in the environment of a subject.
-pub(crate) fn ask(name: Name, arguments: &[&str]) -> Result<String, String> {
-    let program = env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
-    let output = Command::new(program)
-        .args(arguments)
-        .envs(name.environment())
-        .output()
-        .map_err(|error| format!("cannot start a process for {name}: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("{}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim_end()));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 /// Weighs a subject, in a process of its own. The inner error says why it is absent.
 pub(crate) fn weigh(name: Name, question: Question) -> Result<Result<Weight, String>, String> {
     let text = ask(name, &["weigh", &name.to_string(), question.name()])?;
@@ -106,7 +90,7 @@ impl Visitor for Weigh {
     fn visit<S: Subject>(self) -> Self::Output {
         let cycle = self.0.cycle();
         let asked = cycle.fill.iter().map(|op| u64::from(op.size)).sum();
-        let live = live_bytes(&cycle.fill, cycle.slots);
+        let live = live_bytes(&cycle.fill, cycle.slots, cycle.fill.len())[0];
         let subject = match S::new(&Plan::of(&cycle)) {
             Ok(subject) => subject,
             Err(reason) => return Ok(Err(reason)),
@@ -122,13 +106,20 @@ impl Visitor for Weigh {
     }
 }
 
-/// Bytes that a program asks for and does not free.
-fn live_bytes(ops: &[Op], slots: usize) -> u64 {
-    let mut slots = vec![0; slots];
-    for op in ops {
-        slots[op.slot as usize] = u64::from(op.size);
-    }
-    slots.iter().sum()
+/// Bytes asked for and not freed, after each `step` operations and after the last.
+pub(crate) fn live_bytes(ops: &[Op], slots: usize, step: usize) -> Vec<u64> {
+    let mut sizes = vec![0; slots];
+    let mut live = 0;
+    let after = |ops: &[Op]| {
+        for op in ops {
+            let size = &mut sizes[op.slot as usize];
+            live -= *size;
+            *size = u64::from(op.size);
+            live += *size;
+        }
+        live
+    };
+    ops.chunks(step).map(after).collect()
 }
 
 /// The bytes that an allocator holds after its first use, trimmed.
@@ -165,4 +156,15 @@ pub(crate) fn overhead(sizes: &Sizes, depth: u32) -> Result<f64, String> {
         }
     }
     Ok(worst)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn live_bytes_are_counted_after_each_step_and_the_last() {
+        let ops = [Op::allocate(0, 10), Op::allocate(1, 5), Op::free(0), Op::allocate(0, 3), Op::free(1)];
+        assert_eq!(live_bytes(&ops, 2, 2), [15, 8, 3]);
+    }
 }

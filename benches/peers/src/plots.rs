@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use clap::ValueEnum;
-use pktalloc::workload::{Cycle, Op, Pattern, Pinned, Sizes, Stream, drained_burst};
+use pktalloc::workload::{Cycle, Pattern, Pinned, Sizes, Stream, drained_burst};
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
@@ -12,8 +12,9 @@ use crate::cell::{Cell, QueueCell, Touch};
 use crate::clock::resident_bytes;
 use crate::driver::{Driver, Endless};
 use crate::matrix::{Matrix, Row};
-use crate::memory::ask;
+use crate::memory::live_bytes;
 use crate::names::{Name, Visitor};
+use crate::process::ask;
 use crate::subject::{Plan, Subject};
 
 const DEPTHS: [u32; 7] = [64, 256, 1024, 4096, 16_384, 65_536, 262_144];
@@ -202,22 +203,6 @@ impl Visitor for Watch {
     }
 }
 
-/// Bytes asked for and not freed, after each `step` operations and after the last.
-fn live_bytes(ops: &[Op], slots: usize, step: usize) -> Vec<u64> {
-    let mut sizes = vec![0; slots];
-    let mut live = 0;
-    let after = |ops: &[Op]| {
-        for op in ops {
-            let size = &mut sizes[op.slot as usize];
-            live -= *size;
-            *size = u64::from(op.size);
-            live += *size;
-        }
-        live
-    };
-    ops.chunks(step).map(after).collect()
-}
-
 /// Lines over a plane.
 struct Chart {
     title: String,
@@ -382,12 +367,6 @@ impl Chart {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn live_bytes_are_counted_after_each_step_and_the_last() {
-        let ops = [Op::allocate(0, 10), Op::allocate(1, 5), Op::free(0), Op::allocate(0, 3), Op::free(1)];
-        assert_eq!(live_bytes(&ops, 2, 2), [15, 8, 3]);
-    }
 
     #[test]
     fn a_sample_is_read_as_it_is_printed() {

@@ -17,7 +17,6 @@ use std::fmt;
 use std::hint::{black_box, spin_loop};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::process::Command;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -27,9 +26,11 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use pktalloc::{Allocator, SharedAllocator, SharedPacket};
 
-use crate::clock::{processor_time, stay_on_one_core};
+use crate::clock::{processor_time, processor_time_of_all_threads, stay_on_one_core};
 use crate::foreign::{Functions, Jemalloc, Malloc, Mimalloc, Rpmalloc, Snmalloc};
+use crate::matrix::median;
 use crate::names::Name;
+use crate::process::ask;
 
 const PACKET_BYTES: usize = 1024;
 /// Packets that a queue holds.
@@ -125,40 +126,15 @@ impl Sharing for Shared {
 }
 
 /// A general allocator's global functions, without a state of its own.
-trait Global: Functions + 'static {
-    fn functions() -> Self;
-
+trait Global: Functions + Default + 'static {
     fn enter() {}
     fn leave() {}
 }
 
-impl Global for Malloc {
-    #[inline(always)]
-    fn functions() -> Self {
-        Self
-    }
-}
-
-impl Global for Jemalloc {
-    #[inline(always)]
-    fn functions() -> Self {
-        Self
-    }
-}
-
-impl Global for Mimalloc {
-    #[inline(always)]
-    fn functions() -> Self {
-        Self
-    }
-}
-
-impl Global for Snmalloc {
-    #[inline(always)]
-    fn functions() -> Self {
-        Self
-    }
-}
+impl Global for Malloc {}
+impl Global for Jemalloc {}
+impl Global for Mimalloc {}
+impl Global for Snmalloc {}
 
 unsafe extern "C" {
     // The crate's declaration lacks the argument: whether to empty the thread's caches.
@@ -166,11 +142,6 @@ unsafe extern "C" {
 }
 
 impl Global for Rpmalloc {
-    #[inline(always)]
-    fn functions() -> Self {
-        Self
-    }
-
     fn enter() {
         // SAFETY: any thread may do it at any time.
         unsafe {
@@ -199,7 +170,7 @@ impl<G: Global> Drop for Freed<G> {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: allocated below with this size, and freed once.
-        unsafe { G::functions().free(self.block.as_ptr().cast(), self.len) };
+        unsafe { G::default().free(self.block.as_ptr().cast(), self.len) };
     }
 }
 
@@ -213,7 +184,7 @@ impl<G: Global> Sharing for General<G> {
 
     #[inline(always)]
     fn packet((): &()) -> Freed<G> {
-        let block = NonNull::new(G::functions().allocate(PACKET_BYTES).cast()).expect("there is memory for packets");
+        let block = NonNull::new(G::default().allocate(PACKET_BYTES).cast()).expect("there is memory for packets");
         Freed { block, len: PACKET_BYTES, functions: PhantomData }
     }
 
@@ -362,12 +333,7 @@ struct Moment(Instant, Duration);
 
 impl Moment {
     fn now() -> Self {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the structure is ours to write.
-        let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
-        assert_eq!(result, 0, "the process has a clock");
-        let nanoseconds = u32::try_from(time.tv_nsec).expect("nanoseconds are below a second");
-        Self(Instant::now(), Duration::new(time.tv_sec.unsigned_abs(), nanoseconds))
+        Self(Instant::now(), processor_time_of_all_threads())
     }
 
     /// Nanoseconds for each of `packets` since then, in both ways.
@@ -576,7 +542,7 @@ pub(crate) fn compare(rounds: usize, one_core: bool) -> Result<(), String> {
                     times.push(slice(name, scene, content)?[usize::from(one_core)]);
                 }
             }
-            let medians: Vec<f64> = times.iter_mut().map(|times| median(times)).collect();
+            let medians: Vec<f64> = times.iter().map(|times| median(times)).collect();
             print!("{:<22}", format!("{scene}, {content}"));
             medians.iter().for_each(|time| print!(" {time:>13.1}"));
             let fastest = medians[1..].iter().copied().fold(f64::INFINITY, f64::min);
@@ -593,30 +559,19 @@ pub(crate) fn compare(rounds: usize, one_core: bool) -> Result<(), String> {
     }
     println!(
         "owner alone: {:.1} ns a pair, {:.3} times the plain allocator with a handle of this size, {:.3} times bare blocks",
-        median(&mut own),
-        median(&mut over[0]),
-        median(&mut over[1]),
+        median(&own),
+        median(&over[0]),
+        median(&over[1]),
     );
     Ok(())
 }
 
 /// One slice of one subject.
 fn slice(name: Name, scene: Scene, content: Content) -> Result<Vec<f64>, String> {
-    let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
-    let output = Command::new(program)
-        .args(["threads-slice", &name.to_string(), &scene.to_string(), &content.to_string()])
-        .envs(name.environment())
-        .output()
-        .map_err(|error| format!("cannot start a process for {name}: {error}"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = ask(name, &["threads-slice", &name.to_string(), &scene.to_string(), &content.to_string()])?;
     let times: Result<Vec<f64>, _> = text.split_whitespace().map(str::parse).collect();
     match times {
-        Ok(times) if output.status.success() && !times.is_empty() => Ok(times),
-        _ => Err(format!("{name} in {scene}: {text}{}", String::from_utf8_lossy(&output.stderr))),
+        Ok(times) if !times.is_empty() => Ok(times),
+        _ => Err(format!("{name} in {scene} answered {text:?}")),
     }
-}
-
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }
