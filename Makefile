@@ -58,10 +58,10 @@ demo: $(VENV)/stamp-package ## build the package and replay the capture that shi
 	    "and replayed $(CAPTURE); the same on your own traffic: $(BIN)/pktalloc replay FILE"
 
 test: $(VENV)/stamp-test ## build everything and run every test, Rust and Python
-	@CARGO="$(CARGO)" PYTHON="$(BIN)/python" scripts/run_tests.sh
+	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" PYTHON="$(BIN)/python" scripts/run_tests.sh
 
 package: ## pack the crate as it would be published, and build the package away from the repository
-	@CARGO="$(CARGO)" scripts/check_package.sh
+	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" scripts/check_package.sh
 
 lint: $(VENV)/stamp-lint $(VENV)/stamp-test ## check format, lints, documentation and types, Rust and Python
 	@$(CARGO) fmt --version >/dev/null && $(CARGO) clippy --version >/dev/null || \

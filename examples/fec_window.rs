@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
+use pktalloc::workload::SplitMix64;
 use pktalloc::{AllocError, Allocator, Packet};
 
 /// Packets that are sent.
@@ -27,18 +28,18 @@ fn main() -> Result<(), AllocError> {
     let allocator = Rc::new(Allocator::new());
     let mut sender = Window::new(Rc::clone(&allocator));
     let mut receiver = Receiver::new(Rc::clone(&allocator));
-    let mut network = Random(7);
+    let mut network = SplitMix64::new(7);
     let mut lost = 0;
 
     for number in 0..PACKETS {
         sender.push(Some(Packet::copied(Rc::clone(&allocator), &packet(number))?));
-        let arrives = !network.one_in(20);
+        let arrives = network.below(20) > 0;
         lost += u64::from(!arrives);
         receiver.receive(arrives.then(|| packet(number)).as_deref())?;
         if (number + 1) % STRIDE == 0 && number + 1 >= COVERED {
             let covered = number + 1 - COVERED..number + 1;
             let parity = sender.parity(covered.clone())?;
-            if !network.one_in(20) {
+            if network.below(20) > 0 {
                 receiver.receive_parity(covered, parity)?;
             }
         }
@@ -163,15 +164,5 @@ impl Receiver {
         let length = u16::from_be_bytes([packet[0], packet[1]]);
         packet.truncate(HEADER + usize::from(length));
         Ok(Some((number, packet)))
-    }
-}
-
-/// Repeatable chance: a linear congruential generator.
-struct Random(u64);
-
-impl Random {
-    fn one_in(&mut self, chances: u64) -> bool {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33).is_multiple_of(chances)
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
+use pktalloc::workload::SplitMix64;
 use pktalloc::{AllocError, Allocator, Packet};
 
 /// Bytes of the stream that is sent.
@@ -130,17 +131,16 @@ impl<'a> Sender<'a> {
 /// Loses one packet in 50, and swaps one in 10 with the next.
 struct Network {
     under_way: VecDeque<(u64, Vec<u8>)>,
-    random: u64,
+    random: SplitMix64,
 }
 
 impl Network {
     fn new() -> Self {
-        Self { under_way: VecDeque::new(), random: 1 }
+        Self { under_way: VecDeque::new(), random: SplitMix64::new(1) }
     }
 
     fn chance(&mut self, chances: u64) -> bool {
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.random >> 33).is_multiple_of(chances)
+        self.random.below(chances) == 0
     }
 
     fn carry(&mut self, number: u64, packet: &[u8]) {

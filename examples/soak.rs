@@ -1,8 +1,8 @@
 //! Every pattern of traffic over one allocator, for as long as wanted, with a new depth every few moments.
 //!
-//! `soak [SECONDS [FOLDER]]` (3 and `target/soak`) writes `FOLDER/soak.csv` and `FOLDER/soak.svg`: the memory over time. It verifies what it wrote
-//! into each block, runs the self-check every second, and after each phase expects the memory back at the floor, to the
-//! byte. Any of these that fails ends it with a panic that says so.
+//! `soak [SECONDS [FOLDER]]` (3 and `target/soak`) writes `FOLDER/soak.csv` and `FOLDER/soak.svg`: the memory over time.
+//! It verifies what it wrote into each block, runs the self-check every second, and after each phase expects the memory
+//! back at the floor, to the byte. Any of these that fails ends it with a panic that says so.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every suite, also after one has failed, and ends with one line that says what happened.
-# `make test` calls it with CARGO and PYTHON set; the package is already installed for that PYTHON.
+# `make test` calls it with CARGO, FEATURES and PYTHON set; the package is already installed for that PYTHON.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,10 +16,9 @@ suite() {
 
 suite "$CARGO" test --locked --no-default-features --lib
 suite "$CARGO" test --locked
-features=allocator-api2,bytes,replay,shared
-suite "$CARGO" test --locked --features "$features"
+suite "$CARGO" test --locked --features "$FEATURES"
 for example in examples/*.rs; do
-    suite "$CARGO" run --locked --quiet --features "$features" --example "$(basename "$example" .rs)"
+    suite "$CARGO" run --locked --quiet --features "$FEATURES" --example "$(basename "$example" .rs)"
 done
 suite scripts/check_no_std.sh
 suite "$PYTHON" -m pytest

@@ -4,6 +4,7 @@
 
 use std::ptr::NonNull;
 
+use pktalloc::workload::SplitMix64;
 use pktalloc::{AllocError, Allocator, Config, FreeError, Realloc, WindowState};
 
 fn allocate(allocator: &Allocator, size: usize) -> NonNull<u8> {
@@ -159,11 +160,8 @@ fn totals_go_beyond_32_bits() {
 #[test]
 fn blocks_freed_in_random_order_are_used_again_and_given_back() {
     let allocator = Allocator::new();
-    let mut state = 1u64;
-    let mut below = move |limit: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % limit
-    };
+    let mut random = SplitMix64::new(1);
+    let mut below = move |limit: usize| random.below(limit as u64) as usize;
     let mut blocks: Vec<_> = (0..2000).map(|_| allocate(&allocator, 1400)).collect();
     for round in 0..100_000 {
         let index = below(blocks.len());

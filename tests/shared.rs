@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use pktalloc::system::{Os, Role, System};
+use pktalloc::workload::SplitMix64;
 use pktalloc::{AllocError, Config, Room, SharedAllocator, SharedPacket, flush_freed};
 
 /// The system's memory, with a count of the regions that are held.
@@ -45,16 +46,8 @@ fn counted(config: Config) -> (Allocator, Counted) {
     (allocator, system)
 }
 
-/// A small generator of numbers; the seed says all.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
+fn below(random: &mut SplitMix64, bound: usize) -> usize {
+    random.below(bound as u64) as usize
 }
 
 /// Bytes that say which packet they belong to.
@@ -359,13 +352,13 @@ fn packets_wander_between_threads_and_outlive_owners() {
             // The last worker only drops, so that no two wait for each other.
             let next = senders.get(at + 1).cloned();
             thread::spawn(move || {
-                let mut random = Random(at as u64 + 1);
+                let mut random = SplitMix64::new(at as u64 + 1);
                 let mut held = Vec::new();
                 let mut verified = 0;
                 for (seed, hops, mut packet) in receiver {
                     verify(seed, &packet);
                     verified += 1;
-                    let (seed, mut packet) = if random.below(4) == 0 {
+                    let (seed, mut packet) = if below(&mut random, 4) == 0 {
                         for (byte, value) in packet.iter_mut().zip(pattern(seed + 1, usize::MAX)) {
                             *byte = value;
                         }
@@ -373,16 +366,16 @@ fn packets_wander_between_threads_and_outlive_owners() {
                     } else {
                         (seed, packet)
                     };
-                    if random.below(8) == 0 {
-                        packet.truncate(random.below(packet.len() + 1));
+                    if below(&mut random, 8) == 0 {
+                        packet.truncate(below(&mut random, packet.len() + 1));
                     }
-                    match (&next, random.below(3)) {
+                    match (&next, below(&mut random, 3)) {
                         (Some(next), 0) if hops < WORKERS => next.send((seed, hops + 1, packet)).unwrap(),
                         (_, 1) => held.push((seed, packet)),
                         _ => drop(packet),
                     }
                     if held.len() > 300 {
-                        let (seed, packet) = held.swap_remove(random.below(300));
+                        let (seed, packet) = held.swap_remove(below(&mut random, 300));
                         verify(seed, &packet);
                     }
                 }
@@ -390,23 +383,23 @@ fn packets_wander_between_threads_and_outlive_owners() {
             })
         })
         .collect();
-    let mut random = Random(99);
+    let mut random = SplitMix64::new(99);
     let mut own = Vec::new();
     for seed in 0..packets {
-        let len = match random.below(50) {
-            0 => 1 + random.below(60_000),
-            _ => 1 + random.below(2000),
+        let len = match below(&mut random, 50) {
+            0 => 1 + below(&mut random, 60_000),
+            _ => 1 + below(&mut random, 2000),
         };
         let bytes: Vec<u8> = pattern(seed, len).collect();
         let packet = allocator.packet_from(&bytes).unwrap();
-        if random.below(10) == 0 {
+        if below(&mut random, 10) == 0 {
             own.push((seed, packet));
             if own.len() > 200 {
-                let (seed, packet) = own.swap_remove(random.below(200));
+                let (seed, packet) = own.swap_remove(below(&mut random, 200));
                 verify(seed, &packet);
             }
         } else {
-            senders[random.below(WORKERS)].send((seed, 0, packet)).unwrap();
+            senders[below(&mut random, WORKERS)].send((seed, 0, packet)).unwrap();
         }
         if seed % 5000 == 0 {
             allocator.integrity_check().unwrap();
@@ -437,11 +430,12 @@ fn owners_go_while_their_packets_are_freed() {
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::sync_channel::<Vec<Packet>>(4)).unzip();
     let workers: Vec<_> =
         receivers.into_iter().map(|receiver| thread::spawn(move || receiver.into_iter().for_each(drop))).collect();
-    let mut random = Random(5);
+    let mut random = SplitMix64::new(5);
     for round in 0..rounds {
         let allocator: Allocator = SharedAllocator::with_config_in(Config::new(), regions.clone()).unwrap();
         for sender in &senders {
-            let packets = (0..random.below(70)).map(|_| allocator.packet_from(&[round as u8; 200]).unwrap()).collect();
+            let packets =
+                (0..below(&mut random, 70)).map(|_| allocator.packet_from(&[round as u8; 200]).unwrap()).collect();
             sender.send(packets).unwrap();
         }
     }
