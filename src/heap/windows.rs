@@ -144,7 +144,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 self.make_current(window);
                 if self.open_extent(window, units) {
                     if !self.parks() {
-                        self.start_parking();
+                        self.start_parking(cold.windows.len());
                     }
                     return Ok(());
                 }
@@ -281,7 +281,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let first = cold.windows.len() == 0;
         self.take_region(cold)?;
         if first {
-            self.direct_frees(false);
+            self.direct_frees(false, false);
         }
         while first && cold.windows.len() < self.settings.preallocated_windows {
             // What the system refuses now is asked for again when it is needed.
