@@ -68,7 +68,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             return Err(FreeError::Foreign { address });
         };
         let unit = (address - base) >> self.geometry.unit_shift();
-        if self.geometry.bookkeeping_units(base).contains(&unit) {
+        if self.geometry.bookkeeping_units().contains(&unit) {
             return Err(FreeError::Bookkeeping { address });
         }
         let Some(units) = window.map(self.geometry).block_around(unit as u32) else {
