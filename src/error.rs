@@ -10,7 +10,8 @@ use crate::check::IntegrityError;
 pub enum AllocError {
     /// The size is 0.
     ZeroSize,
-    /// No system could serve the size: with its alignment it is beyond `isize::MAX`.
+    /// The size is beyond what can be served: with its alignment beyond `isize::MAX`, or beyond 4 GiB for a packet that
+    /// threads share.
     TooLarge,
     /// The system refused memory.
     OutOfMemory,

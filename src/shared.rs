@@ -18,6 +18,10 @@
 //! hot path, about once in a hundred packets. A packet that is dropped on its owner's thread is freed at once; a thread
 //! knows that it is the owner's by comparing two numbers.
 //!
+//! A thread that frees other owners' packets and allocates packets of its own hands the same blocks out again, where they
+//! fit, before its heap opens an extent: they are in its cache. Such a block is *borrowed*: it stays at home where it was,
+//! counts there, and goes back there.
+//!
 //! - [`returns`] is the stack, and the protocol by which the last one takes the memory down;
 //! - [`batch`] is what a thread has freed and not yet handed in;
 //! - [`home`] keeps apart what is the owner's and what is everybody's;
@@ -33,6 +37,7 @@ mod packet;
 mod returns;
 mod sync;
 
+use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -47,6 +52,7 @@ use crate::stats::Stats;
 use crate::system::{Os, System};
 
 use home::Key;
+use packet::LONGEST;
 pub use packet::SharedPacket;
 use returns::BUNDLE_BYTES;
 
@@ -85,6 +91,8 @@ use returns::BUNDLE_BYTES;
 /// ```
 pub struct SharedAllocator<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os> {
     key: Key<UNIT, WINDOW_UNITS, S>,
+    /// Why the last allocation failed.
+    refusal: Cell<AllocError>,
     /// The key is bound to this thread.
     here: PhantomData<*const ()>,
 }
@@ -107,6 +115,15 @@ pub struct Unbound<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: 
     key: Key<UNIT, WINDOW_UNITS, S>,
 }
 
+/// Whose block a new packet may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lender {
+    /// This allocator's, because the packet is about to be cut, and only its owner takes a tail back.
+    Own,
+    /// That of any allocator whose packets this thread frees.
+    Any,
+}
+
 impl SharedAllocator {
     /// An allocator of the default shape and configuration, bound to this thread. Asks for no packet memory until the
     /// first allocation.
@@ -120,7 +137,7 @@ impl SharedAllocator {
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize> Default for SharedAllocator<UNIT, WINDOW_UNITS> {
     fn default() -> Self {
-        Self::of_heap(Heap::new(Fixed::new(), Settings::new(), Os))
+        Self::of_key(Key::new(Heap::new(Fixed::new(), Settings::new(), Os)))
     }
 }
 
@@ -130,7 +147,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> SharedAllocator<UNIT, WINDOW_
     /// # Errors
     /// [`ConfigError`] names a setting that makes no sense, and what is allowed.
     pub fn with_config(config: Config<UNIT, WINDOW_UNITS>) -> Result<Self, ConfigError> {
-        Self::with_config_in(config, Os)
+        Heap::with_settings(Fixed::new(), config.settings, Os).map(|heap| Self::of_key(Key::new(heap)))
     }
 }
 
@@ -140,11 +157,11 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
     /// # Errors
     /// As for [`with_config`](SharedAllocator::with_config).
     pub fn with_config_in(config: Config<UNIT, WINDOW_UNITS>, system: S) -> Result<Self, ConfigError> {
-        Heap::with_settings(Fixed::new(), config.settings, system).map(Self::of_heap)
+        Heap::with_settings(Fixed::new(), config.settings, system).map(|heap| Self::of_key(Key::alone(heap)))
     }
 
-    fn of_heap(heap: Heap<Fixed<UNIT, WINDOW_UNITS>, S>) -> Self {
-        Unbound { key: Key::new(heap) }.bind()
+    fn of_key(key: Key<UNIT, WINDOW_UNITS, S>) -> Self {
+        Unbound { key }.bind()
     }
 
     /// Makes it an allocator that can be sent to another thread, to be [bound](Unbound::bind) there.
@@ -157,7 +174,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
     /// A packet of `len` bytes, all zero. A packet of 0 bytes is no error, and holds a unit as one of 1 byte does.
     ///
     /// # Errors
-    /// [`AllocError::TooLarge`]; [`AllocError::OutOfMemory`] and
+    /// [`AllocError::TooLarge`] beyond 4 GiB less 4 KiB; [`AllocError::OutOfMemory`] and
     /// [`AllocError::MemoryLimit`], after which everything is as it was and the allocator goes on working;
     /// [`AllocError::Damaged`] with [`check`](Config::check) on.
     #[inline]
@@ -211,8 +228,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
         most: usize,
         fill: impl FnOnce(&mut Room<'_>) -> Result<T, E>,
     ) -> Result<(SharedPacket<UNIT, WINDOW_UNITS, S>, T), E> {
-        // SAFETY: the packet shows nothing until it was filled.
-        let mut packet = unsafe { SharedPacket::new(self.block(most)?, 0, self.key.home()) };
+        let mut packet = self.empty_packet(most, Lender::Own)?;
         let mut room = Room::over(packet.room(most));
         let value = fill(&mut room)?;
         let len = room.filled().len();
@@ -231,24 +247,50 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
     /// Every byte is written before it is read; `Deref` shows them all.
     #[inline]
     pub unsafe fn packet_uninit(&self, len: usize) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
-        let block = self.block(len)?;
-        // SAFETY: the block is new, and the caller initialises it.
-        Ok(unsafe { SharedPacket::new(block, len, self.key.home()) })
+        let mut packet = self.empty_packet(len, Lender::Any)?;
+        // SAFETY: the block has room for them, and the caller initialises them.
+        unsafe { packet.show(len) };
+        Ok(packet)
     }
 
-    /// A block for `len` bytes, in which a bundle has room.
+    /// A packet that shows nothing, with room for `most` bytes and for a bundle.
     #[inline(always)]
-    fn block(&self, len: usize) -> Result<NonNull<[u8]>, AllocError> {
-        // A block is whole units, and no unit is smaller than a bundle.
-        self.key.heap().bump_or_else(len, || self.block_slowly(len))
+    fn empty_packet(&self, most: usize, from: Lender) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
+        // The reason does not matter: the other way begins anew.
+        match self.key.heap().bump_or_else(most, || Err(AllocError::OutOfMemory)) {
+            // SAFETY: the block is new. It is whole units, and no unit is smaller than a bundle.
+            Ok(block) => Ok(unsafe { SharedPacket::new(block, self.key.home()) }),
+            // Not a `Result`: the packet would be taken apart to the byte where the error may lie.
+            Err(_) => self.empty_packet_slowly(most, from).ok_or_else(|| self.refusal.get()),
+        }
     }
 
-    /// A block, after what came back from other threads was given to the heap.
+    /// A packet in a block that this thread has just freed; or in one of the heap's, which gets what came back first.
+    /// `None` leaves the reason in `refusal`.
     #[cold]
     #[inline(never)]
-    fn block_slowly(&self, len: usize) -> Result<NonNull<[u8]>, AllocError> {
+    fn empty_packet_slowly(&self, most: usize, from: Lender) -> Option<SharedPacket<UNIT, WINDOW_UNITS, S>> {
+        if most > LONGEST {
+            self.refusal.set(AllocError::TooLarge);
+            return None;
+        }
+        let capacity = most.max(1).next_multiple_of(UNIT);
+        if from == Lender::Any
+            && let Some((block, home)) = self.key.borrow(capacity)
+        {
+            let block = NonNull::slice_from_raw_parts(block, capacity);
+            // SAFETY: this thread has freed the block and not handed it in, and a bundle fits into every block.
+            return Some(unsafe { SharedPacket::new(block, home) });
+        }
         self.collect();
-        self.key.heap().allocate(len.max(BUNDLE_BYTES))
+        match self.key.heap().allocate(most.max(BUNDLE_BYTES)) {
+            // SAFETY: the block is new and no smaller than a bundle.
+            Ok(block) => Some(unsafe { SharedPacket::new(block, self.key.home()) }),
+            Err(error) => {
+                self.refusal.set(error);
+                None
+            }
+        }
     }
 
     /// Takes back what other threads have handed in; returns how many packets. Happens by itself whenever the allocator
@@ -258,7 +300,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
         self.key.collect()
     }
 
-    /// Bytes of packets that were not taken back yet, in whole units. Takes constant time.
+    /// Bytes of this allocator's memory in packets that were not taken back yet, in whole units. Takes constant time.
+    ///
+    /// A packet that borrows a block counts where that is at home: a thread that frees packets of other allocators may hand
+    /// their blocks out again as packets of its own.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.key.heap().used_bytes()
@@ -305,7 +350,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Unbound<UNIT, WIND
     #[must_use]
     pub fn bind(self) -> SharedAllocator<UNIT, WINDOW_UNITS, S> {
         self.key.bind();
-        SharedAllocator { key: self.key, here: PhantomData }
+        SharedAllocator { key: self.key, refusal: Cell::new(AllocError::OutOfMemory), here: PhantomData }
     }
 }
 

@@ -280,6 +280,8 @@ fn sizes_that_cannot_be_served_are_errors() {
     assert!(allocator.packet(0).unwrap().is_empty());
     assert!(allocator.packet_from(b"").unwrap().is_empty());
     assert_eq!(allocator.packet(usize::MAX).unwrap_err(), AllocError::TooLarge);
+    #[cfg(target_pointer_width = "64")]
+    assert_eq!(allocator.packet(1 << 32).unwrap_err(), AllocError::TooLarge);
     assert_eq!(allocator.packet(2 << 20).unwrap_err(), AllocError::MemoryLimit);
     // What other threads gave back is found before the limit is reached.
     for _ in 0..10 {
@@ -454,4 +456,148 @@ fn a_packet_says_what_it_is() {
     assert!(format!("{allocator:?}").starts_with("SharedAllocator<64, 2048> { 1 blocks use 64 of "));
     let unbound = allocator.unbind();
     assert_eq!(format!("{unbound:?}"), "Unbound { .. }");
+}
+
+/// Passes packets on in a circle of threads, each with an allocator of its own, which frees what it receives; returns
+/// what each allocator took from the system at the most, and how many packets lay in memory of another one.
+fn pass_in_a_circle(threads: usize, packets: usize, size: impl Fn(usize) -> usize + Sync) -> Vec<(u64, usize)> {
+    const QUEUE: usize = 256;
+    let (senders, mut receivers): (Vec<_>, Vec<_>) =
+        (0..threads).map(|_| mpsc::sync_channel::<(usize, SharedPacket)>(QUEUE)).unzip();
+    receivers.rotate_right(1);
+    let size = &size;
+    thread::scope(|scope| {
+        let workers: Vec<_> = senders
+            .into_iter()
+            .zip(receivers)
+            .map(|(sender, receiver)| {
+                scope.spawn(move || {
+                    let allocator = SharedAllocator::new();
+                    let (mut borrowed, mut most) = (0, 0);
+                    for seed in 0..packets {
+                        let used = allocator.used_bytes();
+                        let mut packet = allocator.packet(size(seed)).unwrap();
+                        borrowed += usize::from(allocator.used_bytes() <= used);
+                        packet.iter_mut().zip(pattern(seed, usize::MAX)).for_each(|(byte, value)| *byte = value);
+                        sender.send((seed, packet)).unwrap();
+                        if seed >= QUEUE / 2 {
+                            let (seed, packet) = receiver.recv().unwrap();
+                            verify(seed, &packet);
+                        }
+                        most = most.max(allocator.allocated_bytes());
+                    }
+                    drop(sender);
+                    receiver.into_iter().for_each(|(seed, packet)| verify(seed, &packet));
+                    flush_freed();
+                    (allocator.unbind(), most, borrowed)
+                })
+            })
+            .collect();
+        let ended: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+        ended
+            .into_iter()
+            .map(|(unbound, most, borrowed)| {
+                let allocator = unbound.bind();
+                allocator.collect();
+                assert_eq!(allocator.used_bytes(), 0);
+                allocator.integrity_check().unwrap();
+                (most, borrowed)
+            })
+            .collect()
+    })
+}
+
+#[test]
+fn memory_that_is_lent_in_a_circle_does_not_grow_and_comes_back() {
+    let packets = if cfg!(debug_assertions) { 20_000 } else { 200_000 };
+    // At most 256 packets in a queue, and the bundles: an allocator whose packets all of them are has 400 KiB of them.
+    let most = 8 * (128 << 10);
+    for (held, borrowed) in pass_in_a_circle(4, packets, |_| 1000) {
+        assert!(held <= most, "{held} bytes for packets of one size");
+        assert!(borrowed > packets / 4, "only {borrowed} of {packets} packets were borrowed");
+    }
+    for (held, _) in pass_in_a_circle(4, packets, |seed| 40 + seed * 7 % 1400) {
+        assert!(held <= most, "{held} bytes for packets of all sizes");
+    }
+}
+
+/// Drops packets of `lender` on a thread with the allocator `own`, and calls `then` there with the addresses.
+fn after_drops_of<T: Send>(
+    lender: &SharedAllocator,
+    config: Config,
+    then: impl FnOnce(&SharedAllocator, Vec<*const u8>) -> T + Send,
+) -> T {
+    let packets: Vec<SharedPacket> = (0..3).map(|_| lender.packet_from(&[7; 1000]).unwrap()).collect();
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let own = SharedAllocator::with_config(config).unwrap();
+            let addresses = packets.iter().map(|packet| packet.as_ptr()).collect();
+            drop(packets);
+            then(&own, addresses)
+        });
+        worker.join().unwrap()
+    })
+}
+
+#[test]
+fn a_block_that_was_dropped_here_serves_the_next_packet() {
+    let lender = SharedAllocator::new();
+    let packets = after_drops_of(&lender, Config::new(), |own, dropped| {
+        let mut packets: Vec<SharedPacket> = (0..3).map(|_| own.packet(970).unwrap()).collect();
+        assert_eq!(own.allocated_bytes(), 0);
+        assert!(packets.iter().map(|packet| packet.as_ptr()).rev().eq(dropped), "the one dropped last comes first");
+        assert!(packets.iter().all(|packet| packet.len() == 970 && packet.iter().all(|&byte| byte == 0)));
+        // The tail is that of an allocator on another thread.
+        packets[0].truncate(10);
+        assert_eq!((packets[0].len(), packets[0].capacity()), (10, 1024));
+        let next = own.packet(970).unwrap();
+        assert_eq!(own.used_bytes(), 1024, "nothing is left to borrow");
+        drop(next);
+        packets
+    });
+    assert_eq!((lender.collect(), lender.used_bytes()), (0, 3 * 1024));
+    drop(packets);
+    assert_eq!(lender.used_bytes(), 0);
+    lender.integrity_check().unwrap();
+}
+
+#[test]
+fn a_block_that_does_not_fit_goes_home() {
+    let lender = SharedAllocator::new();
+    let of_another_size = |own: &SharedAllocator, _| {
+        let _packet = own.packet(900).unwrap();
+        own.used_bytes() > 0
+    };
+    assert!(after_drops_of(&lender, Config::new(), of_another_size));
+    let of_1000 = |own: &SharedAllocator, _| {
+        let _packet = own.packet(1000).unwrap();
+        own.used_bytes() > 0
+    };
+    // Where something is to be done to a block or counted when it is handed out.
+    for config in [
+        Config::new().zero(true),
+        Config::new().check(true),
+        Config::new().passthrough(true),
+        Config::new().memory_limit(1 << 20),
+    ] {
+        assert!(after_drops_of(&lender, config, of_1000), "{config:?}");
+        let strict = SharedAllocator::with_config(config).unwrap();
+        assert!(after_drops_of(&strict, Config::new(), of_1000), "{config:?}");
+        strict.collect();
+        assert_eq!(strict.used_bytes(), 0);
+    }
+    let that_is_to_be_cut = |own: &SharedAllocator, _| {
+        let _packet = own.packet_with(1000, |_| Ok::<_, AllocError>(())).unwrap();
+        own.used_bytes() > 0
+    };
+    assert!(after_drops_of(&lender, Config::new(), that_is_to_be_cut));
+    lender.collect();
+    assert_eq!(lender.used_bytes(), 0);
+
+    // Of an owner that has gone, nothing stays in use.
+    let gone = SharedAllocator::new();
+    let packet = gone.packet(1000).unwrap();
+    drop(gone);
+    drop(packet);
+    assert!(of_1000(&SharedAllocator::new(), Vec::new()));
 }

@@ -4,11 +4,14 @@
 //! packet of another owner is dropped, when the thread ends, or when it is told to ([`flush`]). One atomic exchange then
 //! serves up to [`MOST_BLOCKS`] blocks, and the owner finds them named side by side rather than each in its own cold
 //! cache line.
+//!
+//! A thread that allocates as well takes blocks of its open bundle for its own packets where they fit ([`borrow`]): they
+//! are in its cache, and to send them home while others are fetched would double the memory that goes round.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
 
-use super::home::Door;
+use super::home::{Door, Kind};
 use super::returns::Bundle;
 
 /// The most blocks of a bundle: with them it fills four cache lines.
@@ -23,6 +26,8 @@ struct Batch {
     blocks: Cell<usize>,
     /// Blocks that it can hold, more than there are.
     room: Cell<usize>,
+    /// Bytes of each block; 0 when they differ.
+    capacity: Cell<usize>,
 }
 
 std::thread_local! {
@@ -32,6 +37,7 @@ std::thread_local! {
             bundle: Cell::new(NonNull::dangling()),
             blocks: Cell::new(0),
             room: Cell::new(0),
+            capacity: Cell::new(0),
         }
     };
 }
@@ -66,6 +72,7 @@ impl Batch {
             self.bundle.set(bundle);
             self.blocks.set(1);
             self.room.set(room);
+            self.capacity.set(capacity);
         } else {
             // SAFETY: as the caller promises.
             unsafe { Door::push(door, bundle, 1) };
@@ -73,12 +80,13 @@ impl Batch {
     }
 }
 
-/// Takes a block that was freed on a thread that is not its owner's.
+/// Takes a block that was freed on a thread that is not its owner's. A call, so that a drop is small enough to become a
+/// part of what drops.
 ///
 /// # Safety
-/// The block is live, belongs to the owner behind `door`, starts at its first byte, has at least `capacity` bytes, no
-/// fewer than `BUNDLE_BYTES`, and is not used any more.
-#[inline]
+/// The block is live, belongs to the owner behind `door`, starts at its first byte, has `capacity` bytes, no fewer than
+/// `BUNDLE_BYTES`, and is not used any more.
+#[inline(never)]
 pub(super) unsafe fn hand_in(door: NonNull<Door>, block: NonNull<u8>, capacity: usize) {
     let kept = BATCH.try_with(|batch| {
         if batch.door.get() != Some(door) {
@@ -89,6 +97,9 @@ pub(super) unsafe fn hand_in(door: NonNull<Door>, block: NonNull<u8>, capacity: 
         // SAFETY: an open bundle has room for one more.
         unsafe { Bundle::name(batch.bundle.get(), blocks, block) };
         batch.blocks.set(blocks + 1);
+        if batch.capacity.get() != capacity {
+            batch.capacity.set(0);
+        }
         if blocks + 1 == batch.room.get() {
             batch.flush();
         }
@@ -98,6 +109,30 @@ pub(super) unsafe fn hand_in(door: NonNull<Door>, block: NonNull<u8>, capacity: 
         // SAFETY: as the caller promises: a bundle of its own block alone.
         unsafe { Door::push(door, block.cast(), 1) };
     }
+}
+
+/// The block that this thread freed last and has not handed in, and where it is at home, if that is a home of `kind`
+/// that lends and the block has `capacity` bytes. It is the caller's then, and live.
+#[inline]
+pub(super) fn borrow(kind: Kind, capacity: usize) -> Option<(NonNull<u8>, NonNull<Door>)> {
+    BATCH
+        .try_with(|batch| {
+            let door = batch.door.get()?;
+            // SAFETY: the home stands while blocks of it are out, and those of the bundle are.
+            if batch.capacity.get() != capacity || !unsafe { Door::lends(door, kind) } {
+                return None;
+            }
+            let blocks = batch.blocks.get() - 1;
+            batch.blocks.set(blocks);
+            if blocks == 0 {
+                batch.door.set(None);
+                return Some((batch.bundle.get().cast(), door));
+            }
+            // SAFETY: the bundle names one block less than it has.
+            Some((unsafe { Bundle::named(batch.bundle.get(), blocks) }, door))
+        })
+        .ok()
+        .flatten()
 }
 
 /// Hands in what this thread has freed and not yet handed in.

@@ -17,26 +17,59 @@ use core::cell::Cell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::batch;
 use super::returns::{Bundle, Last, Returns};
 use crate::geometry::Fixed;
 use crate::heap::Heap;
-use crate::system::System;
+use crate::system::{Os, System};
 
 /// Keeps apart what different threads write: a pair of cache lines, which processors fetch together.
 #[repr(align(128))]
 struct Apart<T>(T);
 
+/// What threads look at when they drop or borrow, and hardly ever write.
+struct Owner {
+    /// The number of the thread that owns the heap.
+    thread: AtomicUsize,
+    kind: Kind,
+}
+
+/// Which homes may lend their blocks to each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kind(u32);
+
+impl Kind {
+    /// Neither lends nor borrows.
+    const ALONE: Self = Self(0);
+
+    /// Homes of this shape on the memory of [`Os`](crate::system::Os), which have the same type.
+    const fn of_shape<const UNIT: usize, const WINDOW_UNITS: usize>() -> Self {
+        Self(UNIT.trailing_zeros() << u8::BITS | WINDOW_UNITS.trailing_zeros())
+    }
+}
+
 /// The part of a home that every thread may look at, whatever the heap's type.
 #[repr(C)]
 pub(super) struct Door {
-    /// The number of the thread that owns the heap.
-    owner: Apart<AtomicUsize>,
+    owner: Apart<Owner>,
     returns: Apart<Returns>,
     /// Takes the home down.
     demolish: unsafe fn(NonNull<Door>),
 }
 
 impl Door {
+    /// Whether a packet of another home of `kind` may have a block of this one: as long as there is an owner that gets it
+    /// back.
+    ///
+    /// # Safety
+    /// A block of the home is live.
+    #[inline(always)]
+    pub(super) unsafe fn lends(door: NonNull<Door>, kind: Kind) -> bool {
+        // SAFETY: the home stands while the block is live, and the door is for everybody.
+        let owner = unsafe { &(*door.as_ptr()).owner.0 };
+        owner.kind == kind && kind != Kind::ALONE && owner.thread.load(Ordering::Relaxed) != NOBODY
+    }
+
     /// Hands a bundle in; takes the home down when that was its last block.
     ///
     /// # Safety
@@ -85,11 +118,31 @@ pub(super) struct Key<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(N
 // SAFETY: the heap may be used on another thread when the key moves there, as long as its system may.
 unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send> Send for Key<UNIT, WINDOW_UNITS, S> {}
 
+impl<const UNIT: usize, const WINDOW_UNITS: usize> Key<UNIT, WINDOW_UNITS, Os> {
+    /// A home on the system's memory, which nobody owns yet. Such homes lend blocks to each other, unless there is
+    /// something to be done to a block or to be counted when it is handed out.
+    pub(super) fn new(heap: Heap<Fixed<UNIT, WINDOW_UNITS>, Os>) -> Self {
+        let lends = heap.settings.is_plain() && heap.settings.memory_limit.is_none();
+        let kind = if lends { Kind::of_shape::<UNIT, WINDOW_UNITS>() } else { Kind::ALONE };
+        // SAFETY: the shape and the system are all that the type depends on, and only homes on `Os` have such a kind.
+        unsafe { Self::of_kind(heap, kind) }
+    }
+}
+
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_UNITS, S> {
-    /// A home for `heap`, which nobody owns yet.
-    pub(super) fn new(heap: Heap<Fixed<UNIT, WINDOW_UNITS>, S>) -> Self {
+    /// A home for `heap`, which nobody owns yet. It neither lends nor borrows.
+    pub(super) fn alone(heap: Heap<Fixed<UNIT, WINDOW_UNITS>, S>) -> Self {
+        // SAFETY: a home that is alone is of no other's kind.
+        unsafe { Self::of_kind(heap, Kind::ALONE) }
+    }
+
+    /// A home for `heap`, which nobody owns yet. It lends to others of `kind` and borrows from them.
+    ///
+    /// # Safety
+    /// Homes of the same kind have the same type.
+    unsafe fn of_kind(heap: Heap<Fixed<UNIT, WINDOW_UNITS>, S>, kind: Kind) -> Self {
         let door = Door {
-            owner: Apart(AtomicUsize::new(NOBODY)),
+            owner: Apart(Owner { thread: AtomicUsize::new(NOBODY), kind }),
             returns: Apart(Returns::new()),
             demolish: demolish::<UNIT, WINDOW_UNITS, S>,
         };
@@ -100,12 +153,12 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
     ///
     /// The key must not leave this thread before [`unbind`](Self::unbind).
     pub(super) fn bind(&self) {
-        self.door().owner.0.store(number_of_this_thread(), Ordering::Relaxed);
+        self.door().owner.0.thread.store(number_of_this_thread(), Ordering::Relaxed);
     }
 
     /// Has all packets come back by the stack.
     pub(super) fn unbind(&self) {
-        self.door().owner.0.store(NOBODY, Ordering::Relaxed);
+        self.door().owner.0.thread.store(NOBODY, Ordering::Relaxed);
     }
 
     /// Where packets find their home.
@@ -125,6 +178,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         // SAFETY: a home stands at least as long as its key. The heap is used where its key is, and by packets on the
         // thread that the key is bound to, which is the same one.
         unsafe { &(*self.0.as_ptr()).heap.0 }
+    }
+
+    /// A block of `capacity` bytes that this thread has freed, as it is, and where it is at home: with this key's kind.
+    #[inline(always)]
+    pub(super) fn borrow(&self, capacity: usize) -> Option<(NonNull<u8>, Lodger<UNIT, WINDOW_UNITS, S>)> {
+        let (block, door) = batch::borrow(self.door().owner.0.kind, capacity)?;
+        // The same kind is the same type.
+        Some((block, Lodger(door.cast())))
     }
 
     /// Gives the heap what came back by the stack; returns how many blocks.
@@ -186,7 +247,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Lodger<UNIT, WINDO
     #[inline(always)]
     pub(super) unsafe fn heap<'a>(self) -> Option<&'a Heap<Fixed<UNIT, WINDOW_UNITS>, S>> {
         // SAFETY: the home stands while the block is live, and the door is for everybody.
-        let owner = unsafe { (*self.0.as_ptr()).door.owner.0.load(Ordering::Relaxed) };
+        let owner = unsafe { (*self.0.as_ptr()).door.owner.0.thread.load(Ordering::Relaxed) };
         // A thread finds its own number there only while the key is bound to it, because nobody else stores it.
         // SAFETY: then the heap is this thread's to use.
         (owner == NUMBER.get()).then(|| unsafe { &(*self.0.as_ptr()).heap.0 })

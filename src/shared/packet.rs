@@ -9,13 +9,17 @@ use core::ptr::NonNull;
 use super::batch;
 use super::home::Lodger;
 use super::returns::BUNDLE_BYTES;
+use crate::geometry::UNIT_BYTES;
 use crate::system::{Os, System};
+
+/// Bytes of the longest packet: a length and a capacity are half a word each, and a capacity is whole units.
+pub(super) const LONGEST: usize = u32::MAX as usize & !(UNIT_BYTES.end - 2);
 
 /// A packet of a [`SharedAllocator`](super::SharedAllocator): bytes that any thread may hold, write and drop.
 ///
 /// Dropping it frees its block, and the memory stays valid until then, whatever became of the allocator. On the
 /// allocator's thread that is an ordinary free; on any other the block is put aside, and goes back with others that the
-/// same thread drops ([`flush_freed`](super::flush_freed) says when).
+/// same thread drops ([`flush_freed`](super::flush_freed) says when), unless a packet that the thread allocates takes it.
 ///
 /// ```
 /// use pktalloc::SharedAllocator;
@@ -33,9 +37,9 @@ use crate::system::{Os, System};
 pub struct SharedPacket<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os> {
     /// A live block of `capacity` bytes of the heap that `home` leads to, this packet's alone.
     block: NonNull<u8>,
-    /// Bytes from the start that the packet shows: initialised, and at most `capacity`.
-    len: usize,
-    capacity: usize,
+    /// The block's capacity in the upper half; in the lower half the bytes from the start that the packet shows, which
+    /// are initialised and no more. One number, so that a packet moves in words.
+    lengths: u64,
     home: Lodger<UNIT, WINDOW_UNITS, S>,
 }
 
@@ -53,21 +57,42 @@ unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send> Sync
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT, WINDOW_UNITS, S> {
-    /// The packet in a block, `len` bytes long.
+    /// The packet in a block, of which it shows nothing.
     ///
     /// # Safety
-    /// `block` is a live block of the heap that `home` leads to and nobody else's, and has at least `BUNDLE_BYTES`. Its
-    /// first `len` bytes are initialised, or the caller initialises them before they are read; `len` is at most its length.
+    /// `block` is a live block of the heap that `home` leads to and nobody else's, and has at least `BUNDLE_BYTES` and at
+    /// most `LONGEST`.
     #[inline(always)]
-    pub(super) unsafe fn new(block: NonNull<[u8]>, len: usize, home: Lodger<UNIT, WINDOW_UNITS, S>) -> Self {
-        debug_assert!(len <= block.len() && block.len() >= BUNDLE_BYTES);
-        Self { block: block.cast(), len, capacity: block.len(), home }
+    pub(super) unsafe fn new(block: NonNull<[u8]>, home: Lodger<UNIT, WINDOW_UNITS, S>) -> Self {
+        debug_assert!((BUNDLE_BYTES..=LONGEST).contains(&block.len()));
+        Self { block: block.cast(), lengths: (block.len() as u64) << u32::BITS, home }
+    }
+
+    /// Shows the first `len` bytes.
+    ///
+    /// # Safety
+    /// They are initialised, or the caller initialises them before they are read, and no more than there are.
+    #[inline(always)]
+    pub(super) unsafe fn show(&mut self, len: usize) {
+        debug_assert!(len <= self.capacity());
+        self.set(len, self.capacity());
+    }
+
+    /// Bytes that the packet shows.
+    #[inline(always)]
+    fn shown(&self) -> usize {
+        self.lengths as u32 as usize
+    }
+
+    #[inline(always)]
+    fn set(&mut self, shown: usize, capacity: usize) {
+        self.lengths = (capacity as u64) << u32::BITS | shown as u64;
     }
 
     /// The first `most` bytes of the block, whatever they contain; the block has as many.
     #[inline(always)]
     pub(super) fn room(&mut self, most: usize) -> &mut [MaybeUninit<u8>] {
-        debug_assert!(most <= self.capacity);
+        debug_assert!(most <= self.capacity());
         // SAFETY: the block is live, the packet's alone, and long enough.
         unsafe { core::slice::from_raw_parts_mut(self.block.cast().as_ptr(), most) }
     }
@@ -76,13 +101,13 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
     #[must_use]
     #[inline]
     pub fn capacity(&self) -> usize {
-        self.capacity
+        (self.lengths >> u32::BITS) as usize
     }
 
     /// Keeps the first `len` bytes; does nothing when there are no more.
     ///
-    /// On the allocator's thread the memory behind them is given back at once, in whole units. On any other thread it
-    /// is given back when the packet is dropped.
+    /// On the thread of the allocator that the memory belongs to, what lies behind them is given back at once, in whole
+    /// units. On any other thread it is given back when the packet is dropped.
     ///
     /// ```
     /// let allocator = pktalloc::SharedAllocator::new();
@@ -93,9 +118,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
     /// ```
     #[inline]
     pub fn truncate(&mut self, len: usize) {
-        if len < self.len {
-            self.len = len;
-            self.give_back();
+        if len < self.shown() {
+            // SAFETY: these are fewer than before.
+            unsafe { self.keep(len) };
         }
     }
 
@@ -105,22 +130,23 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
     /// They are initialised, and no more than there are.
     #[inline]
     pub(super) unsafe fn keep(&mut self, len: usize) {
-        self.len = len;
+        // SAFETY: the caller says so.
+        unsafe { self.show(len) };
         self.give_back();
     }
 
     /// Gives back what the packet does not show, where that can be done.
     #[inline]
     fn give_back(&mut self) {
-        let kept = self.len.max(BUNDLE_BYTES);
+        let kept = self.shown().max(BUNDLE_BYTES);
         // SAFETY: the block is live, and on its heap's thread a tail that the packet does not show may go.
         unsafe {
             if let Some(heap) = self.home.heap()
-                && kept < self.capacity
+                && kept < self.capacity()
                 && let Ok(capacity) = heap.shrink(self.block, kept)
             {
                 // A block with a check behind it has exactly as many bytes as it was asked to keep.
-                self.capacity = capacity;
+                self.set(self.shown(), capacity);
             }
         }
     }
@@ -133,7 +159,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for SharedPac
         unsafe {
             match self.home.heap() {
                 Some(heap) => heap.free(self.block),
-                None => batch::hand_in(self.home.door(), self.block, self.capacity),
+                None => batch::hand_in(self.home.door(), self.block, self.capacity()),
             }
         }
     }
@@ -145,7 +171,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Deref for SharedPa
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: the block is live, and its first `len` bytes are initialised.
-        unsafe { core::slice::from_raw_parts(self.block.as_ptr(), self.len) }
+        unsafe { core::slice::from_raw_parts(self.block.as_ptr(), self.shown()) }
     }
 }
 
@@ -153,7 +179,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> DerefMut for Share
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above, and the packet is borrowed exclusively.
-        unsafe { core::slice::from_raw_parts_mut(self.block.as_ptr(), self.len) }
+        unsafe { core::slice::from_raw_parts_mut(self.block.as_ptr(), self.shown()) }
     }
 }
 
@@ -185,6 +211,6 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> BorrowMut<[u8]> fo
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for SharedPacket<UNIT, WINDOW_UNITS, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SharedPacket {{ {} bytes of {} at {:p} }}", self.len, self.capacity, self.block)
+        write!(f, "SharedPacket {{ {} bytes of {} at {:p} }}", self.len(), self.capacity(), self.block)
     }
 }

@@ -66,6 +66,16 @@ impl Bundle {
         unsafe { Self::names(bundle).add(index - 1).write(block) };
     }
 
+    /// The block that was named with this `index`.
+    ///
+    /// # Safety
+    /// The bundle lies in a freed block that this thread holds, and names more than `index` blocks, its own included.
+    #[inline(always)]
+    pub(super) unsafe fn named(bundle: NonNull<Self>, index: usize) -> NonNull<u8> {
+        // SAFETY: the caller says so.
+        unsafe { Self::names(bundle).add(index - 1).read() }
+    }
+
     /// Where the blocks are named.
     ///
     /// # Safety
@@ -180,6 +190,6 @@ impl Iterator for Taken {
         }
         self.rest -= 1;
         // SAFETY: the bundle names as many blocks, and its own block was not handed out yet.
-        Some(unsafe { Bundle::names(bundle).add(self.rest).read() })
+        Some(unsafe { Bundle::named(bundle, self.rest + 1) })
     }
 }

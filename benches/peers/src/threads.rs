@@ -465,8 +465,8 @@ impl<T, A: FnMut() -> T, F: FnMut(T)> Pairs<T, A, F> {
 /// What stands beside the owner of shared packets: a handle of the same size around the plain allocator's blocks.
 struct Handle<'a> {
     block: NonNull<u8>,
-    len: usize,
-    capacity: usize,
+    /// The capacity above the length.
+    lengths: u64,
     allocator: &'a Allocator,
 }
 
@@ -478,9 +478,13 @@ fn pairs() -> [f64; 3] {
     let block = || plain.allocate(PACKET_BYTES).expect("there is memory for packets");
     let mut shared = Pairs::new(|| Shared::packet(&shared_owner), drop);
     let mut handles = Pairs::new(
-        || Handle { block: block().cast(), len: PACKET_BYTES, capacity: PACKET_BYTES, allocator: &plain },
+        || Handle {
+            block: block().cast(),
+            lengths: (PACKET_BYTES << u32::BITS | PACKET_BYTES) as u64,
+            allocator: &plain,
+        },
         |handle| {
-            debug_assert!(handle.len <= handle.capacity);
+            debug_assert!(handle.lengths as u32 <= (handle.lengths >> u32::BITS) as u32);
             // SAFETY: the handle goes with its block.
             unsafe { handle.allocator.free(handle.block) };
         },
