@@ -30,7 +30,7 @@ impl fmt::Display for AllocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ZeroSize => "size is 0, must be at least 1 byte",
-            Self::TooLarge => "size is beyond what an address space can hold",
+            Self::TooLarge => "size is beyond what this allocator can serve",
             Self::OutOfMemory => "the system refused memory",
             Self::MemoryLimit => "the memory limit of this allocator is reached",
             Self::Alignment => "the alignment is larger than this allocator's unit",

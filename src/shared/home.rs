@@ -198,7 +198,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         let mut count = 0;
         for block in blocks {
             // SAFETY: blocks on the stack are live ones of this heap that their packets gave up.
-            unsafe { self.heap().free(block) };
+            unsafe { self.heap().free_deferred(block) };
             count += 1;
         }
         count

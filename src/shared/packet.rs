@@ -158,7 +158,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for SharedPac
         // SAFETY: the block is live, the packet's alone, and not used afterwards.
         unsafe {
             match self.home.heap() {
-                Some(heap) => heap.free(self.block),
+                Some(heap) => heap.free_deferred(self.block),
                 None => batch::hand_in(self.home.door(), self.block, self.capacity()),
             }
         }
