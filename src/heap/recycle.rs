@@ -210,6 +210,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
     }
 
     /// Starts parking if the blocks of the current window are a short queue of one length, to judge by the newest.
+    ///
+    /// A call, so that windows of a long queue pass by without it.
+    #[cold]
+    #[inline(never)]
     pub(super) fn keep_short_queue(&self, window: Window) {
         let Some((_, extent)) = self.extent() else { return };
         let live = window.live_units() - extent.len() as u32;
