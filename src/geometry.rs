@@ -216,6 +216,40 @@ mod tests {
     }
 
     #[test]
+    fn no_geometry_wastes_a_unit_or_splits_a_cache_line() {
+        for unit in (4..=12).map(|shift| 1usize << shift) {
+            for units in (6..=16).map(|shift| 1usize << shift) {
+                let geometry = Runtime::new(unit, unit * units).unwrap();
+                for window in 0..1024 {
+                    let base = window * geometry.window_bytes();
+                    let offset = geometry.descriptor_offset(base);
+                    assert!(offset.is_multiple_of(unit.max(64)), "unit {unit}, {units} units, window {window}");
+                    assert!(offset <= geometry.window_bytes() / 128, "unit {unit}, {units} units, window {window}");
+                    let behind = offset + geometry.descriptor_bytes();
+                    let last = geometry.bytes(geometry.block_units(base).start - 1);
+                    assert!(last < behind, "unit {unit}, {units} units, window {window}: a unit for nothing");
+                }
+                for bytes in [1, unit - 1, unit, unit + 1, 5 * unit, 5 * unit + 1] {
+                    assert_eq!(geometry.units(bytes) as usize, bytes.div_ceil(unit));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_hot_path_serves_every_size_that_maps_keep_exactly() {
+        for unit in (4..=12).map(|shift| 1usize << shift) {
+            for units in (6..=16).map(|shift| 1usize << shift) {
+                let geometry = Runtime::new(unit, unit * units).unwrap();
+                let largest = geometry.largest_exact();
+                assert!(largest <= geometry.largest_in_window() && geometry.units(largest) <= LONGEST_EXACT);
+                let next = largest + unit;
+                assert!(next > geometry.largest_in_window() || geometry.units(next) > LONGEST_EXACT);
+            }
+        }
+    }
+
+    #[test]
     fn neighbouring_windows_have_their_descriptors_in_different_cache_lines() {
         let geometry = Fixed::<64, 2048>::new();
         let lines: std::collections::BTreeSet<_> =

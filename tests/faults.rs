@@ -322,6 +322,22 @@ fn a_large_block_gets_what_empty_windows_hold() {
 }
 
 #[test]
+fn what_no_empty_window_can_make_up_for_is_asked_for_once() {
+    let (system, allocator) = faulty(Config::default());
+    let block = allocator.allocate(1000).unwrap();
+    allocator.trim();
+    while allocator.stats().empty_windows > 0 {
+        allocator.allocate(4096).unwrap();
+    }
+    let requests = system.requests.get();
+    system.refuse.set(Some((requests, usize::MAX)));
+    assert_eq!(allocator.allocate(100_000), Err(AllocError::OutOfMemory));
+    assert_eq!(system.requests.get(), requests + 1);
+    // SAFETY: the block is live and not used afterwards.
+    unsafe { allocator.free(block.cast()) };
+}
+
+#[test]
 fn a_large_block_can_be_made_smaller_without_memory() {
     let (system, allocator) = faulty(Config::default());
     let block = allocator.allocate(100_000).unwrap();
