@@ -45,8 +45,9 @@ unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Api for All
     #[inline]
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
         if layout.size() != 0 {
+            let size = if layout.align() <= UNIT { layout.size() } else { layout.size() + layout.align() };
             // SAFETY: the caller passes what `allocate` returned, with a layout that fits it.
-            unsafe { self.free(start_of::<UNIT>(block, layout)) }
+            unsafe { self.free_sized(start_of::<UNIT>(block, layout), size) }
         }
     }
 

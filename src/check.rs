@@ -204,7 +204,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let cold = &*self.cold.borrow();
         let mut sums = Sums::default();
         for (base, window) in cold.windows.iter() {
-            if !window.is_sealed(base) {
+            if !window.is_sealed() {
                 return Err(IntegrityError::Descriptor { window: base });
             }
             self.check_window(cold, window, &mut sums)?;
@@ -230,7 +230,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let geometry = self.geometry();
         let base = window.address();
         let map = window.map(geometry);
-        let blocks = geometry.block_units(base);
+        let blocks = geometry.block_units();
         let mut found = 0;
         let units = geometry.window_units() as u32;
         let mut start = map.next_taken(0..units);
@@ -316,10 +316,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Walks a list; follows no link that does not lead to a window in the table.
     fn check_list(&self, cold: &Cold, list: &List, place: Place) -> Result<(), IntegrityError> {
-        let known = |window: Window| {
-            let base = window.descriptor_address() & !(self.geometry().window_bytes() - 1);
-            cold.windows.get(base) == Some(window)
-        };
+        let known = |window: Window| cold.windows.get(window.address()) == Some(window);
         let mut walked = 0;
         let mut previous: Option<Window> = None;
         let mut next = list.first();
@@ -466,11 +463,11 @@ mod tests {
 
     #[test]
     fn a_block_on_the_bookkeeping_is_reported() {
-        for unit in [0, 63] {
+        for from_end in [false, true] {
             let (heap, _) = heap(Settings::new());
             let window = window(&heap, Place::Empty);
-            let bookkeeping = heap.geometry().bookkeeping_units(window.address());
-            let unit = if unit == 0 { bookkeeping.start as u32 } else { 0 };
+            let bookkeeping = heap.geometry().bookkeeping_units();
+            let unit = if from_end { bookkeeping.end as u32 - 1 } else { 0 };
             window.map(heap.geometry()).damage(unit, 1);
             let block = window.address() + heap.geometry().bytes(unit);
             assert_eq!(heap.integrity_check(), Err(IntegrityError::Bookkeeping { window: window.address(), block }));

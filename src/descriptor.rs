@@ -44,7 +44,6 @@ pub(crate) struct Descriptor {
     pub(crate) region_empty: Cell<u32>,
     /// Distinguishes a descriptor from anything else that may lie here.
     seal: Cell<usize>,
-    base: Cell<NonNull<u8>>,
     /// The first window of the region.
     pub(crate) leader: Cell<Window>,
     pub(crate) previous: Cell<Option<Window>>,
@@ -67,20 +66,17 @@ impl Window {
     /// `base` is the start of `geometry.window_bytes()` writable bytes of a region held from the system, aligned to
     /// their own size and used by nobody else; the pointer may reach all of them.
     pub(crate) unsafe fn found<G: Geometry>(base: NonNull<u8>, geometry: G) -> Self {
-        let offset = geometry.descriptor_offset(base.addr().get());
         // SAFETY: the descriptor lies inside the window (`Geometry::bookkeeping_units`), which the caller owns.
         unsafe {
-            let at = base.add(offset);
-            at.write_bytes(0, geometry.descriptor_bytes());
-            let window = Self(at.cast());
-            at.cast::<Descriptor>().write(Descriptor {
+            base.write_bytes(0, geometry.descriptor_bytes());
+            let window = Self(base.cast());
+            base.cast::<Descriptor>().write(Descriptor {
                 credit: Cell::new(u32::MAX),
                 notice: Cell::new(0),
                 place: Cell::new(Place::Empty),
                 region_windows: Cell::new(1),
                 region_empty: Cell::new(0),
                 seal: Cell::new(seal_of(base)),
-                base: Cell::new(base),
                 leader: Cell::new(window),
                 previous: Cell::new(None),
                 next: Cell::new(None),
@@ -97,25 +93,20 @@ impl Window {
     #[inline(always)]
     pub(crate) unsafe fn of_block<G: Geometry>(block: NonNull<u8>, geometry: G) -> Self {
         let inside = geometry.window_bytes() - 1;
-        let at = block.as_ptr().map_addr(|address| (address & !inside) | geometry.descriptor_offset(address));
-        // SAFETY: a descriptor's address is in a window that the system gave, hence not null.
-        Self(unsafe { NonNull::new_unchecked(at).cast() })
+        let start = block.as_ptr().map_addr(|address| address & !inside);
+        // SAFETY: a window that the system gave starts at no null pointer.
+        Self(unsafe { NonNull::new_unchecked(start).cast() })
     }
 
     /// The first byte of the window.
     #[inline(always)]
     pub(crate) fn base(self) -> NonNull<u8> {
-        self.base.get()
+        self.0.cast()
     }
 
     /// The address of the window.
     pub(crate) fn address(self) -> usize {
         self.base().addr().get()
-    }
-
-    /// The address of the descriptor, without looking at it.
-    pub(crate) fn descriptor_address(self) -> usize {
-        self.0.addr().get()
     }
 
     /// Which units are in use.
@@ -188,8 +179,8 @@ impl Window {
     }
 
     /// Whether the descriptor is still the one that was written for this window.
-    pub(crate) fn is_sealed(self, base: usize) -> bool {
-        self.address() == base && self.seal.get() == seal_of(self.base())
+    pub(crate) fn is_sealed(self) -> bool {
+        self.seal.get() == seal_of(self.base())
     }
 
     /// Overwrites the seal, as stray bytes would.

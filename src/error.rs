@@ -67,6 +67,15 @@ pub enum FreeError {
         /// The pointer.
         address: usize,
     },
+    /// With [`check`](crate::Config::check) on: a live block, but the size that was told is not the one that was asked for.
+    WrongSize {
+        /// The pointer.
+        address: usize,
+        /// The size that was told.
+        size: usize,
+        /// The size that was asked for.
+        requested: usize,
+    },
     /// With [`check`](crate::Config::check) on: the self-check found damage, for example bytes written past the
     /// block's size.
     Damaged(IntegrityError),
@@ -83,6 +92,9 @@ impl fmt::Display for FreeError {
             }
             Self::Bookkeeping { address } => {
                 write!(f, "{address:#x} points into a window's bookkeeping")
+            }
+            Self::WrongSize { address, size, requested } => {
+                write!(f, "the block at {address:#x} was asked for with {requested} bytes, and freed with {size}")
             }
             Self::Foreign { address } => write!(f, "{address:#x} is not memory of this allocator"),
             Self::Damaged(error) => write!(f, "{error}"),

@@ -1,21 +1,16 @@
-//! The shape of a window: how bytes become units, and where a window's descriptor lies.
+//! The shape of a window: how bytes become units, and what of a window its descriptor takes.
 //!
 //! Everything here is arithmetic on integers. A [`Geometry`] is either known at compile time ([`Fixed`], the Rust face)
 //! or chosen at run time ([`Runtime`], the Python face); the allocator is written once over both.
 //!
 //! ```text
 //! window (aligned to its own size)
-//! ┌──────┬────────────┬──────────────────────────────────────────┐
-//! │ skew │ descriptor │ units for blocks                         │
-//! └──────┴────────────┴──────────────────────────────────────────┘
+//! ┌────────────┬─────────────────────────────────────────────────┐
+//! │ descriptor │ units for blocks                                │
+//! └────────────┴─────────────────────────────────────────────────┘
 //! ```
 //!
 //! Unit 0 is never handed out: an address at the very start of a window is a large block's.
-//!
-//! A descriptor at the same offset in every window would put them all into the same few sets of the first-level cache,
-//! because windows are a power of two apart. So it is *skewed*, by an offset from the address bits above the window: a
-//! cache line further from one window to the next, and less than a hundredth of the window. (The larger caches find
-//! their sets by physical addresses, which pages shuffle.)
 
 use core::ops::Range;
 
@@ -27,10 +22,6 @@ use crate::window::LONGEST_EXACT;
 pub(crate) const UNIT_BYTES: Range<usize> = 16..4097;
 /// Smallest and largest number of units in a window.
 pub(crate) const WINDOW_UNITS: Range<usize> = 64..65537;
-/// Base-2 logarithm of a cache line in bytes.
-const LINE_SHIFT: u32 = 6;
-/// The part of a window that the skew of its descriptor may take.
-const SKEW_PART: usize = 128;
 /// Bytes of a descriptor's fields, in front of its map.
 pub(crate) const FIELD_BYTES: usize = 64;
 
@@ -91,30 +82,14 @@ pub(crate) trait Geometry: Copy {
         FIELD_BYTES + self.window_units()
     }
 
-    /// Base-2 logarithm of a step of the skew: a cache line, or a unit where that is more.
-    #[inline(always)]
-    fn skew_shift(self) -> u32 {
-        if self.unit_shift() > LINE_SHIFT { self.unit_shift() } else { LINE_SHIFT }
+    /// The units of a window that no block can have: the descriptor's.
+    fn bookkeeping_units(self) -> Range<usize> {
+        0..self.units(self.descriptor_bytes()) as usize
     }
 
-    /// The descriptor's offset in bytes within the window that `address` lies in.
-    #[inline(always)]
-    fn descriptor_offset(self, address: usize) -> usize {
-        let steps = (self.window_bytes() / SKEW_PART) >> self.skew_shift();
-        // A power of two, less 1; none where not even one step fits.
-        let mask = steps.saturating_sub(1) << self.skew_shift();
-        (address >> (self.window_shift() - self.skew_shift())) & mask
-    }
-
-    /// The units of the window at `base` that no block can have: the descriptor's, and those in front of it.
-    fn bookkeeping_units(self, base: usize) -> Range<usize> {
-        let bytes = self.descriptor_offset(base) + self.descriptor_bytes();
-        0..(bytes + self.unit_bytes() - 1) >> self.unit_shift()
-    }
-
-    /// The units of the window at `base` that blocks may use.
-    fn block_units(self, base: usize) -> Range<u32> {
-        self.bookkeeping_units(base).end as u32..self.window_units() as u32
+    /// The units of a window that blocks may use.
+    fn block_units(self) -> Range<u32> {
+        self.bookkeeping_units().end as u32..self.window_units() as u32
     }
 }
 
@@ -202,33 +177,13 @@ mod tests {
         for unit in (4..=12).map(|shift| 1usize << shift) {
             for units in (6..=16).map(|shift| 1usize << shift) {
                 let geometry = Runtime::new(unit, unit * units).unwrap();
-                for window in 0..1024 {
-                    let base = window * geometry.window_bytes();
-                    let blocks = geometry.block_units(base);
-                    assert!(blocks.start > 0 && blocks.end as usize == units);
-                    let largest = geometry.units(geometry.largest_in_window()) as usize;
-                    assert!(blocks.len() >= largest, "unit {unit}, {units} units, window {window}");
-                    let behind = geometry.descriptor_offset(base) + geometry.descriptor_bytes();
-                    assert!(behind <= geometry.bytes(blocks.start), "unit {unit}, {units} units, window {window}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn no_geometry_wastes_a_unit_or_splits_a_cache_line() {
-        for unit in (4..=12).map(|shift| 1usize << shift) {
-            for units in (6..=16).map(|shift| 1usize << shift) {
-                let geometry = Runtime::new(unit, unit * units).unwrap();
-                for window in 0..1024 {
-                    let base = window * geometry.window_bytes();
-                    let offset = geometry.descriptor_offset(base);
-                    assert!(offset.is_multiple_of(unit.max(64)), "unit {unit}, {units} units, window {window}");
-                    assert!(offset <= geometry.window_bytes() / 128, "unit {unit}, {units} units, window {window}");
-                    let behind = offset + geometry.descriptor_bytes();
-                    let last = geometry.bytes(geometry.block_units(base).start - 1);
-                    assert!(last < behind, "unit {unit}, {units} units, window {window}: a unit for nothing");
-                }
+                let blocks = geometry.block_units();
+                assert!(blocks.start > 0 && blocks.end as usize == units);
+                let largest = geometry.units(geometry.largest_in_window()) as usize;
+                assert!(blocks.len() >= largest, "unit {unit}, {units} units");
+                let behind = geometry.descriptor_bytes();
+                assert!(behind <= geometry.bytes(blocks.start), "unit {unit}, {units} units");
+                assert!(behind > geometry.bytes(blocks.start - 1), "unit {unit}, {units} units: a unit for nothing");
                 for bytes in [1, unit - 1, unit, unit + 1, 5 * unit, 5 * unit + 1] {
                     assert_eq!(geometry.units(bytes) as usize, bytes.div_ceil(unit));
                 }
@@ -245,25 +200,6 @@ mod tests {
                 assert!(largest <= geometry.largest_in_window() && geometry.units(largest) <= LONGEST_EXACT);
                 let next = largest + unit;
                 assert!(next > geometry.largest_in_window() || geometry.units(next) > LONGEST_EXACT);
-            }
-        }
-    }
-
-    #[test]
-    fn neighbouring_windows_have_their_descriptors_in_different_cache_lines() {
-        let geometry = Fixed::<64, 2048>::new();
-        let lines: std::collections::BTreeSet<_> =
-            (0..16).map(|window| geometry.descriptor_offset(window * geometry.window_bytes()) % 4096).collect();
-        assert_eq!(lines.len(), 16);
-    }
-
-    #[test]
-    fn the_descriptor_is_found_from_every_address_in_the_window() {
-        let geometry = Fixed::<64, 2048>::new();
-        for window in [1, 2, 77, 128, 129, 1 << 20] {
-            let base = window * geometry.window_bytes();
-            for offset in [0, 1, 63, 64, 4096, geometry.window_bytes() - 1] {
-                assert_eq!(geometry.descriptor_offset(base + offset), geometry.descriptor_offset(base));
             }
         }
     }

@@ -19,6 +19,7 @@
 //!
 //! Everything rarer is in the submodules:
 //!
+//! - [`free`]: the way back;
 //! - [`windows`]: where the next extent comes from; windows from the system and back to it;
 //! - [`recycle`]: blocks that are handed out again before their window hears of it;
 //! - [`resize`]: growing and shrinking;
@@ -27,6 +28,7 @@
 //! - [`freed`]: what free units contain, so that writes to them show.
 
 mod checked;
+mod free;
 mod freed;
 mod large;
 mod recycle;
@@ -45,8 +47,9 @@ use crate::geometry::Geometry;
 use crate::list::List;
 use crate::poison;
 use crate::system::System;
-use crate::window::{LONGEST_PARKED, exact_length, whole_length};
+use crate::window::{LONGEST_PARKED, whole_length};
 
+use free::Waiting;
 pub(crate) use large::Large;
 use recycle::Parking;
 pub use resize::Realloc;
@@ -65,8 +68,11 @@ pub(crate) struct Heap<G: Geometry, S: System> {
     /// How many units of a window a free may take the hot path for: all but the first, or none when `check` or
     /// `passthrough` is on or blocks are parked.
     hot_units: Cell<usize>,
-    /// The same for a free that parks its block: all but the first while blocks are parked, otherwise none.
+    /// The same for a free that parks its block at once: all but the first while blocks are parked and maps are not cold.
     parking_units: Cell<usize>,
+    /// The same for a free that may have to wait before it parks its block: all but the first while blocks are parked and
+    /// maps are cold.
+    deferring_units: Cell<usize>,
     /// Units of live and parked blocks in windows, and of the extent.
     live_units: Cell<u64>,
     /// The current window.
@@ -78,6 +84,7 @@ pub(crate) struct Heap<G: Geometry, S: System> {
     geometry: G,
     pub(crate) settings: Settings,
     pub(crate) parking: Parking,
+    waiting: Waiting,
     pub(crate) cold: RefCell<Cold>,
     system: S,
 }
@@ -119,6 +126,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             map_origin: Cell::new(core::ptr::null_mut()),
             hot_units: Cell::new(0),
             parking_units: Cell::new(0),
+            deferring_units: Cell::new(0),
             live_units: Cell::new(0),
             window: Cell::new(None),
             fresh: Cell::new(false),
@@ -126,6 +134,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             geometry,
             settings,
             parking: Parking::new(),
+            waiting: Waiting::new(),
             cold: RefCell::new(Cold {
                 windows: AddressMap::new(),
                 large: AddressMap::new(),
@@ -346,46 +355,6 @@ impl<G: Geometry, S: System> Heap<G, S> {
         window.address() >> self.geometry.unit_shift()
     }
 
-    /// Frees a block.
-    ///
-    /// # Safety
-    /// `block` is a live block of this heap; its pointer came from the call that allocated it.
-    ///
-    /// # Panics
-    /// When `block` points into a window of this heap, but not at a live block.
-    #[inline]
-    pub(crate) unsafe fn free(&self, block: NonNull<u8>) {
-        let before = self.units_before(block);
-        if before < self.hot_units.get() {
-            // SAFETY: a block that starts behind the first unit of an aligned window lies in one, since large blocks
-            // start at a window's alignment; `hot_units` is below the units of a window.
-            let (window, code) = unsafe { self.entry_of(block, before) };
-            if let Some(units) = exact_length(code.get()) {
-                code.set(0);
-                return self.give_back_block(window, block, units);
-            }
-        }
-        self.free_other(block, before);
-    }
-
-    /// Frees a block while blocks are parked, or what [`free`](Self::free) leaves over.
-    #[inline(never)]
-    fn free_other(&self, block: NonNull<u8>, before: usize) {
-        if before < self.parking_units.get() {
-            // SAFETY: as in `free`.
-            let (window, code) = unsafe { self.entry_of(block, before) };
-            if let Some(units) = exact_length(code.get()) {
-                // SAFETY: `parking_units` is not 0, so the stacks are open.
-                if unsafe { self.parking.put(block, code, units) } {
-                    return self.hide(block, units);
-                }
-                code.set(0);
-                return self.give_back_block(window, block, units);
-            }
-        }
-        self.free_cold(block);
-    }
-
     /// How many units lie between the first unit of the window that `block` lies in and `block`. Where no block can be,
     /// at the start of the window or between units, that is a number beyond
     /// [`units_behind_first`](Self::units_behind_first).
@@ -416,34 +385,6 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Takes back the units of a block that the map does not show any more.
-    #[inline(always)]
-    fn give_back_block(&self, window: Window, block: NonNull<u8>, units: u32) {
-        self.hide(block, units);
-        let start = block.addr().get() >> self.geometry.unit_shift();
-        if start + units as usize == self.cursor.get() {
-            return self.take_back(start);
-        }
-        self.live_units.set(self.live_units.get().wrapping_sub(u64::from(units)));
-        if window.discount(units) {
-            self.drained(window);
-        }
-    }
-
-    /// Has the extent take back the units of the newest block, from `start` on; they go on counting as live.
-    ///
-    /// A call, so that a free of any other block goes straight ahead.
-    #[cold]
-    #[inline(never)]
-    fn take_back(&self, start: usize) {
-        self.cursor.set(start);
-        if let Some(window) = self.window.get()
-            && self.is_idle(window)
-        {
-            self.rewind(window);
-        }
-    }
-
     /// Takes back units that no block in the map claims any more.
     fn give_back(&self, window: Window, start: u32, units: u32) {
         // SAFETY: the units lie in the window.
@@ -462,17 +403,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
         window.count(units);
     }
 
-    /// All that is left over: large blocks, verified frees, misuse.
-    #[cold]
-    #[inline(never)]
-    fn free_cold(&self, block: NonNull<u8>) {
-        if let Err(error) = self.try_free(block) {
-            panic!("cannot free: {error}");
-        }
-    }
-
     /// Units of live blocks in windows.
     fn used_units(&self) -> u64 {
+        self.catch_up();
         let rest = (self.limit.get() - self.cursor.get()) as u64;
         self.live_units.get() - rest - self.parking.units()
     }

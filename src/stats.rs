@@ -143,7 +143,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 address,
                 units: geometry.window_units(),
                 live_units: blocks.iter().map(Range::len).sum(),
-                bookkeeping: geometry.bookkeeping_units(address),
+                bookkeeping: geometry.bookkeeping_units(),
                 blocks,
                 state: match window.place.get() {
                     Place::Current => WindowState::Current,

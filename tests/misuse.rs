@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 
 use pktalloc::{
     AllocError, Allocator, Config, FreeError, IntegrityError, Occupancy, Overflow, Realloc, Stats, WindowState,
-    WriteAfterFree,
+    WriteAfterFree, workload::SplitMix64,
 };
 
 fn allocate(allocator: &Allocator, size: usize) -> NonNull<u8> {
@@ -154,6 +154,100 @@ fn free_panics_on_double_free_and_interior_pointers_and_changes_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn with_check_a_sized_free_wants_the_size_that_was_asked_for() {
+    let allocator = Allocator::with_config(Config::new().check(true)).unwrap();
+    for size in [1400, 10_000, 100_000] {
+        let block = allocate(&allocator, size);
+        for wrong in [0, 1, size - 1, size + 1, size + 64, usize::MAX] {
+            // SAFETY: the size is wrong on purpose, which the documentation answers with a panic.
+            let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { allocator.free_sized(block, wrong) }));
+            let message = *outcome.unwrap_err().downcast::<String>().unwrap();
+            let expected = FreeError::WrongSize { address: block.addr().get(), size: wrong, requested: size };
+            assert_eq!(message, format!("cannot free: {expected}"));
+            assert_eq!((allocator.stats().live_blocks, allocator.integrity_check()), (1, Ok(())));
+        }
+        // SAFETY: the block is live, and not used afterwards; the tail is none of ours after the call.
+        unsafe {
+            allocator.shrink(block, 700).unwrap();
+            allocator.free_sized(block, 700);
+        }
+        assert_eq!(allocator.used_bytes(), 0);
+    }
+}
+
+#[test]
+fn without_check_a_wrong_size_does_no_harm() {
+    for size in [1400, 10_000, 100_000] {
+        for wrong in [0, 1, size - 64, size + 64, usize::MAX] {
+            let allocator = Allocator::new();
+            let (block, other) = (allocate(&allocator, size), allocate(&allocator, size));
+            // SAFETY: live, and not used afterwards; the wrong size is what is tested.
+            unsafe { allocator.free_sized(block, wrong) };
+            assert_eq!((allocator.stats().live_blocks, allocator.integrity_check()), (1, Ok(())));
+            // SAFETY: live, and not used afterwards.
+            unsafe { allocator.free_sized(other, size) };
+            assert_eq!(allocator.used_bytes(), 0);
+        }
+    }
+}
+
+/// Blocks that leave in no order, so that sized frees defer; the last one has just been freed.
+fn deep_and_out_of_order(allocator: &Allocator) -> (Vec<NonNull<u8>>, NonNull<u8>) {
+    let mut random = SplitMix64::new(3);
+    let mut blocks: Vec<_> = (0..4096).map(|_| allocate(allocator, 1400)).collect();
+    for _ in 0..10_000 {
+        let leaving = random.below(blocks.len() as u64) as usize;
+        // SAFETY: the block is live and its place is taken by another.
+        unsafe { allocator.free_sized(blocks[leaving], 1400) };
+        blocks[leaving] = allocate(allocator, 1400);
+    }
+    let freed = blocks.swap_remove(17);
+    // SAFETY: the block is live, and not used as a block afterwards.
+    unsafe { allocator.free_sized(freed, 1400) };
+    (blocks, freed)
+}
+
+#[test]
+fn a_misuse_that_waits_is_reported_a_few_frees_later_and_changes_nothing() {
+    for offset in [0, 1, 8, 64, 1407] {
+        let allocator = Allocator::new();
+        let (mut blocks, freed) = deep_and_out_of_order(&allocator);
+        let pointer = if offset == 0 { freed } else { blocks[5] };
+        let pointer = pointer.map_addr(|address| address.checked_add(offset).unwrap());
+        let live = allocator.stats().live_blocks;
+        let mut frees = 0;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: no live block starts there: the contract is broken on purpose, and the documentation answers with
+            // a panic, here or later. The others are live and not used afterwards.
+            unsafe { allocator.free_sized(pointer, 1400) };
+            while let Some(block) = blocks.pop() {
+                frees += 1;
+                // SAFETY: as above.
+                unsafe { allocator.free_sized(block, 1400) };
+            }
+        }));
+        let message = *outcome.expect_err("the misuse is reported").downcast::<String>().unwrap();
+        assert!(message.contains(&format!("{:#x}", pointer.addr())), "{message}");
+        // What is no unit's address is found at once, and under the sanitizer nothing waits.
+        let waits = offset % 64 == 0 && !cfg!(pktalloc_asan);
+        assert_eq!(frees, if waits { 16 } else { 0 });
+        assert_eq!(allocator.stats().live_blocks, live - frees);
+        assert_eq!(allocator.integrity_check(), Ok(()));
+    }
+}
+
+#[test]
+fn a_deferred_free_counts_at_once() {
+    let allocator = Allocator::new();
+    let (blocks, freed) = deep_and_out_of_order(&allocator);
+    assert_eq!(allocator.used_bytes(), blocks.len() as u64 * 1408);
+    assert_eq!(allocator.stats().live_blocks, blocks.len() as u64);
+    assert_eq!(refuse(&allocator, freed), FreeError::DoubleFree { address: freed.addr().get() });
+    let seen: usize = allocator.windows().iter().map(|window| window.blocks.len()).sum();
+    assert_eq!(seen, blocks.len());
 }
 
 #[test]

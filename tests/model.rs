@@ -106,8 +106,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Shadow<UNIT, WINDOW_UNITS> {
 
     fn free(&mut self, address: usize) {
         let block = self.leave(address);
-        // SAFETY: the block was live until now.
-        unsafe { self.allocator.free(block.pointer) };
+        // SAFETY: the block was live until now, and of this size.
+        unsafe {
+            if block.born.is_multiple_of(2) {
+                self.allocator.free(block.pointer);
+            } else {
+                self.allocator.free_sized(block.pointer, block.bytes.len());
+            }
+        }
     }
 
     fn step(&mut self, call: Call) {

@@ -44,26 +44,39 @@ fn a_queue_goes_round_in_the_windows_that_it_fills() {
     assert_eq!(allocator.stats().windows, 2);
 }
 
-/// The packets of a queue that is out of order at its end do not scatter it.
+/// The packets of a queue that is out of order at its end do not scatter it, and nothing that waits is forgotten.
 #[test]
 fn blocks_that_leave_in_any_order_are_handed_out_again_first() {
-    let allocator = Allocator::new();
-    let mut blocks: Vec<NonNull<u8>> = (0..4096).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
-    let mut random = pktalloc::workload::SplitMix64::new(7);
-    for _ in 0..200_000 {
-        let leaving = random.below(blocks.len() as u64) as usize;
-        // SAFETY: the block is live and its place is taken by another.
-        unsafe { allocator.free(blocks[leaving]) };
-        blocks[leaving] = allocator.allocate(1400).unwrap().cast();
+    let frees: [fn(&Allocator, NonNull<u8>); 2] = [
+        // SAFETY: the callers below pass blocks that are live and not used afterwards.
+        |allocator, block| unsafe { allocator.free(block) },
+        // SAFETY: as above, and of this size.
+        |allocator, block| unsafe { allocator.free_sized(block, 1400) },
+    ];
+    for free in frees {
+        let allocator = Allocator::new();
+        let mut blocks: Vec<NonNull<u8>> = (0..4096).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
+        let mut random = pktalloc::workload::SplitMix64::new(7);
+        for turn in 0..200_000 {
+            let leaving = random.below(blocks.len() as u64) as usize;
+            free(&allocator, blocks[leaving]);
+            if turn % 1000 == 0 {
+                assert_eq!(allocator.used_bytes(), 4095 * 1408, "what waits counts as freed");
+                assert_eq!(allocator.stats().live_blocks, 4095);
+            }
+            blocks[leaving] = allocator.allocate(1400).unwrap().cast();
+        }
+        assert_eq!(blocks.iter().collect::<BTreeSet<_>>().len(), blocks.len(), "a block is handed out once");
+        let held = allocator.allocated_bytes() as f64 / allocator.used_bytes() as f64;
+        assert!(held < 1.25, "{held:.2} times what is live is held");
+        assert_eq!(allocator.integrity_check(), Ok(()));
+        for block in blocks {
+            free(&allocator, block);
+        }
+        let stats = allocator.stats();
+        assert_eq!((stats.used_bytes, stats.reusable_windows), (0, 0), "a window without blocks is stranded");
+        assert_eq!(allocator.integrity_check(), Ok(()));
+        allocator.trim();
+        assert_eq!(allocator.stats().windows, 2);
     }
-    let held = allocator.allocated_bytes() as f64 / allocator.used_bytes() as f64;
-    assert!(held < 1.25, "{held:.2} times what is live is held");
-    assert_eq!(allocator.integrity_check(), Ok(()));
-    for block in blocks {
-        // SAFETY: the block is live and not used afterwards.
-        unsafe { allocator.free(block) };
-    }
-    let stats = allocator.stats();
-    assert_eq!((stats.used_bytes, stats.reusable_windows), (0, 0), "a window without blocks is stranded");
-    assert_eq!(allocator.integrity_check(), Ok(()));
 }

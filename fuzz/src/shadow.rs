@@ -229,8 +229,14 @@ impl<'a, const UNIT: usize, const WINDOW_UNITS: usize> Shadow<'a, UNIT, WINDOW_U
 
     fn free(&mut self, address: usize) {
         let block = self.leave(address);
-        // SAFETY: the block was live until now.
-        unsafe { self.allocator.free(block.pointer) };
+        // SAFETY: the block was live until now, and of this size.
+        unsafe {
+            if block.seed.is_multiple_of(2) {
+                self.allocator.free(block.pointer);
+            } else {
+                self.allocator.free_sized(block.pointer, block.capacity);
+            }
+        }
     }
 
     fn reallocate(&mut self, address: usize, size: usize, copy: bool) {

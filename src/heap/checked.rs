@@ -24,16 +24,30 @@ const CANARY_BYTES: usize = 16;
 const CANARY: u8 = 0xC5;
 
 impl<G: Geometry, S: System> Heap<G, S> {
-    /// Frees a block after finding out that there is one at `block`, which may be any pointer.
-    pub(crate) fn try_free(&self, block: NonNull<u8>) -> Result<(), FreeError> {
+    /// Frees a block after finding out that there is one at `block`, which may be any pointer, and with `check` on
+    /// that it is of `size` bytes, if that is told.
+    pub(crate) fn try_free(&self, block: NonNull<u8>, size: Option<usize>) -> Result<(), FreeError> {
         self.verify().map_err(FreeError::Damaged)?;
+        self.catch_up();
         let site = self.find(block)?;
+        if let Some(size) = size {
+            self.expect_size(block, size)?;
+        }
         if self.settings.check {
             self.cold.borrow_mut().requested.remove(block.addr().get());
         }
         self.release(block, site);
         debug_assert_eq!(self.verify(), Ok(()));
         Ok(())
+    }
+
+    /// With `check` on, whether the block at a site was asked for with `size` bytes.
+    fn expect_size(&self, block: NonNull<u8>, size: usize) -> Result<(), FreeError> {
+        let requested = self.requested(block);
+        if !self.settings.check || size == requested {
+            return Ok(());
+        }
+        Err(FreeError::WrongSize { address: block.addr().get(), size, requested })
     }
 
     /// The live block that starts at `block`, which may be any pointer.
@@ -54,7 +68,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             return Err(FreeError::Foreign { address });
         };
         let unit = (address - base) >> self.geometry.unit_shift();
-        if self.geometry.bookkeeping_units(base).contains(&unit) {
+        if self.geometry.bookkeeping_units().contains(&unit) {
             return Err(FreeError::Bookkeeping { address });
         }
         let Some(units) = window.map(self.geometry).block_around(unit as u32) else {

@@ -25,7 +25,7 @@ const CHUNK: usize = 128;
 impl<G: Geometry, S: System> Heap<G, S> {
     /// Fills the units for blocks of a window that was just taken from the system, or hides them from the sanitizer.
     pub(super) fn bury_window(&self, window: Window) {
-        let free = self.run_of(window, self.geometry.block_units(window.address()));
+        let free = self.run_of(window, self.geometry.block_units());
         if self.settings.check {
             // SAFETY: the window is held, and no block is in it yet.
             unsafe { bury(free) };
@@ -38,7 +38,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(crate) fn check_freed(&self) -> Result<(), IntegrityError> {
         for (_, window) in self.cold.borrow().windows.iter() {
             let map = window.map(self.geometry);
-            let Range { start: mut from, end } = self.geometry.block_units(window.address());
+            let Range { start: mut from, end } = self.geometry.block_units();
             while let Some(hole) = map.next_hole(from..end, 1) {
                 from = hole.end;
                 // SAFETY: the window is held; with `check` on the bytes of its free units were written.

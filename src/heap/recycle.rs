@@ -14,43 +14,30 @@ use core::cell::{Cell, OnceCell};
 use core::ptr::{self, NonNull};
 
 use super::Heap;
+use super::free::Freed;
 use crate::descriptor::Window;
 use crate::geometry::Geometry;
 use crate::system::System;
 use crate::window::{LONGEST_PARKED, parked_code};
 
-/// A parked block, and its byte in its window's map.
-#[derive(Clone, Copy)]
-struct Parked {
-    block: NonNull<u8>,
-    code: NonNull<Cell<u8>>,
-}
-
-impl Parked {
-    /// The byte in the map.
-    #[inline(always)]
-    fn code(&self) -> &Cell<u8> {
-        // SAFETY: a parked block counts as live in its window, which therefore is held, and so is its map.
-        unsafe { self.code.as_ref() }
-    }
-}
-
 /// Stacks: one for each length in units, and one for the length 0 that nothing has.
 const STACKS: usize = LONGEST_PARKED as usize + 1;
+/// Bytes of all maps from which on they are too large for the first-level cache, so that it is worth while to defer. Fuzzed
+/// programs are too short to get there.
+const COLD_MAP_BYTES: usize = if cfg!(fuzzing) { 0 } else { 64 << 10 };
 /// Bytes and alignment of a stack, so that the address of a place tells which place it is.
 const STACK_BYTES: usize = 1024;
 /// Places of a stack. The last one stays empty, so that a full stack differs from the empty one behind it.
-const PLACES: usize = STACK_BYTES / size_of::<Parked>();
+const PLACES: usize = STACK_BYTES / size_of::<Freed>();
 
 /// A stack of parked blocks of one length.
 #[repr(align(1024))]
-struct Stack([Cell<Parked>; PLACES]);
+struct Stack([Cell<Freed>; PLACES]);
 
 impl Stack {
     /// A stack whose places nobody reads before they are written.
     fn new() -> Self {
-        const NOTHING: Parked = Parked { block: NonNull::dangling(), code: NonNull::dangling() };
-        Self([const { Cell::new(NOTHING) }; PLACES])
+        Self([const { Cell::new(Freed::NOTHING) }; PLACES])
     }
 }
 
@@ -61,7 +48,7 @@ const _: () = assert!(size_of::<Stack>() == STACK_BYTES && align_of::<Stack>() =
 /// Invariant: either there are no stacks, and every top is `Top::NOWHERE`; or the top of each length points into that
 /// length's stack, and all places below it are taken.
 #[derive(Clone, Copy)]
-struct Top(*const Cell<Parked>);
+struct Top(*const Cell<Freed>);
 
 impl Top {
     /// No stack, which looks like an empty one.
@@ -70,7 +57,7 @@ impl Top {
     /// How many blocks the stack has.
     #[inline(always)]
     fn taken(self) -> usize {
-        self.0.addr() % STACK_BYTES / size_of::<Parked>()
+        self.0.addr() % STACK_BYTES / size_of::<Freed>()
     }
 }
 
@@ -102,12 +89,12 @@ impl Parking {
         true
     }
 
-    /// Parks a live block whose byte in the map is `code`; false when there is no room for its length.
+    /// Parks a live block; false when there is no room for its length.
     ///
     /// # Safety
     /// The stacks are open.
     #[inline(always)]
-    pub(super) unsafe fn put(&self, block: NonNull<u8>, code: &Cell<u8>, units: u32) -> bool {
+    pub(super) unsafe fn put(&self, freed: Freed, units: u32) -> bool {
         if units > LONGEST_PARKED {
             return false;
         }
@@ -119,15 +106,15 @@ impl Parking {
             return false;
         }
         // SAFETY: the caller vouches for the stacks, so this is a place of one; it was written when they were opened.
-        unsafe { &*place.0 }.set(Parked { block, code: NonNull::from(code) });
+        unsafe { &*place.0 }.set(freed);
         top.set(next);
-        code.set(parked_code(units));
+        freed.code().set(parked_code(units));
         true
     }
 
     /// The block of `length` units, at most `LONGEST_PARKED`, that was parked last.
     #[inline(always)]
-    fn pop(&self, length: usize) -> Option<Parked> {
+    fn pop(&self, length: usize) -> Option<Freed> {
         let top = &self.tops[length];
         if top.get().taken() == 0 {
             return None;
@@ -147,7 +134,7 @@ impl Parking {
     }
 
     /// The block that was parked last of those with the smallest length that is at least `units`, and that length.
-    fn pop_longer(&self, units: u32) -> Option<(Parked, u32)> {
+    fn pop_longer(&self, units: u32) -> Option<(Freed, u32)> {
         let length = (units as usize..STACKS).find(|&length| self.tops[length].get().taken() > 0)?;
         Some((self.pop(length)?, length as u32))
     }
@@ -167,23 +154,25 @@ impl Parking {
 }
 
 impl<G: Geometry, S: System> Heap<G, S> {
-    /// Sets where freed blocks go: to their windows, or to the stacks of parked ones.
-    pub(super) fn direct_frees(&self, park: bool) {
-        let (units, none) = (self.units_behind_first(), 0);
-        let trusts = self.settings.trusts_pointers();
-        self.hot_units.set(if trusts && !park { units } else { none });
-        self.parking_units.set(if trusts && park { units } else { none });
+    /// Sets where freed blocks go: to their windows, or to the stacks of parked ones, and whether frees may defer.
+    pub(super) fn direct_frees(&self, park: bool, defer: bool) {
+        let units = |way: bool| if way && self.settings.trusts_pointers() { self.units_behind_first() } else { 0 };
+        self.hot_units.set(units(!park));
+        self.parking_units.set(units(park && !defer));
+        self.deferring_units.set(units(park && defer));
     }
 
     /// Whether freed blocks are parked.
     pub(super) fn parks(&self) -> bool {
-        self.parking_units.get() > 0
+        self.parking_units.get() > 0 || self.deferring_units.get() > 0
     }
 
-    /// Starts parking, where it is of use and there is room for it.
-    pub(super) fn start_parking(&self) {
+    /// Starts parking, where it is of use and there is room for it; so many `windows` are held.
+    pub(super) fn start_parking(&self, windows: usize) {
         if self.settings.is_plain() && self.parking.open() {
-            self.direct_frees(true);
+            let map_bytes = windows * self.geometry.window_units();
+            // Under a sanitizer, which hides a block when it is parked, that comes at once.
+            self.direct_frees(true, map_bytes >= COLD_MAP_BYTES && !cfg!(pktalloc_asan));
         }
     }
 
@@ -192,7 +181,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if !self.parks() {
             return;
         }
-        self.direct_frees(false);
+        self.catch_up();
+        self.direct_frees(false, false);
         for length in 1..=LONGEST_PARKED {
             while let Some(parked) = self.parking.pop(length as usize) {
                 parked.code().set(0);
@@ -216,7 +206,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             (rest, self.entry_of(rest, self.units_before(rest)))
         };
         // SAFETY: a block was parked, so the stacks are open.
-        if !unsafe { self.parking.put(rest, code, length - units) } {
+        if !unsafe { self.parking.put(Freed::new(rest, code), length - units) } {
             self.give_back_block(window, rest, length - units);
         }
         Some(parked.block)
@@ -253,7 +243,7 @@ mod tests {
 
         fn put(&self, address: usize, code: &Cell<u8>, units: u32) -> bool {
             // SAFETY: `new` opened them.
-            unsafe { self.0.put(block(address), code, units) }
+            unsafe { self.0.put(Freed::new(block(address), code), units) }
         }
     }
 

@@ -144,7 +144,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 self.make_current(window);
                 if self.open_extent(window, units) {
                     if !self.parks() {
-                        self.start_parking();
+                        self.start_parking(cold.windows.len());
                     }
                     return Ok(());
                 }
@@ -154,7 +154,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             } else {
                 // Without memory from the system every hole counts, also in windows that are not worth a pass.
                 let has_hole = |window: &Window| {
-                    let blocks = self.geometry.block_units(window.address());
+                    let blocks = self.geometry.block_units();
                     window.map(self.geometry).next_hole(blocks, units).is_some()
                 };
                 return match cold.full.iter().find(has_hole) {
@@ -192,7 +192,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn open_extent(&self, window: Window, units: u32) -> bool {
         let first = self.first_unit(window);
         let from = (self.limit.get() - first) as u32;
-        let mut rest = self.geometry.block_units(window.address());
+        let mut rest = self.geometry.block_units();
         rest.start = rest.start.max(from);
         let hole = if self.fresh.get() { Some(rest) } else { window.map(self.geometry).next_hole(rest, units) };
         let Some(Range { start, end }) = hole.filter(|hole| hole.len() >= units as usize) else {
@@ -205,7 +205,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Begins again at the front of the current window, in which no block is left: what was in use last is in the cache.
     pub(super) fn rewind(&self, window: Window) {
-        let blocks = self.geometry.block_units(window.address());
+        let blocks = self.geometry.block_units();
         let rest = (self.limit.get() - self.cursor.get()) as u32;
         self.count(window, blocks.len() as u32 - rest);
         self.fresh.set(true);
@@ -281,7 +281,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let first = cold.windows.len() == 0;
         self.take_region(cold)?;
         if first {
-            self.direct_frees(false);
+            self.direct_frees(false, false);
         }
         while first && cold.windows.len() < self.settings.preallocated_windows {
             // What the system refuses now is asked for again when it is needed.

@@ -67,7 +67,7 @@ impl AnyHeap {
     /// # Safety
     /// As for [`free`](Self::free).
     pub(super) unsafe fn try_free(&self, block: NonNull<u8>) -> Result<(), FreeError> {
-        either!(self, heap => heap.try_free(block))
+        either!(self, heap => heap.try_free(block, None))
     }
 
     /// # Safety

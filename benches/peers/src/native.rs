@@ -79,7 +79,7 @@ impl Subject for Pktalloc {
     #[inline(never)]
     fn free(&mut self, block: Block) {
         // SAFETY: blocks come from `allocate` above, and a workload frees each once.
-        unsafe { self.0.free(block.address) };
+        unsafe { self.0.free_sized(block.address, block.size) };
     }
 
     #[inline(always)]

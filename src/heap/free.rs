@@ -1,0 +1,256 @@
+//! The way back: from a block's address to its byte in the map, and from there to what its window counts.
+//!
+//! While blocks are parked they are freed in no order, and where there are many, each byte is a miss of every cache: as
+//! long as the processor waits for it, it gets no further than a few packets ahead. So a free may *defer*: it asks for the
+//! byte, lets the block wait behind a few others, and goes on with the one that has waited longest, whose byte is
+//! there by now.
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+use super::Heap;
+use crate::descriptor::Window;
+use crate::geometry::Geometry;
+use crate::prefetch::prefetch;
+use crate::system::System;
+use crate::window::exact_length;
+
+/// A freed block, and its byte in its window's map.
+#[derive(Clone, Copy)]
+pub(super) struct Freed {
+    pub(super) block: NonNull<u8>,
+    code: NonNull<Cell<u8>>,
+}
+
+impl Freed {
+    #[inline(always)]
+    pub(super) fn new(block: NonNull<u8>, code: &Cell<u8>) -> Self {
+        Self { block, code: NonNull::from(code) }
+    }
+
+    /// The byte in the map.
+    #[inline(always)]
+    pub(super) fn code(&self) -> &Cell<u8> {
+        // SAFETY: a block that waits or is parked counts as live in its window, which therefore is held, and so is its
+        // map.
+        unsafe { self.code.as_ref() }
+    }
+
+    /// Nothing, for a place that nobody reads.
+    pub(super) const NOTHING: Self = Self { block: NonNull::dangling(), code: NonNull::dangling() };
+}
+
+/// Blocks that may wait.
+const WAITING: usize = 16;
+
+/// Blocks that were freed, and whose bytes in the map are on their way into the cache. To the map, and to all that
+/// counts, they are live.
+pub(crate) struct Waiting {
+    places: [Cell<Option<Freed>>; WAITING],
+    /// Where the one lies that has waited longest.
+    oldest: Cell<usize>,
+}
+
+impl Waiting {
+    /// Nobody waits.
+    pub(super) const fn new() -> Self {
+        Self { places: [const { Cell::new(None) }; WAITING], oldest: Cell::new(0) }
+    }
+
+    /// Has a block wait; returns the one whose turn it is, if there are enough.
+    #[inline(always)]
+    fn exchange(&self, freed: Option<Freed>) -> Option<Freed> {
+        let oldest = self.oldest.get();
+        self.oldest.set((oldest + 1) % WAITING);
+        self.places[oldest % WAITING].replace(freed)
+    }
+}
+
+impl<G: Geometry, S: System> Heap<G, S> {
+    /// Frees a block.
+    ///
+    /// # Safety
+    /// `block` is a live block of this heap; its pointer came from the call that allocated it.
+    ///
+    /// # Panics
+    /// When `block` points into a window of this heap, but not at a live block.
+    #[inline]
+    pub(crate) unsafe fn free(&self, block: NonNull<u8>) {
+        let before = self.units_before(block);
+        // SAFETY: the caller keeps the same contract.
+        if !unsafe { self.free_hot(block, before) } {
+            self.free_other(block, before);
+        }
+    }
+
+    /// Frees a block, which may have to wait.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    ///
+    /// # Panics
+    /// As [`free`](Self::free), perhaps in a later call.
+    #[inline]
+    pub(crate) unsafe fn free_deferred(&self, block: NonNull<u8>) {
+        let before = self.units_before(block);
+        // SAFETY: the caller keeps the same contract.
+        if !unsafe { self.free_hot(block, before) } {
+            self.free_deferred_other(block, before);
+        }
+    }
+
+    /// Frees a block of `size` bytes, which may have to wait.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    ///
+    /// # Panics
+    /// As [`free_deferred`](Self::free_deferred), and with `check` on when `size` is not what was asked for.
+    #[inline]
+    pub(crate) unsafe fn free_sized(&self, block: NonNull<u8>, size: usize) {
+        let before = self.units_before(block);
+        // SAFETY: the caller keeps the same contract.
+        if !unsafe { self.free_hot(block, before) } {
+            self.free_sized_other(block, size, before);
+        }
+    }
+
+    /// Frees a block unless something keeps calls off the hot path, which it tells.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free). `before` is the block's [`units_before`](Self::units_before).
+    #[inline(always)]
+    unsafe fn free_hot(&self, block: NonNull<u8>, before: usize) -> bool {
+        if before < self.hot_units.get() {
+            // SAFETY: a block that starts behind the first unit of an aligned window lies in one, since large blocks
+            // start at a window's alignment; `hot_units` is below the units of a window.
+            let (window, code) = unsafe { self.entry_of(block, before) };
+            if let Some(units) = exact_length(code.get()) {
+                code.set(0);
+                self.give_back_block(window, block, units);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// What [`free`](Self::free) leaves over.
+    #[inline(never)]
+    fn free_other(&self, block: NonNull<u8>, before: usize) {
+        // SAFETY: as in `free_hot`, for either number of units.
+        let freed = || unsafe { self.freed(block, before) };
+        if before < self.parking_units.get() || before < self.deferring_units.get() {
+            return self.park(freed());
+        }
+        self.free_cold(block, None);
+    }
+
+    /// What [`free_deferred`](Self::free_deferred) leaves over.
+    #[inline(never)]
+    fn free_deferred_other(&self, block: NonNull<u8>, before: usize) {
+        if !self.park_or_defer(block, before) {
+            self.free_cold(block, None);
+        }
+    }
+
+    /// What [`free_sized`](Self::free_sized) leaves over. Takes the size where that one has it, so that a queue does not
+    /// pay for it.
+    #[inline(never)]
+    fn free_sized_other(&self, block: NonNull<u8>, size: usize, before: usize) {
+        if !self.park_or_defer(block, before) {
+            self.free_cold(block, Some(size));
+        }
+    }
+
+    /// Parks a block, or has it wait and parks the one whose turn it is, if blocks are being parked, which it tells.
+    #[inline(always)]
+    fn park_or_defer(&self, block: NonNull<u8>, before: usize) -> bool {
+        // SAFETY: as in `free_hot`, for either number of units.
+        let freed = || unsafe { self.freed(block, before) };
+        if before < self.parking_units.get() {
+            self.park(freed());
+        } else if before < self.deferring_units.get() {
+            let freed = freed();
+            prefetch(freed.code.as_ptr().cast(), 1);
+            if let Some(freed) = self.waiting.exchange(Some(freed)) {
+                self.park(freed);
+            }
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// A block and its byte in the map.
+    ///
+    /// # Safety
+    /// As for [`entry_of`](Self::entry_of).
+    #[inline(always)]
+    unsafe fn freed(&self, block: NonNull<u8>, before: usize) -> Freed {
+        // SAFETY: the caller keeps the same contract.
+        let (_, code) = unsafe { self.entry_of(block, before) };
+        Freed::new(block, code)
+    }
+
+    /// Parks a block, or frees it where that cannot be. Blocks are being parked.
+    #[inline(always)]
+    fn park(&self, freed: Freed) {
+        let Some(units) = exact_length(freed.code().get()) else {
+            return self.free_cold(freed.block, None);
+        };
+        // SAFETY: blocks are being parked, so the stacks are open.
+        if unsafe { self.parking.put(freed, units) } {
+            return self.hide(freed.block, units);
+        }
+        freed.code().set(0);
+        // SAFETY: the block counted as live in its window, which therefore is held.
+        let window = unsafe { Window::of_block(freed.block, self.geometry) };
+        self.give_back_block(window, freed.block, units);
+    }
+
+    /// Frees the blocks that wait; none do unless blocks are being parked.
+    pub(super) fn catch_up(&self) {
+        for _ in 0..WAITING {
+            if let Some(freed) = self.waiting.exchange(None) {
+                self.park(freed);
+            }
+        }
+    }
+
+    /// All that is left over: large blocks, verified frees, misuse.
+    #[cold]
+    #[inline(never)]
+    fn free_cold(&self, block: NonNull<u8>, size: Option<usize>) {
+        if let Err(error) = self.try_free(block, size) {
+            panic!("cannot free: {error}");
+        }
+    }
+
+    /// Takes back the units of a block that the map does not show any more.
+    #[inline(always)]
+    pub(super) fn give_back_block(&self, window: Window, block: NonNull<u8>, units: u32) {
+        self.hide(block, units);
+        let start = block.addr().get() >> self.geometry.unit_shift();
+        if start + units as usize == self.cursor.get() {
+            return self.take_back(start);
+        }
+        self.live_units.set(self.live_units.get().wrapping_sub(u64::from(units)));
+        if window.discount(units) {
+            self.drained(window);
+        }
+    }
+
+    /// Has the extent take back the units of the newest block, from `start` on; they go on counting as live.
+    ///
+    /// A call, so that a free of any other block goes straight ahead.
+    #[cold]
+    #[inline(never)]
+    fn take_back(&self, start: usize) {
+        self.cursor.set(start);
+        if let Some(window) = self.window.get()
+            && self.is_idle(window)
+        {
+            self.rewind(window);
+        }
+    }
+}
