@@ -148,13 +148,15 @@ fn what_a_block_contains_cannot_mislead_a_free() {
 fn what_a_large_block_contains_cannot_mislead_a_free() {
     let allocator = Allocator::new();
     let free_large_block = || {
-        let large = allocator.allocate(200_000).unwrap();
-        // SAFETY: the block is live, holds as many bytes, and is not used after it is freed.
-        unsafe {
-            large.cast::<u8>().write_bytes(1, large.len());
-            allocator.free(large.cast());
+        for sized in [false, true] {
+            let large = allocator.allocate(200_000).unwrap();
+            // SAFETY: the block is live, holds as many bytes, and is not used after it is freed.
+            unsafe {
+                large.cast::<u8>().write_bytes(1, large.len());
+                if sized { allocator.free_sized(large.cast(), 200_000) } else { allocator.free(large.cast()) }
+            }
+            assert_eq!((allocator.stats().large_blocks, allocator.integrity_check()), (0, Ok(())));
         }
-        assert_eq!((allocator.stats().large_blocks, allocator.integrity_check()), (0, Ok(())));
     };
     let mut blocks: Vec<_> = (0..4000).map(|_| allocate(&allocator, 1400)).collect();
     free_large_block();

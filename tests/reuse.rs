@@ -80,3 +80,26 @@ fn blocks_that_leave_in_any_order_are_handed_out_again_first() {
         assert_eq!(allocator.stats().windows, 2);
     }
 }
+
+/// Among holes a block that was just freed serves smaller ones, too, from its front.
+#[test]
+fn a_block_that_was_just_freed_is_split_for_smaller_ones() {
+    let allocator = Allocator::new();
+    let blocks: Vec<NonNull<u8>> = (0..1500).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
+    for block in blocks.iter().step_by(2) {
+        // SAFETY: the block is live and not used afterwards.
+        unsafe { allocator.free(*block) };
+    }
+    // As many as lead into the holes, each of which a block of this size fills.
+    for _ in 0..150 {
+        allocator.allocate(1400).unwrap();
+    }
+    let freed = blocks[1001];
+    // SAFETY: the block is live, and only its address is of interest afterwards.
+    unsafe { allocator.free(freed) };
+    for (size, offset) in [(640, 0), (320, 640), (100, 960), (300, 1088)] {
+        let block = allocator.allocate(size).unwrap().cast::<u8>();
+        assert_eq!(block.addr().get() - freed.addr().get(), offset, "for {size} bytes");
+    }
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
