@@ -274,7 +274,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         sums.live_units += u64::from(found);
         let notice = window.notice();
         let (noticed, is_current) = match window.place.get() {
-            Place::Current => (notice == 0, true),
+            Place::Current => (notice == 0 || notice < found, true),
             Place::Full => {
                 sums.full += 1;
                 (notice < found, false)

@@ -59,7 +59,8 @@ use windows::Surplus;
 pub(crate) struct Heap<G: Geometry, S: System> {
     /// The next unit to hand out, counted from address 0.
     cursor: Cell<usize>,
-    /// Where the extent ends for the hot path: at `limit`, or at 0 when every call takes the cold one.
+    /// Where the extent ends for the hot path: at `limit`, or at 0 when every call takes the cold one or parked blocks come
+    /// first.
     hot_limit: Cell<usize>,
     /// Where the extent ends, counted from address 0; the search for the next one goes on from here.
     limit: Cell<usize>,
@@ -329,6 +330,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             };
         }
         let units = whole_length(self.geometry.units(size));
+        self.leave_short_queue();
         if let Some(block) = self.split_parked(units) {
             return Ok(self.shown(block, units));
         }

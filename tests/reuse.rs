@@ -1,6 +1,6 @@
 //! Which memory is handed out again: the part of it that was in use last.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ptr::NonNull;
 
 use pktalloc::Allocator;
@@ -22,12 +22,70 @@ fn a_window_without_blocks_begins_again_at_its_front() {
     assert_eq!(seen.len(), 3);
 }
 
+/// A short queue of packets of one length stays in a first-level cache, and no packet is lost when it ends.
+#[test]
+fn a_short_queue_stays_where_it_is() {
+    let allocator = Allocator::new();
+    let mut queue: VecDeque<NonNull<u8>> = VecDeque::new();
+    let mut turn = |size: usize, depth: usize| {
+        queue.push_back(allocator.allocate(size).unwrap().cast());
+        while queue.len() > depth {
+            // SAFETY: the block is live and leaves the queue.
+            unsafe { allocator.free(queue.pop_front().unwrap()) };
+        }
+        queue.back().copied()
+    };
+    for (size, depth, most) in [(1400, 16, 18), (1400, 4, 6), (2000, 3, 5), (200, 100, 102), (1400, 20, 22)] {
+        for _ in 0..1000 {
+            turn(size, depth);
+        }
+        let seen: BTreeSet<_> = (0..1000).map(|_| turn(size, depth)).collect();
+        assert!(seen.len() <= most, "{depth} packets of {size} bytes lay in {} places", seen.len());
+        assert_eq!(allocator.integrity_check(), Ok(()));
+    }
+    // Other sizes, and more of them.
+    for index in 0..5000 {
+        turn(1 + index * 7 % 3000, 300);
+    }
+    assert_eq!(allocator.integrity_check(), Ok(()));
+    turn(1, 0);
+    assert_eq!((allocator.used_bytes(), allocator.stats().reusable_windows), (0, 0));
+    allocator.trim();
+    assert_eq!(allocator.stats().windows, 2);
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
+/// Blocks that stay lie in front of and behind those that come and go.
+#[test]
+fn a_short_queue_may_begin_among_blocks_that_stay() {
+    for stay in [1, 7, 30, 60] {
+        let allocator = Allocator::new();
+        let blocks: Vec<NonNull<u8>> = (0..85).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
+        for (index, &block) in blocks.iter().enumerate() {
+            if index % stay != 3 % stay {
+                // SAFETY: the block is live and not used afterwards.
+                unsafe { allocator.free(block) };
+            }
+        }
+        for size in [1400, 100, 2000, 700] {
+            for _ in 0..2000 {
+                let short = [allocator.allocate(size).unwrap(), allocator.allocate(size).unwrap()];
+                for block in short {
+                    // SAFETY: the block is live and not used afterwards.
+                    unsafe { allocator.free(block.cast()) };
+                }
+            }
+            assert_eq!(allocator.integrity_check(), Ok(()));
+            assert_eq!(allocator.stats().windows, 2);
+        }
+    }
+}
+
 /// A queue needs little more memory than it is deep.
 #[test]
 fn a_queue_goes_round_in_the_windows_that_it_fills() {
     let allocator = Allocator::new();
-    let mut queue: std::collections::VecDeque<NonNull<u8>> =
-        (0..1024).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
+    let mut queue: VecDeque<NonNull<u8>> = (0..1024).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
     for _ in 0..100_000 {
         // SAFETY: the block is live and leaves the queue.
         unsafe { allocator.free(queue.pop_front().unwrap()) };

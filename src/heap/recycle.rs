@@ -8,6 +8,10 @@
 //! A parked block goes on counting as live in its window, and its byte in the map says that it is parked, so that a
 //! second free of it shows as ever. Parking ends, and every parked block goes back to its window, as soon as a window
 //! is empty: a queue is served by whole windows, which costs less.
+//!
+//! Less, as long as that is a matter of instructions. A dozen packets that go round in whole windows are written to the
+//! second-level cache, where a block that was just freed would be in the first; so a *short queue*, of blocks of one
+//! length, is parked as well, and its parked blocks are handed out before the rest of the extent.
 
 use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell};
@@ -25,6 +29,12 @@ const STACKS: usize = LONGEST_PARKED as usize + 1;
 /// Bytes of all maps from which on they are too large for the first-level cache, so that it is worth while to defer. Fuzzed
 /// programs are too short to get there.
 const COLD_MAP_BYTES: usize = if cfg!(fuzzing) { 0 } else { 64 << 10 };
+/// What the blocks of a short queue take at most, less than a first-level cache has.
+const SHORT_BYTES: usize = 32 << 10;
+/// What the current window must have had freed before it is looked at for a short queue.
+const TURN_BYTES: usize = 24 << 10;
+/// How many of the newest blocks have to be alike.
+const ALIKE: u32 = 8;
 /// Bytes and alignment of a stack, so that the address of a place tells which place it is.
 const STACK_BYTES: usize = 1024;
 /// Places of a stack. The last one stays empty, so that a full stack differs from the empty one behind it.
@@ -183,6 +193,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
         self.catch_up();
         self.direct_frees(false, false);
+        self.set_limit(self.limit.get());
         for length in 1..=LONGEST_PARKED {
             while let Some(parked) = self.parking.pop(length as usize) {
                 parked.code().set(0);
@@ -191,6 +202,47 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 self.give_back_block(window, parked.block, length);
             }
         }
+    }
+
+    /// Has [`keep_short_queue`](Self::keep_short_queue) called once enough of the current window was freed.
+    pub(super) fn await_turn(&self, window: Window) {
+        window.notice_at(window.live_units().saturating_sub(self.most_units(TURN_BYTES)));
+    }
+
+    /// Starts parking if the blocks of the current window are a short queue of one length, to judge by the newest.
+    pub(super) fn keep_short_queue(&self, window: Window) {
+        let Some((_, extent)) = self.extent() else { return };
+        let live = window.live_units() - extent.len() as u32;
+        if self.parks() || live > self.most_units(SHORT_BYTES) {
+            return;
+        }
+        let map = window.map(self.geometry);
+        let Some(newest) = map.block_around(extent.start - 1) else { return };
+        let length = newest.len() as u32;
+        let count = (live / length).min(ALIKE);
+        let alike = |index| {
+            let start = extent.start.checked_sub(index * length);
+            start.and_then(|start| map.block_at(start)) == Some(length)
+        };
+        if length <= LONGEST_PARKED && (1..=count).all(alike) {
+            self.start_parking(0);
+            if self.parks() {
+                // Parked blocks first.
+                self.hot_limit.set(0);
+            }
+        }
+    }
+
+    /// Ends the parking of a short queue if no parked block has the length that is asked for.
+    pub(super) fn leave_short_queue(&self) {
+        if self.parks() && self.hot_limit.get() != self.limit.get() && self.parking.units() > 0 {
+            self.stop_parking();
+        }
+    }
+
+    /// Units of so many bytes, or of a quarter of a window where that is less.
+    fn most_units(&self, bytes: usize) -> u32 {
+        self.geometry.units(bytes.min(self.geometry.window_bytes() / 4))
     }
 
     /// A block of `units` units from a longer parked one, the rest of which is parked or goes back.

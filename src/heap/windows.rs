@@ -199,6 +199,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             return false;
         };
         self.count(window, end - start);
+        self.await_turn(window);
         self.set_extent(first + start as usize..first + end as usize);
         true
     }
@@ -264,8 +265,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 }
             }
             Place::Reusable => cold.reusable.remove(window),
-            // The current window is looked at when its pass ends, and an empty one has nothing to free.
-            Place::Current | Place::Empty => return,
+            Place::Current => {
+                window.notice_at(0);
+                return self.keep_short_queue(window);
+            }
+            // It has nothing to free.
+            Place::Empty => return,
         }
         cold.add_empty(window);
         let empty = cold.empty.len();
