@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ptr::NonNull;
 
-use pktalloc::Allocator;
+use pktalloc::{Allocator, Config, Realloc};
 
 /// Packets that come and go a few at a time stay in the same few cache lines.
 #[test]
@@ -160,4 +160,16 @@ fn a_block_that_was_just_freed_is_split_for_smaller_ones() {
         assert_eq!(block.addr().get() - freed.addr().get(), offset, "for {size} bytes");
     }
     assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
+#[test]
+fn a_large_block_that_becomes_smaller_stays_where_it_is_while_it_is_large() {
+    let passthrough = Config::new().passthrough(true);
+    for (config, size, smaller) in [(Config::new(), 200_000, 40_000), (passthrough, 1400, 700)] {
+        let allocator = Allocator::with_config(config).unwrap();
+        let block = allocator.allocate(size).unwrap();
+        // SAFETY: the block is live, and afterwards only what it became is used.
+        let resized = unsafe { allocator.reallocate(block.cast(), smaller, Realloc::CopyExisting) };
+        assert_eq!(resized, Ok(block));
+    }
 }

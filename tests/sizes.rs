@@ -145,7 +145,7 @@ fn packets_of_every_size_are_made_and_grown_or_refused_by_name() {
             // An empty packet has no block: 0 is a size like any other here.
             match kept.resize(size.max(100)) {
                 Ok(()) => {
-                    assert!(kept.len() == size.max(100) && kept[100..].iter().rev().take(64).all(|&byte| byte == 0))
+                    assert!(kept.len() == size.max(100) && kept[100..].iter().rev().take(64).all(|&byte| byte == 0));
                 }
                 Err(error) => expect_refusal(size, error, &name("resize")),
             }
