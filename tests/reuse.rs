@@ -173,3 +173,19 @@ fn a_large_block_that_becomes_smaller_stays_where_it_is_while_it_is_large() {
         assert_eq!(resized, Ok(block));
     }
 }
+
+#[test]
+fn a_block_does_not_grow_into_what_is_yet_to_be_handed_out() {
+    let allocator = Allocator::new();
+    let [first, second, third]: [NonNull<u8>; 3] = std::array::from_fn(|_| allocator.allocate(640).unwrap().cast());
+    // SAFETY: the blocks are live, and afterwards only what the first one became is used.
+    let grown = unsafe {
+        allocator.free(second);
+        allocator.free(third);
+        allocator.reallocate(first, 2 * 640 + 64, Realloc::CopyExisting).unwrap()
+    };
+    let next = allocator.allocate(640).unwrap();
+    assert_eq!(allocator.integrity_check(), Ok(()));
+    let (grown_at, next_at) = (grown.addr().get(), next.addr().get());
+    assert!(next_at + next.len() <= grown_at || grown_at + grown.len() <= next_at, "two blocks overlap");
+}
