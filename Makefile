@@ -39,6 +39,10 @@ EACH_FEATURE := std allocator-api2 bytes replay shared
 PUBLIC_API := RUSTC_BOOTSTRAP=1 $(CARGO) rustdoc --locked --quiet --lib --features $(FEATURES) --target-dir target/api -- \
     -Zunstable-options --output-format json && $(BIN)/python scripts/public_api.py target/api/doc/pktalloc.json docs/public-api.txt
 
+# Pointers keep their provenance. The lints that see to it are not stable either; nothing but this check is built so.
+PROVENANCE := RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zcrate-attr=feature(strict_provenance_lints) -Dfuzzy_provenance_casts \
+    -Dlossy_provenance_casts" $(PYO3) $(CARGO) check --locked --quiet --lib --all-features --target-dir target/provenance
+
 # The comparison with other allocators is a package of its own, with its own settings for the C and C++ that it builds.
 PEERS := cd benches/peers && $(CARGO)
 
@@ -74,6 +78,7 @@ lint: $(VENV)/stamp-lint $(VENV)/stamp-test ## check format, lints, documentatio
 	$(CARGO) clippy --locked --all-targets --features $(FEATURES) -- -D warnings
 	$(PYO3) $(CARGO) clippy --locked --all-targets --features python -- -D warnings
 	$(PYO3) $(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	$(PROVENANCE)
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --features $(FEATURES)
 	$(PUBLIC_API) --check
 	@tree=$$($(CARGO) tree --locked --edges normal,build --prefix none) && [ "$$(wc -l <<<"$$tree")" -eq 1 ] || \

@@ -13,8 +13,9 @@ trap 'rm -f "$log"' EXIT
 failed=()
 # Random programs are ten to thirty times as slow here: fewer of them.
 export PROPTEST_CASES="${PROPTEST_CASES:-8}"
-# Timing says nothing here, and the programs of every refusal would take half an hour.
-skip=(--skip ten_thousand_windows --skip a_refusal_at_any_point --skip a_single_refusal)
+# Timing says nothing here, the programs of every refusal would take half an hour, and the long streams are arithmetic.
+skip=(--skip ten_thousand_windows --skip a_refusal_at_any_point --skip a_single_refusal
+    --skip streams_are_pinned --skip every_cycle_can_be_repeated)
 
 passed() {
     awk '/^test result: / { sum += $4 } END { print sum + 0 }' "$log"
@@ -24,7 +25,8 @@ passed() {
 echo "+ the suite under AddressSanitizer"
 ASAN_OPTIONS="allocator_may_return_null=1:detect_odr_violation=0" RUSTC_BOOTSTRAP=1 \
     RUSTFLAGS="-Zsanitizer=address --cfg pktalloc_asan" \
-    "$CARGO" test --locked --target "$host" --target-dir target/asan --features replay --lib --tests -- "${skip[@]}" \
+    "$CARGO" test --locked --no-fail-fast --target "$host" --target-dir target/asan --features replay --lib --tests \
+    -- "${skip[@]}" \
     2>&1 | tee "$log"
 [ "${PIPESTATUS[0]}" -eq 0 ] || failed+=(AddressSanitizer)
 summary="$(passed) tests under AddressSanitizer"
@@ -32,10 +34,12 @@ summary="$(passed) tests under AddressSanitizer"
 if command -v valgrind >/dev/null; then
     echo "+ the suite under valgrind memcheck"
     : >"$log"
-    # The runner is handed each test binary with its arguments.
-    export "CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$host")_RUNNER=valgrind --quiet --error-exitcode=9 --leak-check=full"
-    PROPTEST_CASES=2 "$CARGO" test --locked --lib --test misuse --test faults --test defects --test fuzz_corpus --test bitset \
-        -- --test-threads=1 "${skip[@]}" --skip top_of_the_address_space 2>&1 | tee "$log"
+    # The runner is handed each test binary with its arguments. What is "possibly lost" is the test harness's, which keeps
+    # the handle of its thread by a pointer into the middle of it.
+    memcheck="valgrind --quiet --error-exitcode=9 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite"
+    export "CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$host")_RUNNER=$memcheck"
+    PROPTEST_CASES=2 "$CARGO" test --locked --no-fail-fast --lib --test misuse --test faults --test defects \
+        --test fuzz_corpus --test bitset --test packet -- --test-threads=1 "${skip[@]}" --skip top_of_the_address_space 2>&1 | tee "$log"
     [ "${PIPESTATUS[0]}" -eq 0 ] || failed+=(valgrind)
     summary+=", $(passed) under valgrind"
 else

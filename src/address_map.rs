@@ -78,3 +78,59 @@ impl<T: Copy> AddressMap<T> {
         self.entries.iter().rev().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_table_agrees_with_an_ordered_map(steps in prop::collection::vec((0usize..40, 0u8..5), 1..80)) {
+            let mut table = AddressMap::new();
+            let mut model = BTreeMap::new();
+            for ((address, step), thing) in steps.into_iter().zip(0..) {
+                match step {
+                    0 => prop_assert_eq!(table.remove(address), model.remove(&address)),
+                    1 => {
+                        table.replace(address, thing);
+                        model.entry(address).and_modify(|old| *old = thing);
+                    }
+                    2 if address == 0 => {
+                        table.retain(|thing| thing % 2 == 0);
+                        model.retain(|_, thing| *thing % 2 == 0);
+                    }
+                    _ if !model.contains_key(&address) => {
+                        table.reserve(1).unwrap();
+                        table.insert(address, thing);
+                        model.insert(address, thing);
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(table.get(address), model.get(&address).copied());
+                let below = model.range(..=address).next_back().map(|(&below, &thing)| (below, thing));
+                prop_assert_eq!(table.at_or_below(address), below);
+                prop_assert_eq!(table.len(), model.len());
+                let entries: Vec<_> = model.iter().map(|(&address, &thing)| (address, thing)).collect();
+                prop_assert_eq!(table.iter().collect::<Vec<_>>(), entries);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_seen_from_the_highest_address_to_the_lowest() {
+        let mut table = AddressMap::new();
+        table.reserve(5).unwrap();
+        (0..5).for_each(|address| table.insert(address, address));
+        let mut seen = Vec::new();
+        table.retain(|thing| {
+            seen.push(thing);
+            thing != 3
+        });
+        assert_eq!(seen, [4, 3, 2, 1, 0]);
+        assert_eq!(table.iter().map(|(address, _)| address).collect::<Vec<_>>(), [0, 1, 2, 4]);
+    }
+}

@@ -400,6 +400,47 @@ mod tests {
     const PLACES: [Place; 4] = [Place::Current, Place::Full, Place::Reusable, Place::Empty];
 
     #[test]
+    fn every_report_says_what_is_wrong_and_where() {
+        let (window, block) = (0x2_0000, 0x2_1000);
+        let total = |total| IntegrityError::Total { total, counted: 5, found: 4 }.to_string();
+        for (report, says) in [
+            (IntegrityError::Descriptor { window }, "the descriptor of the window at 0x20000 was overwritten"),
+            (
+                IntegrityError::Overlap { window, block },
+                "in the window at 0x20000 the block at 0x21000 lies within another",
+            ),
+            (
+                IntegrityError::Bookkeeping { window, block },
+                "in the window at 0x20000 the block at 0x21000 reaches beyond the units for blocks",
+            ),
+            (
+                IntegrityError::LiveUnits { window, counted: 3, found: 2 },
+                "the window at 0x20000 counts 3 live units, its map shows 2",
+            ),
+            (
+                IntegrityError::Extent { window, unit: block },
+                "in the window at 0x20000 a block starts at 0x21000, which was not handed out",
+            ),
+            (IntegrityError::Place { window }, "the window at 0x20000 is not in the list in which it should be"),
+            (IntegrityError::Notice { window }, "the window at 0x20000 would not be noticed when it drains"),
+            (IntegrityError::Record { block }, "what is on record for the block at 0x21000 does not fit it"),
+        ] {
+            assert_eq!(report.to_string(), says);
+        }
+        for (which, says) in [
+            (Total::LiveUnits, "5 live units were counted, there are 4"),
+            (Total::AllocatedBytes, "5 allocated bytes were counted, there are 4"),
+            (Total::LargeBytes, "5 bytes of large blocks were counted, there are 4"),
+            (Total::EmptyWindows, "5 empty windows were counted, there are 4"),
+            (Total::ReusableWindows, "5 reusable windows were counted, there are 4"),
+            (Total::FullWindows, "5 full windows were counted, there are 4"),
+            (Total::ParkedBlocks, "5 parked blocks were counted, there are 4"),
+        ] {
+            assert_eq!(total(which), says);
+        }
+    }
+
+    #[test]
     fn an_overwritten_descriptor_is_reported() {
         for place in PLACES {
             let (heap, _) = heap(Settings::new());
@@ -518,6 +559,34 @@ mod tests {
         // Cut short.
         empty.next.set(None);
         assert_eq!(heap.integrity_check(), Err(IntegrityError::Place { window: empty.address() }));
+    }
+
+    #[test]
+    fn a_list_that_is_not_whole_is_reported() {
+        let (heap, blocks) = heap(Settings::new());
+        for &block in blocks[..2].iter().chain(&blocks[20..]) {
+            // SAFETY: live, and not used afterwards.
+            unsafe { heap.free(block) };
+        }
+        let listed: Vec<_> = heap.cold.borrow().empty.iter().collect();
+        let [first, second, third, .., last] = listed[..] else { panic!("{} windows are empty", listed.len()) };
+        // No way back.
+        second.previous.set(None);
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Place { window: second.address() }));
+        second.previous.set(Some(first));
+        assert_eq!(heap.integrity_check(), Ok(()));
+        // One is passed over.
+        first.next.set(Some(third));
+        third.previous.set(Some(first));
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Place { window: last.address() }));
+    }
+
+    #[test]
+    fn a_window_in_a_list_that_it_does_not_name_is_reported() {
+        let (heap, _) = heap(Settings::new());
+        let reusable = window(&heap, Place::Reusable);
+        reusable.place.set(Place::Full);
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Place { window: reusable.address() }));
     }
 
     #[test]

@@ -203,3 +203,17 @@ impl Deref for Window {
         unsafe { self.0.as_ref() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_seal_is_that_of_one_window_alone() {
+        let window = |bit: u32| NonNull::new(core::ptr::without_provenance_mut((1 << (usize::BITS - 1)) | (1 << bit)));
+        let seals: BTreeSet<_> = (0..usize::BITS - 1).map(|bit| seal_of(window(bit).unwrap())).collect();
+        assert_eq!(seals.len(), usize::BITS as usize - 1);
+    }
+}

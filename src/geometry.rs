@@ -181,7 +181,25 @@ mod tests {
                 assert!(blocks.start > 0 && blocks.end as usize == units);
                 let largest = geometry.units(geometry.largest_in_window()) as usize;
                 assert!(blocks.len() >= largest, "unit {unit}, {units} units");
-                assert!(geometry.descriptor_bytes() <= geometry.bytes(blocks.start), "unit {unit}, {units} units");
+                let behind = geometry.descriptor_bytes();
+                assert!(behind <= geometry.bytes(blocks.start), "unit {unit}, {units} units");
+                assert!(behind > geometry.bytes(blocks.start - 1), "unit {unit}, {units} units: a unit for nothing");
+                for bytes in [1, unit - 1, unit, unit + 1, 5 * unit, 5 * unit + 1] {
+                    assert_eq!(geometry.units(bytes) as usize, bytes.div_ceil(unit));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_hot_path_serves_every_size_that_maps_keep_exactly() {
+        for unit in (4..=12).map(|shift| 1usize << shift) {
+            for units in (6..=16).map(|shift| 1usize << shift) {
+                let geometry = Runtime::new(unit, unit * units).unwrap();
+                let largest = geometry.largest_exact();
+                assert!(largest <= geometry.largest_in_window() && geometry.units(largest) <= LONGEST_EXACT);
+                let next = largest + unit;
+                assert!(next > geometry.largest_in_window() || geometry.units(next) > LONGEST_EXACT);
             }
         }
     }

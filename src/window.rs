@@ -226,6 +226,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_parked_block_keeps_its_units_and_is_not_live() {
+        for units in 1..=LONGEST_PARKED {
+            let bytes = bytes();
+            let map = Map::over(&bytes);
+            map.set(10, units);
+            assert_eq!((exact_length(bytes[10].get()), map.block_at(10)), (Some(units), Some(units)));
+            assert_eq!((map.block_around(9 + units), map.block_around(10 + units)), (Some(10..10 + units), None));
+            bytes[10].set(parked_code(units));
+            assert_eq!((exact_length(bytes[10].get()), map.block_at(10)), (None, None));
+            assert_eq!((map.parked_at(10), map.block_around(10)), (Some(units), None));
+            assert_eq!((map.live_blocks(), map.blocks().count()), (0, 0));
+            assert_eq!(map.next_hole(0..UNITS, 11), Some(10 + units..UNITS));
+            map.release(10);
+            assert_eq!((exact_length(bytes[10].get()), map.parked_at(10)), (None, None));
+            assert_eq!(map.next_hole(0..UNITS, 11), Some(0..UNITS));
+        }
+    }
+
     /// The first hole that a look at every single unit finds.
     fn next_hole_unit_by_unit(live: &BTreeMap<u32, u32>, units: Range<u32>, need: u32) -> Option<Range<u32>> {
         let used = |unit: u32| live.range(..=unit).next_back().is_some_and(|(_, &end)| unit < end);

@@ -33,6 +33,25 @@ proptest! {
 }
 
 #[test]
+fn every_range_of_three_words_is_set_cleared_and_counted_exactly() {
+    const BITS: usize = 192;
+    let mut set = Bitset::new(BITS);
+    assert!(!set.is_empty() && Bitset::new(0).is_empty());
+    for start in 0..=BITS {
+        for end in start..=BITS {
+            set.set_range(start..end);
+            assert_eq!(set.count_range(0..BITS), end - start, "{start}..{end}");
+            assert_eq!(set.count_range(start..end), end - start);
+            assert_eq!(set.first_set_in(0..BITS), (start < end).then_some(start));
+            let clear = if start > 0 { Some(0) } else { (end < BITS).then_some(end) };
+            assert_eq!(set.first_clear_from(0), clear, "{start}..{end}");
+            set.clear_range(start..end);
+            assert_eq!(set.first_set_in(0..BITS), None, "{start}..{end}");
+        }
+    }
+}
+
+#[test]
 #[should_panic(expected = "bit 100 is out of range, there are 100")]
 fn a_bit_out_of_range_is_named() {
     Bitset::new(100).set(100);

@@ -143,6 +143,33 @@ fn what_a_block_contains_cannot_mislead_a_free() {
     assert_eq!(allocator.integrity_check(), Ok(()));
 }
 
+/// (g) again: a large block has no map, but its bytes may look like one.
+#[test]
+fn what_a_large_block_contains_cannot_mislead_a_free() {
+    let allocator = Allocator::new();
+    let free_large_block = || {
+        for sized in [false, true] {
+            let large = allocator.allocate(200_000).unwrap();
+            // SAFETY: the block is live, holds as many bytes, and is not used after it is freed.
+            unsafe {
+                large.cast::<u8>().write_bytes(1, large.len());
+                if sized { allocator.free_sized(large.cast(), 200_000) } else { allocator.free(large.cast()) }
+            }
+            assert_eq!((allocator.stats().large_blocks, allocator.integrity_check()), (0, Ok(())));
+        }
+    };
+    let mut blocks: Vec<_> = (0..4000).map(|_| allocate(&allocator, 1400)).collect();
+    free_large_block();
+    // Among holes, where freed blocks are kept for the next allocation.
+    free_all(&allocator, blocks.iter().copied().step_by(2));
+    blocks = blocks.into_iter().skip(1).step_by(2).chain((0..200).map(|_| allocate(&allocator, 1400))).collect();
+    free_all(&allocator, [blocks[7]]);
+    assert_eq!(allocate(&allocator, 1400), blocks[7]);
+    free_large_block();
+    free_all(&allocator, blocks);
+    assert_eq!(allocator.used_bytes(), 0);
+}
+
 /// (i) The totals were 32-bit.
 #[test]
 fn totals_go_beyond_32_bits() {

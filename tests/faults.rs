@@ -98,7 +98,11 @@ fn run(allocator: &FaultyAllocator, live: &mut Vec<Held>) -> usize {
 }
 
 /// A call for each of `sizes`.
-fn run_calls(allocator: &FaultyAllocator, live: &mut Vec<Held>, sizes: impl Iterator<Item = usize>) -> usize {
+fn run_calls<S: System>(
+    allocator: &Allocator<64, 256, S>,
+    live: &mut Vec<Held>,
+    sizes: impl Iterator<Item = usize>,
+) -> usize {
     let mut failures = 0;
     for (step, size) in sizes.enumerate() {
         let outcome = match step % 5 {
@@ -144,7 +148,7 @@ fn run_calls(allocator: &FaultyAllocator, live: &mut Vec<Held>, sizes: impl Iter
     failures
 }
 
-fn finish(allocator: &FaultyAllocator, live: Vec<Held>) {
+fn finish<S: System>(allocator: &Allocator<64, 256, S>, live: Vec<Held>) {
     for held in live {
         held.verify(held.size);
         // SAFETY: the block is live and not used afterwards.
@@ -215,6 +219,57 @@ fn dropping_the_allocator_gives_everything_back() {
     assert_eq!(allocator.allocated_bytes(), system.held_bytes());
     drop(allocator);
     assert_eq!(system.held_bytes(), 0);
+}
+
+type Region = (NonNull<u8>, Layout, Role);
+
+/// Keeps what is given back, filled with a byte, so that a write to it shows.
+#[derive(Clone, Default)]
+struct Quarantine {
+    kept: Rc<RefCell<Vec<Region>>>,
+}
+
+const GIVEN_BACK: u8 = 0xAB;
+
+// SAFETY: every region is the operating system's.
+unsafe impl System for Quarantine {
+    fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
+        Os.allocate(layout, role)
+    }
+
+    unsafe fn free(&self, region: NonNull<u8>, layout: Layout, role: Role) {
+        // SAFETY: the region is as large, and the caller does not use it any more.
+        unsafe { region.write_bytes(GIVEN_BACK, layout.size()) };
+        self.kept.borrow_mut().push((region, layout, role));
+    }
+}
+
+#[test]
+fn what_went_back_to_the_system_is_not_written_to() {
+    let config = Config::<64, 256>::default().preallocated_windows(0).keep_empty_windows(0);
+    for config in
+        [config, config.check(true), config.check(true).zero(true), config.zero(true), config.passthrough(true)]
+    {
+        let system = Quarantine::default();
+        let allocator = Allocator::<64, 256, _>::with_config_in(config, system.clone()).unwrap();
+        let mut live = Vec::new();
+        for seed in 0..4 {
+            run_calls(&allocator, &mut live, sizes_from(seed).take(150));
+            finish(&allocator, std::mem::take(&mut live));
+            allocator.trim();
+        }
+        drop(allocator);
+        let kept = system.kept.take();
+        assert!(kept.len() > 50, "{} regions went back", kept.len());
+        for (region, layout, role) in kept {
+            // SAFETY: the region came from `Os` with this layout, and is not used afterwards.
+            unsafe {
+                let bytes = NonNull::slice_from_raw_parts(region, layout.size()).as_ref();
+                assert!(bytes.iter().all(|&byte| byte == GIVEN_BACK), "{role:?} of {} bytes", layout.size());
+                Os.free(region, layout, role);
+            }
+        }
+    }
 }
 
 #[test]
@@ -319,6 +374,22 @@ fn a_large_block_gets_what_empty_windows_hold() {
         assert!(allocator.allocate(9 * 16_384).is_ok(), "{allocator:?}");
         assert_eq!(allocator.integrity_check(), Ok(()));
     }
+}
+
+#[test]
+fn what_no_empty_window_can_make_up_for_is_asked_for_once() {
+    let (system, allocator) = faulty(Config::default());
+    let block = allocator.allocate(1000).unwrap();
+    allocator.trim();
+    while allocator.stats().empty_windows > 0 {
+        allocator.allocate(4096).unwrap();
+    }
+    let requests = system.requests.get();
+    system.refuse.set(Some((requests, usize::MAX)));
+    assert_eq!(allocator.allocate(100_000), Err(AllocError::OutOfMemory));
+    assert_eq!(system.requests.get(), requests + 1);
+    // SAFETY: the block is live and not used afterwards.
+    unsafe { allocator.free(block.cast()) };
 }
 
 #[test]

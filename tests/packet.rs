@@ -332,7 +332,6 @@ fn with_check_on_a_write_behind_a_packet_is_reported() {
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(packet)));
     let message = *dropped.unwrap_err().downcast::<String>().unwrap();
     assert!(message.contains("past"), "{message}");
-    std::mem::forget(allocator);
 }
 
 /// A call on one of a few packets.

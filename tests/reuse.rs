@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ptr::NonNull;
 
-use pktalloc::Allocator;
+use pktalloc::{Allocator, Config, Realloc};
 
 /// Packets that come and go a few at a time stay in the same few cache lines.
 #[test]
@@ -137,4 +137,55 @@ fn blocks_that_leave_in_any_order_are_handed_out_again_first() {
         allocator.trim();
         assert_eq!(allocator.stats().windows, 2);
     }
+}
+
+/// Among holes a block that was just freed serves smaller ones, too, from its front.
+#[test]
+fn a_block_that_was_just_freed_is_split_for_smaller_ones() {
+    let allocator = Allocator::new();
+    let blocks: Vec<NonNull<u8>> = (0..1500).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
+    for block in blocks.iter().step_by(2) {
+        // SAFETY: the block is live and not used afterwards.
+        unsafe { allocator.free(*block) };
+    }
+    // As many as lead into the holes, each of which a block of this size fills.
+    for _ in 0..150 {
+        allocator.allocate(1400).unwrap();
+    }
+    let freed = blocks[1001];
+    // SAFETY: the block is live, and only its address is of interest afterwards.
+    unsafe { allocator.free(freed) };
+    for (size, offset) in [(640, 0), (320, 640), (100, 960), (300, 1088)] {
+        let block = allocator.allocate(size).unwrap().cast::<u8>();
+        assert_eq!(block.addr().get() - freed.addr().get(), offset, "for {size} bytes");
+    }
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
+#[test]
+fn a_large_block_that_becomes_smaller_stays_where_it_is_while_it_is_large() {
+    let passthrough = Config::new().passthrough(true);
+    for (config, size, smaller) in [(Config::new(), 200_000, 40_000), (passthrough, 1400, 700)] {
+        let allocator = Allocator::with_config(config).unwrap();
+        let block = allocator.allocate(size).unwrap();
+        // SAFETY: the block is live, and afterwards only what it became is used.
+        let resized = unsafe { allocator.reallocate(block.cast(), smaller, Realloc::CopyExisting) };
+        assert_eq!(resized, Ok(block));
+    }
+}
+
+#[test]
+fn a_block_does_not_grow_into_what_is_yet_to_be_handed_out() {
+    let allocator = Allocator::new();
+    let [first, second, third]: [NonNull<u8>; 3] = std::array::from_fn(|_| allocator.allocate(640).unwrap().cast());
+    // SAFETY: the blocks are live, and afterwards only what the first one became is used.
+    let grown = unsafe {
+        allocator.free(second);
+        allocator.free(third);
+        allocator.reallocate(first, 2 * 640 + 64, Realloc::CopyExisting).unwrap()
+    };
+    let next = allocator.allocate(640).unwrap();
+    assert_eq!(allocator.integrity_check(), Ok(()));
+    let (grown_at, next_at) = (grown.addr().get(), next.addr().get());
+    assert!(next_at + next.len() <= grown_at || grown_at + grown.len() <= next_at, "two blocks overlap");
 }

@@ -47,14 +47,19 @@ fn expect(size: usize, outcome: Result<NonNull<[u8]>, AllocError>, name: &str) -
             Some(block.cast())
         }
         Err(error) => {
-            match error {
-                AllocError::ZeroSize => assert_eq!(size, 0, "{name}"),
-                AllocError::MemoryLimit => assert!(size > SERVED, "{name} of {size}"),
-                AllocError::TooLarge => assert!(size > CONCEIVABLE, "{name} of {size}"),
-                other => panic!("{name} of {size}: {other}"),
-            }
+            expect_refusal(size, error, name);
             None
         }
+    }
+}
+
+/// Expects a size to be refused for the right reason.
+fn expect_refusal(size: usize, error: AllocError, name: &str) {
+    match error {
+        AllocError::ZeroSize => assert_eq!(size, 0, "{name}"),
+        AllocError::MemoryLimit => assert!(size > SERVED, "{name} of {size}"),
+        AllocError::TooLarge => assert!(size > CONCEIVABLE, "{name} of {size}"),
+        other => panic!("{name} of {size}: {other}"),
     }
 }
 
@@ -111,6 +116,88 @@ fn every_size_in_every_call_is_served_or_refused_by_name() {
         }
         free(&allocator, Some(kept));
         assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())), "{mode}");
+    }
+}
+
+#[test]
+fn packets_of_every_size_are_made_and_grown_or_refused_by_name() {
+    for (mode, config) in configs() {
+        let allocator = Allocator::with_config(config).unwrap();
+        // Every byte is written: of the sizes that take long, the powers of two and their neighbours.
+        let takes_long = |size: usize| (1 << 16..2 * LIMIT as usize).contains(&size);
+        let beside_power = |size: usize| (size - 1..=size + 1).any(usize::is_power_of_two);
+        for size in sizes().filter(|&size| !takes_long(size) || beside_power(size)) {
+            let mut kept = allocator.packet_from(&[7; 100]).unwrap();
+            let name = |call: &str| format!("{call} with {mode}");
+            match allocator.packet(size) {
+                Ok(packet) => assert!(packet.len() == size && packet.iter().rev().take(64).all(|&byte| byte == 0)),
+                Err(error) => expect_refusal(size, error, &name("packet")),
+            }
+            let filled = allocator.packet_with(size, |room| {
+                assert_eq!(room.remaining(), size, "{mode}");
+                room.append(&[1, 2, 3][..size.min(3)]);
+                Ok::<_, AllocError>(())
+            });
+            match filled {
+                Ok((packet, ())) => assert_eq!(packet[..], [1, 2, 3][..size.min(3)]),
+                Err(error) => expect_refusal(size, error, &name("packet_with")),
+            }
+            // An empty packet has no block: 0 is a size like any other here.
+            match kept.resize(size.max(100)) {
+                Ok(()) => {
+                    assert!(kept.len() == size.max(100) && kept[100..].iter().rev().take(64).all(|&byte| byte == 0));
+                }
+                Err(error) => expect_refusal(size, error, &name("resize")),
+            }
+            kept.truncate(100);
+            match kept.reserve(size) {
+                Ok(()) => assert!(kept.capacity() >= 100 + size, "{} with {mode}", name("reserve")),
+                Err(error) => expect_refusal(size.saturating_add(100), error, &name("reserve")),
+            }
+            kept.shrink_to_fit();
+            assert!(kept == [7; 100], "a byte was lost after {size} with {mode}");
+            assert_eq!(allocator.stats().live_blocks, 1, "after {size} with {mode}");
+        }
+        assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())), "{mode}");
+    }
+}
+
+/// In the shapes whose largest block in a window the hot path serves, and in those where it does not.
+#[test]
+fn a_block_over_a_quarter_of_a_window_is_a_large_one() {
+    fn exercise<const UNIT: usize, const WINDOW_UNITS: usize>() {
+        let allocator = Allocator::with_config(Config::<UNIT, WINDOW_UNITS>::default()).unwrap();
+        let quarter = UNIT * WINDOW_UNITS / 4;
+        allocator.allocate(1).unwrap();
+        for (size, large_blocks) in [(quarter - 1, 0), (quarter, 0), (quarter + 1, 1), (quarter + UNIT, 2)] {
+            let block = allocator.allocate(size).unwrap();
+            assert!(block.len() >= size && block.len() - size < UNIT, "{} bytes for {size}", block.len());
+            assert_eq!(allocator.stats().large_blocks, large_blocks, "after {size} of units of {UNIT}");
+        }
+    }
+    exercise::<16, 64>();
+    exercise::<16, 256>();
+    exercise::<64, 512>();
+    exercise::<64, 2048>();
+    exercise::<4096, 64>();
+}
+
+#[test]
+fn blocks_of_every_length_go_on_in_the_next_window() {
+    for units in 1..=512 {
+        let allocator = Allocator::with_config(Config::new().preallocated_windows(0)).unwrap();
+        let mut blocks = Vec::new();
+        while allocator.stats().windows < 3 {
+            let size = units * 64 - blocks.len() % 64;
+            let block = allocator.allocate(size).unwrap();
+            // A long block is rounded up, by an eighth at most.
+            let most = if units < 128 { units } else { units + units / 8 };
+            assert!(block.len() >= size && block.len() <= most * 64, "{} bytes for {size}", block.len());
+            blocks.push(Some(block.cast::<u8>()));
+        }
+        assert_eq!(allocator.integrity_check(), Ok(()), "of {units} units");
+        blocks.into_iter().for_each(|block| free(&allocator, block));
+        assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())), "of {units} units");
     }
 }
 
