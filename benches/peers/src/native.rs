@@ -51,7 +51,7 @@ impl Subject for Empty {
     }
 }
 
-/// The candidate, as it comes: no setting changed.
+/// The candidate, as it comes: no setting changed; sized frees, as the peers have them.
 pub(crate) struct Pktalloc(Allocator);
 
 impl Pktalloc {
