@@ -49,12 +49,39 @@ pub(crate) struct Waiting {
     places: [Cell<Option<Freed>>; WAITING],
     /// Where the one lies that has waited longest.
     oldest: Cell<usize>,
+    /// The address of the block that was freed last.
+    last: Cell<usize>,
+    /// How scattered the last frees were.
+    scatter: Cell<u32>,
 }
 
 impl Waiting {
     /// Nobody waits.
     pub(super) const fn new() -> Self {
-        Self { places: [const { Cell::new(None) }; WAITING], oldest: Cell::new(0) }
+        Self {
+            places: [const { Cell::new(None) }; WAITING],
+            oldest: Cell::new(0),
+            last: Cell::new(0),
+            scatter: Cell::new(0),
+        }
+    }
+
+    /// Whether blocks are being freed here and there: three of four in another window than the one before.
+    ///
+    /// Blocks that are freed where their neighbours were have their bytes in the cache; such a block had better not
+    /// wait, so that the next packet gets it, and the queue keeps the order of its addresses.
+    #[inline(always)]
+    fn scattered(&self, block: NonNull<u8>, window_shift: u32) -> bool {
+        /// All of the last frees were in another window.
+        const ALL: u32 = 1 << 12;
+        /// The part of the sum that each free makes up.
+        const PART: u32 = 8;
+        let address = block.addr().get();
+        let elsewhere = (address ^ self.last.replace(address)) >> window_shift != 0;
+        let scatter = self.scatter.get();
+        let scatter = scatter - scatter / PART + u32::from(elsewhere) * (ALL / PART);
+        self.scatter.set(scatter);
+        scatter > ALL / 4 * 3
     }
 
     /// Has a block wait; returns the one whose turn it is, if there are enough.
@@ -171,8 +198,15 @@ impl<G: Geometry, S: System> Heap<G, S> {
             self.park(freed());
         } else if before < self.deferring_units.get() {
             let freed = freed();
-            prefetch(freed.code.as_ptr().cast(), 1);
-            if let Some(freed) = self.waiting.exchange(Some(freed)) {
+            let waits = self.waiting.scattered(block, self.geometry.window_shift());
+            if waits {
+                prefetch(freed.code.as_ptr().cast(), 1);
+            }
+            // Also when this one need not wait: none waits for more than so many frees.
+            if let Some(waited) = self.waiting.exchange(waits.then_some(freed)) {
+                self.park(waited);
+            }
+            if !waits {
                 self.park(freed);
             }
         } else {
