@@ -45,9 +45,11 @@ unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Api for All
     #[inline]
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
         if layout.size() != 0 {
-            let size = if layout.align() <= UNIT { layout.size() } else { layout.size() + layout.align() };
             // SAFETY: the caller passes what `allocate` returned, with a layout that fits it.
-            unsafe { self.free_sized(start_of::<UNIT>(block, layout), size) }
+            unsafe {
+                let (start, size) = whole_block::<UNIT>(block, layout);
+                self.free_sized(start, size);
+            }
         }
     }
 
@@ -115,17 +117,17 @@ fn nothing(layout: Layout) -> NonNull<[u8]> {
     NonNull::slice_from_raw_parts(aligned.unwrap_or(NonNull::dangling()), 0)
 }
 
-/// Where the allocator's block starts in which `block` lies.
+/// The allocator's block in which `block` lies: where it starts, and the size that it was asked for with.
 ///
 /// # Safety
 /// `block` came from `Api::allocate` with an alignment of `layout.align()` and a size that is not 0, and is live.
 #[inline]
-unsafe fn start_of<const UNIT: usize>(block: NonNull<u8>, layout: Layout) -> NonNull<u8> {
+unsafe fn whole_block<const UNIT: usize>(block: NonNull<u8>, layout: Layout) -> (NonNull<u8>, usize) {
     if layout.align() <= UNIT {
-        block
+        (block, layout.size())
     } else {
         // SAFETY: `allocate_overaligned` wrote the address there.
-        unsafe { block.cast::<NonNull<u8>>().sub(1).read() }
+        (unsafe { block.cast::<NonNull<u8>>().sub(1).read() }, layout.size() + layout.align())
     }
 }
 

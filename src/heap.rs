@@ -167,18 +167,16 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// A block of at least `size` bytes.
     #[inline]
     pub(crate) fn allocate(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
-        // Not a `Result`: this comes back in registers, so that the call is the last thing a caller does.
-        self.bump_or_else(size, || self.allocate_elsewhere(size).ok_or_else(|| self.refusal.get()))
+        match self.bump(size) {
+            Some(block) => Ok(block),
+            // Not a `Result`: this comes back in registers, so that the call is the last thing a caller does.
+            None => self.allocate_elsewhere(size).ok_or_else(|| self.refusal.get()),
+        }
     }
 
-    /// The next block of the extent; or what `otherwise` returns, when the extent has not the room or something keeps
-    /// calls off the hot path.
+    /// The next block of the extent; `None` when that has not the room or something keeps calls off the hot path.
     #[inline(always)]
-    pub(crate) fn bump_or_else(
-        &self,
-        size: usize,
-        otherwise: impl FnOnce() -> Result<NonNull<[u8]>, AllocError>,
-    ) -> Result<NonNull<[u8]>, AllocError> {
+    pub(crate) fn bump(&self, size: usize) -> Option<NonNull<[u8]>> {
         // 0 wraps around and is refused there, too.
         if size.wrapping_sub(1) < self.geometry.largest_exact() {
             let units = self.geometry.units(size);
@@ -189,10 +187,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 // SAFETY: the limit is above zero only while there is a current window; the unit is one of its extent,
                 // so its byte is one of its map, which is written through cells alone.
                 unsafe { self.map_origin.get().wrapping_add(start).write(units as u8) };
-                return Ok(self.run(start, units));
+                return Some(self.run(start, units));
             }
         }
-        otherwise()
+        None
     }
 
     /// The bytes of a run of units of the current window, the first one counted from address 0.

@@ -256,12 +256,11 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
     /// A packet that shows nothing, with room for `most` bytes and for a bundle.
     #[inline(always)]
     fn empty_packet(&self, most: usize, from: Lender) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
-        // The reason does not matter: the other way begins anew.
-        match self.key.heap().bump_or_else(most, || Err(AllocError::OutOfMemory)) {
+        match self.key.heap().bump(most) {
             // SAFETY: the block is new. It is whole units, and no unit is smaller than a bundle.
-            Ok(block) => Ok(unsafe { SharedPacket::new(block, self.key.home()) }),
+            Some(block) => Ok(unsafe { SharedPacket::new(block, self.key.home()) }),
             // Not a `Result`: the packet would be taken apart to the byte where the error may lie.
-            Err(_) => self.empty_packet_slowly(most, from).ok_or_else(|| self.refusal.get()),
+            None => self.empty_packet_slowly(most, from).ok_or_else(|| self.refusal.get()),
         }
     }
 

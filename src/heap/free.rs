@@ -197,22 +197,29 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if before < self.parking_units.get() {
             self.park(freed());
         } else if before < self.deferring_units.get() {
-            let freed = freed();
-            let waits = self.waiting.scattered(block, self.geometry.window_shift());
-            if waits {
-                prefetch(freed.code.as_ptr().cast(), 1);
-            }
-            // Also when this one need not wait: none waits for more than so many frees.
-            if let Some(waited) = self.waiting.exchange(waits.then_some(freed)) {
-                self.park(waited);
-            }
-            if !waits {
-                self.park(freed);
-            }
+            self.defer(freed());
         } else {
             return false;
         }
         true
+    }
+
+    /// Has a block wait if blocks are freed here and there, and parks the one whose turn it is.
+    ///
+    /// A call, so that blocks that are parked at once do not pay for its registers.
+    #[inline(never)]
+    fn defer(&self, freed: Freed) {
+        let waits = self.waiting.scattered(freed.block, self.geometry.window_shift());
+        if waits {
+            prefetch(freed.code.as_ptr().cast(), 1);
+        }
+        // Also when this one need not wait: none waits for more than so many frees.
+        if let Some(waited) = self.waiting.exchange(waits.then_some(freed)) {
+            self.park(waited);
+        }
+        if !waits {
+            self.park(freed);
+        }
     }
 
     /// A block and its byte in the map.
@@ -220,7 +227,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// # Safety
     /// As for [`entry_of`](Self::entry_of).
     #[inline(always)]
-    unsafe fn freed(&self, block: NonNull<u8>, before: usize) -> Freed {
+    pub(super) unsafe fn freed(&self, block: NonNull<u8>, before: usize) -> Freed {
         // SAFETY: the caller keeps the same contract.
         let (_, code) = unsafe { self.entry_of(block, before) };
         Freed::new(block, code)
@@ -229,21 +236,37 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Parks a block, or frees it where that cannot be. Blocks are being parked.
     #[inline(always)]
     fn park(&self, freed: Freed) {
-        let Some(units) = exact_length(freed.code().get()) else {
-            return self.free_cold(freed.block, None);
-        };
+        match exact_length(freed.code().get()) {
+            Some(units) => self.park_units(freed, units),
+            None => self.free_cold(freed.block, None),
+        }
+    }
+
+    /// Parks a block of `units` units, or returns it to its window where there is no room. Blocks are being parked.
+    #[inline(always)]
+    pub(super) fn park_units(&self, freed: Freed, units: u32) {
         // SAFETY: blocks are being parked, so the stacks are open.
         if unsafe { self.parking.put(freed, units) } {
-            return self.hide(freed.block, units);
+            self.hide(freed.block, units);
+        } else {
+            self.return_to_window(freed, units);
         }
+    }
+
+    /// Returns a block of `units` units, which counted as live until now, to its window.
+    #[inline(always)]
+    pub(super) fn return_to_window(&self, freed: Freed, units: u32) {
         freed.code().set(0);
         // SAFETY: the block counted as live in its window, which therefore is held.
         let window = unsafe { Window::of_block(freed.block, self.geometry) };
         self.give_back_block(window, freed.block, units);
     }
 
-    /// Frees the blocks that wait; none do unless blocks are being parked.
+    /// Frees the blocks that wait; none do unless frees are being deferred.
     pub(super) fn catch_up(&self) {
+        if self.deferring_units.get() == 0 {
+            return;
+        }
         for _ in 0..WAITING {
             if let Some(freed) = self.waiting.exchange(None) {
                 self.park(freed);

@@ -177,13 +177,17 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.parking_units.get() > 0 || self.deferring_units.get() > 0
     }
 
-    /// Starts parking, where it is of use and there is room for it; so many `windows` are held.
-    pub(super) fn start_parking(&self, windows: usize) {
+    /// Starts parking, where it is of use and there is room for it; with `cold_maps` frees may defer.
+    pub(super) fn start_parking(&self, cold_maps: bool) {
         if self.settings.is_plain() && self.parking.open() {
-            let map_bytes = windows * self.geometry.window_units();
             // Under a sanitizer, which hides a block when it is parked, that comes at once.
-            self.direct_frees(true, map_bytes >= COLD_MAP_BYTES && !cfg!(pktalloc_asan));
+            self.direct_frees(true, cold_maps && !cfg!(pktalloc_asan));
         }
+    }
+
+    /// Whether the maps of so many windows are too large for the first-level cache.
+    pub(super) fn are_maps_cold(&self, windows: usize) -> bool {
+        windows * self.geometry.window_units() >= COLD_MAP_BYTES
     }
 
     /// Ends parking: every parked block goes back to its window.
@@ -196,10 +200,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.set_limit(self.limit.get());
         for length in 1..=LONGEST_PARKED {
             while let Some(parked) = self.parking.pop(length as usize) {
-                parked.code().set(0);
-                // SAFETY: a parked block counts as live in its window, which therefore is held.
-                let window = unsafe { Window::of_block(parked.block, self.geometry) };
-                self.give_back_block(window, parked.block, length);
+                self.return_to_window(parked, length);
             }
         }
     }
@@ -229,7 +230,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
             start.and_then(|start| map.block_at(start)) == Some(length)
         };
         if length <= LONGEST_PARKED && (1..=count).all(alike) {
-            self.start_parking(0);
+            // Whoever frees a few blocks in turn has their map in the cache.
+            self.start_parking(false);
             if self.parks() {
                 // Parked blocks first.
                 self.hot_limit.set(0);
@@ -257,14 +259,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let (parked, length) = self.parking.pop_longer(units + 1)?;
         parked.code().set(units as u8);
         // SAFETY: the rest lies in the block, whose window is held.
-        let (rest, (window, code)) = unsafe {
+        let rest = unsafe {
             let rest = parked.block.add(self.geometry.bytes(units));
-            (rest, self.entry_of(rest, self.units_before(rest)))
+            self.freed(rest, self.units_before(rest))
         };
-        // SAFETY: a block was parked, so the stacks are open.
-        if !unsafe { self.parking.put(Freed::new(rest, code), length - units) } {
-            self.give_back_block(window, rest, length - units);
-        }
+        self.park_units(rest, length - units);
         Some(parked.block)
     }
 

@@ -144,7 +144,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 self.make_current(window);
                 if self.open_extent(window, units) {
                     if !self.parks() {
-                        self.start_parking(cold.windows.len());
+                        self.start_parking(self.are_maps_cold(cold.windows.len()));
                     }
                     return Ok(());
                 }
