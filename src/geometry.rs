@@ -22,6 +22,12 @@ use crate::window::LONGEST_EXACT;
 pub(crate) const UNIT_BYTES: Range<usize> = 16..4097;
 /// Smallest and largest number of units in a window.
 pub(crate) const WINDOW_UNITS: Range<usize> = 64..65537;
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+/// Bytes within which windows begin at different distances, at most: behind a page's worth it starts over.
+const STAGGER_BYTES: usize = 4096;
+/// The part of a window that this may take.
+const STAGGER_PART: usize = 128;
 /// Bytes of a descriptor's fields, in front of its map.
 pub(crate) const FIELD_BYTES: usize = 64;
 
@@ -90,6 +96,18 @@ pub(crate) trait Geometry: Copy {
     /// The units of a window that blocks may use.
     fn block_units(self) -> Range<u32> {
         self.bookkeeping_units().end as u32..self.window_units() as u32
+    }
+
+    /// Those of the window at `address` that its first blocks get, where blocks of different windows had better not
+    /// begin in the same sets of a cache: [`block_units`](Self::block_units) less a few cache lines in front, a
+    /// different number in each of the windows side by side.
+    fn staggered_units(self, address: usize) -> Range<u32> {
+        let step = self.units(LINE_BYTES);
+        let most = (self.window_bytes() / STAGGER_PART).min(STAGGER_BYTES);
+        let steps = (most / self.bytes(step)).max(1);
+        let number = address >> self.window_shift();
+        let Range { start, end } = self.block_units();
+        start + (number % steps) as u32 * step..end
     }
 }
 
@@ -170,6 +188,8 @@ impl Geometry for Runtime {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -189,6 +209,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn windows_side_by_side_begin_in_different_cache_lines_and_lose_little() {
+        for unit in (4..=12).map(|shift| 1usize << shift) {
+            for units in (6..=16).map(|shift| 1usize << shift) {
+                let geometry = Runtime::new(unit, unit * units).unwrap();
+                let whole = geometry.block_units();
+                let most = unit * units / STAGGER_PART;
+                let starts: BTreeSet<_> = (0..1000)
+                    .map(|number| {
+                        let staggered = geometry.staggered_units(number * unit * units);
+                        assert_eq!(staggered.end, whole.end);
+                        assert!(geometry.bytes(staggered.start - whole.start) < most.max(1));
+                        assert!(staggered.len() >= geometry.units(geometry.largest_in_window()) as usize);
+                        geometry.bytes(staggered.start - whole.start) / LINE_BYTES % (STAGGER_BYTES / LINE_BYTES)
+                    })
+                    .collect();
+                let lines = most.min(STAGGER_BYTES) / unit.max(LINE_BYTES);
+                assert_eq!(starts.len(), lines.max(1), "unit {unit}, {units} units");
+            }
+        }
+        // The default: 1024 bytes, as many as packets have that would be in the same sets otherwise.
+        let geometry = Fixed::<64, 2048>::new();
+        let distance = |number: usize| geometry.staggered_units(number << 17).start - geometry.block_units().start;
+        assert_eq!([0, 1, 15, 16, 33].map(distance), [0, 1, 15, 0, 1]);
     }
 
     #[test]

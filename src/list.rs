@@ -52,6 +52,20 @@ impl List {
         Some(first)
     }
 
+    /// Turns around the order of the first `count` windows around.
+    #[cfg(feature = "shared")]
+    pub(crate) fn turn_front(&mut self, count: usize) {
+        let mut turned = Self::new();
+        while turned.len < count
+            && let Some(window) = self.pop_front()
+        {
+            turned.push_back(window);
+        }
+        while let Some(window) = turned.pop_front() {
+            self.push_front(window);
+        }
+    }
+
     /// Takes a window of this list out of it.
     pub(crate) fn remove(&mut self, window: Window) {
         match window.previous.get() {

@@ -192,9 +192,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn open_extent(&self, window: Window, units: u32) -> bool {
         let first = self.first_unit(window);
         let from = (self.limit.get() - first) as u32;
-        let mut rest = self.geometry.block_units();
+        let fresh = self.fresh.get();
+        let mut rest = if fresh { self.fresh_units(window) } else { self.geometry.block_units() };
         rest.start = rest.start.max(from);
-        let hole = if self.fresh.get() { Some(rest) } else { window.map(self.geometry).next_hole(rest, units) };
+        let hole = if fresh { Some(rest) } else { window.map(self.geometry).next_hole(rest, units) };
         let Some(Range { start, end }) = hole.filter(|hole| hole.len() >= units as usize) else {
             return false;
         };
@@ -204,9 +205,14 @@ impl<G: Geometry, S: System> Heap<G, S> {
         true
     }
 
+    /// The units that the extent of a window without blocks gets.
+    fn fresh_units(&self, window: Window) -> Range<u32> {
+        if self.staggered { self.geometry.staggered_units(window.address()) } else { self.geometry.block_units() }
+    }
+
     /// Begins again at the front of the current window, in which no block is left: what was in use last is in the cache.
     pub(super) fn rewind(&self, window: Window) {
-        let blocks = self.geometry.block_units();
+        let blocks = self.fresh_units(window);
         let rest = (self.limit.get() - self.cursor.get()) as u32;
         self.count(window, blocks.len() as u32 - rest);
         self.fresh.set(true);
@@ -278,6 +284,28 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if due > 0 {
             self.release_empty(cold, empty - due, self.settings.preallocated_windows);
         }
+    }
+
+    /// Frees blocks that were given up in the opposite order; returns how many.
+    ///
+    /// Of the windows that become empty the one that was in use last comes to be in front, as it would have if each
+    /// block had been freed when it was given up: it is the one that is most likely in a cache.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free), for each of them.
+    #[cfg(feature = "shared")]
+    pub(crate) unsafe fn free_latest_first(&self, blocks: impl Iterator<Item = NonNull<u8>>) -> usize {
+        let empty = || self.cold.borrow().empty.len();
+        let before = empty();
+        let mut count = 0;
+        for block in blocks {
+            // SAFETY: the caller keeps the same contract.
+            unsafe { self.free_deferred(block) };
+            count += 1;
+        }
+        let emptied = empty().saturating_sub(before);
+        self.cold.borrow_mut().empty.turn_front(emptied);
+        count
     }
 
     /// Takes a region from the system and adds its windows to the empty ones; the first time as many regions as are

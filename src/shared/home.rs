@@ -146,7 +146,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
             returns: Apart(Returns::new()),
             demolish: demolish::<UNIT, WINDOW_UNITS, S>,
         };
-        Self(NonNull::from(Box::leak(Box::new(Home { door, heap: Apart(heap) }))))
+        Self(NonNull::from(Box::leak(Box::new(Home { door, heap: Apart(heap.staggered()) }))))
     }
 
     /// Has packets that are dropped on this thread go straight back to the heap.
@@ -195,13 +195,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
     }
 
     fn take_back(&self, blocks: impl Iterator<Item = NonNull<u8>>) -> usize {
-        let mut count = 0;
-        for block in blocks {
-            // SAFETY: blocks on the stack are live ones of this heap that their packets gave up.
-            unsafe { self.heap().free_deferred(block) };
-            count += 1;
-        }
-        count
+        // SAFETY: blocks on the stack are live ones of this heap that their packets gave up.
+        unsafe { self.heap().free_latest_first(blocks) }
     }
 }
 
