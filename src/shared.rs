@@ -6,8 +6,8 @@
 //! ```text
 //! owner's thread                         other threads
 //! ┌──────────────────┐   SharedPacket   ┌───────────────────────┐
-//! │ SharedAllocator  │ ───────────────▶ │ drop: into the open   │
-//! │ heap             │                  │ bundle of the thread  │
+//! │ SharedAllocator  │ ───────────────▶ │ drop: into one of the │
+//! │ heap             │                  │ places of the thread  │
 //! └──────────────────┘                  └───────────────────────┘
 //!      ▲ a bundle of up to 31 blocks, one atomic exchange │
 //!      └───────────── stack ◀─────────────────────────────┘
@@ -253,33 +253,36 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
         Ok(packet)
     }
 
-    /// A packet that shows nothing, with room for `most` bytes and for a bundle.
+    /// A packet that shows nothing, with room for `most` bytes and for a bundle: in the next block of the extent, or in
+    /// one that this thread has just freed. All of that is a part of the caller, so that the packet stays in registers.
     #[inline(always)]
     fn empty_packet(&self, most: usize, from: Lender) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
         match self.key.heap().bump(most) {
             // SAFETY: the block is new. It is whole units, and no unit is smaller than a bundle.
             Some(block) => Ok(unsafe { SharedPacket::new(block, self.key.home()) }),
-            // Not a `Result`: the packet would be taken apart to the byte where the error may lie.
-            None => self.empty_packet_slowly(most, from).ok_or_else(|| self.refusal.get()),
+            None => {
+                // 0, which no block has, where that is beyond all numbers.
+                let capacity = most.max(1).wrapping_add(UNIT - 1) & !(UNIT - 1);
+                if from == Lender::Any
+                    && let Some((block, home)) = self.key.borrow(capacity)
+                {
+                    let block = NonNull::slice_from_raw_parts(block, capacity);
+                    // SAFETY: this thread has freed the block and not handed it in, and a bundle fits into every block.
+                    return Ok(unsafe { SharedPacket::new(block, home) });
+                }
+                // Not a `Result`: the packet would be taken apart to the byte where the error may lie.
+                self.empty_packet_slowly(most).ok_or_else(|| self.refusal.get())
+            }
         }
     }
 
-    /// A packet in a block that this thread has just freed; or in one of the heap's, which gets what came back first.
-    /// `None` leaves the reason in `refusal`.
+    /// A packet in a block of the heap's, which gets what came back first. `None` leaves the reason in `refusal`.
     #[cold]
     #[inline(never)]
-    fn empty_packet_slowly(&self, most: usize, from: Lender) -> Option<SharedPacket<UNIT, WINDOW_UNITS, S>> {
+    fn empty_packet_slowly(&self, most: usize) -> Option<SharedPacket<UNIT, WINDOW_UNITS, S>> {
         if most > LONGEST {
             self.refusal.set(AllocError::TooLarge);
             return None;
-        }
-        let capacity = most.max(1).next_multiple_of(UNIT);
-        if from == Lender::Any
-            && let Some((block, home)) = self.key.borrow(capacity)
-        {
-            let block = NonNull::slice_from_raw_parts(block, capacity);
-            // SAFETY: this thread has freed the block and not handed it in, and a bundle fits into every block.
-            return Some(unsafe { SharedPacket::new(block, home) });
         }
         self.collect();
         match self.key.heap().allocate(most.max(BUNDLE_BYTES)) {
@@ -361,9 +364,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for Unb
 
 /// Hands the packets that this thread has dropped, and still holds together, back to their allocator now.
 ///
-/// A thread that is not the allocator's keeps up to 31 dropped packets before it hands them in together. It does so as
-/// well when it drops a packet of another allocator, and when it ends. A worker that goes to sleep for long may want to do
-/// it first, so that the memory is of use meanwhile.
+/// A thread keeps up to 31 packets of other threads' allocators that it dropped before it hands them in together. It
+/// does so as well when it ends. A worker that goes to sleep for long may want to do it first, so that the memory is of
+/// use meanwhile.
 ///
 /// ```
 /// let allocator = pktalloc::SharedAllocator::new();

@@ -2,6 +2,7 @@
 
 use std::alloc::Layout;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -167,6 +168,96 @@ fn a_thread_that_is_told_to_hands_in_what_it_freed() {
     assert_eq!(allocator.collect(), 5);
     end.send(()).unwrap();
     worker.join().unwrap();
+}
+
+#[test]
+fn blocks_of_several_owners_are_handed_in_together() {
+    let owners = [SharedAllocator::new(), SharedAllocator::new()];
+    let packets: Vec<SharedPacket> = (0..40).map(|at| owners[at % 2].packet(1000).unwrap()).collect();
+    let collected = || owners.each_ref().map(SharedAllocator::collect);
+    let (send, receive) = mpsc::sync_channel(0);
+    let (said, hear) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        for packet in receive {
+            drop(packet);
+            said.send(()).unwrap();
+        }
+    });
+    for (at, packet) in packets.into_iter().enumerate() {
+        send.send(packet).unwrap();
+        hear.recv().unwrap();
+        // The thread keeps 31, however they alternate, and hands them in when there is one more.
+        assert_eq!(collected(), if at == 31 { [16, 15] } else { [0, 0] }, "packet {at}");
+    }
+    drop(send);
+    worker.join().unwrap();
+    assert_eq!(collected(), [4, 5]);
+    for owner in owners {
+        assert_eq!(owner.used_bytes(), 0);
+        owner.integrity_check().unwrap();
+    }
+}
+
+/// The system's memory, which drops a packet of another allocator's whenever a region goes back.
+struct Entangled(RefCell<Vec<Packet>>);
+
+// SAFETY: the regions are those of `Os`.
+unsafe impl System for Entangled {
+    fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
+        Os.allocate(layout, role)
+    }
+
+    unsafe fn free(&self, region: NonNull<u8>, layout: Layout, role: Role) {
+        // SAFETY: as the caller promises.
+        unsafe { Os.free(region, layout, role) };
+        self.0.borrow_mut().pop();
+    }
+}
+
+#[test]
+fn a_home_that_is_taken_down_may_drop_packets() {
+    for packets in [1, 31, 32, 70] {
+        let (other, system) = counted(Config::new());
+        let held = (0..50).map(|_| other.packet(1000).unwrap()).collect();
+        let config = Config::new().passthrough(true);
+        let allocator: SharedAllocator<64, 2048, Entangled> =
+            SharedAllocator::with_config_in(config, Entangled(RefCell::new(held))).unwrap();
+        let packets: Vec<_> = (0..packets).map(|_| allocator.packet(1000).unwrap()).collect();
+        drop(allocator);
+        thread::spawn(|| drop(packets)).join().unwrap();
+        assert_eq!((other.collect(), other.used_bytes()), (50, 0));
+        drop(other);
+        assert_eq!(system.regions(), 0);
+    }
+}
+
+#[test]
+fn of_the_windows_that_come_back_the_one_used_last_is_used_first() {
+    let allocator = SharedAllocator::new();
+    let window = |packet: &SharedPacket| packet.as_ptr().addr() >> 17;
+    let packets: Vec<SharedPacket> = (0..700).map(|_| allocator.packet(1024).unwrap()).collect();
+    let mut order: Vec<usize> = packets.iter().map(window).collect();
+    order.dedup();
+    assert!(order.len() > 5);
+    thread::spawn(|| drop(packets)).join().unwrap();
+    assert_eq!(allocator.collect(), 700);
+    let packets: Vec<SharedPacket> = (0..700).map(|_| allocator.packet(1024).unwrap()).collect();
+    let mut again: Vec<usize> = packets.iter().map(window).collect();
+    again.dedup();
+    order.reverse();
+    assert_eq!(again, order);
+}
+
+#[test]
+fn packets_of_1024_bytes_begin_in_all_cache_lines_of_a_kibibyte() {
+    let allocator = SharedAllocator::new();
+    let packets: Vec<SharedPacket> = (0..20_000).map(|_| allocator.packet(1024).unwrap()).collect();
+    let offsets: BTreeSet<usize> = packets.iter().map(|packet| packet.as_ptr().addr() % 1024 / 64).collect();
+    // Sixteen where the windows lie side by side, as they do unless the system has put something between them.
+    assert!(offsets.len() >= 8, "{offsets:?}");
+    allocator.integrity_check().unwrap();
+    drop(packets);
+    assert_eq!(allocator.used_bytes(), 0);
 }
 
 #[test]

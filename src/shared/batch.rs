@@ -1,12 +1,12 @@
 //! What a thread has freed and not yet handed in.
 //!
-//! A thread keeps one bundle open, for the owner whose packet it dropped last, and hands it in when it is full, when a
-//! packet of another owner is dropped, when the thread ends, or when it is told to ([`flush`]). One atomic exchange then
-//! serves up to [`MOST_BLOCKS`] blocks, and the owner finds them named side by side rather than each in its own cold
-//! cache line.
+//! A thread that frees packets of other threads' allocators keeps their blocks, and hands them in when there are more
+//! than [`MOST_BLOCKS`], when it ends, or when it is told to ([`flush`]): those of one owner together, as bundles. One
+//! atomic exchange then serves many blocks, and the owner finds them named side by side rather than each in its own
+//! cold cache line.
 //!
-//! A thread that allocates as well takes blocks of its open bundle for its own packets where they fit ([`borrow`]): they
-//! are in its cache, and to send them home while others are fetched would double the memory that goes round.
+//! A thread that allocates as well takes the block that it freed last for its own packet where that fits ([`borrow`]):
+//! it is in its cache, and to send it home while another is fetched would double the memory that goes round.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -14,69 +14,114 @@ use core::ptr::NonNull;
 use super::home::{Door, Kind};
 use super::returns::Bundle;
 
-/// The most blocks of a bundle: with them it fills four cache lines.
+/// The most blocks that a thread keeps. A bundle of them fills four cache lines.
 const MOST_BLOCKS: usize = 31;
 
-/// A thread's open bundle, if there is one.
-struct Batch {
-    /// Whose blocks are in it; `None` when there is no open bundle, and then the rest means nothing.
-    door: Cell<Option<NonNull<Door>>>,
-    bundle: Cell<NonNull<Bundle>>,
-    /// Blocks in it, at least 1.
-    blocks: Cell<usize>,
-    /// Blocks that it can hold, more than there are.
-    room: Cell<usize>,
-    /// Bytes of each block; 0 when they differ.
-    capacity: Cell<usize>,
+/// A block that a thread has freed and not handed in. It counts as live in its home, which therefore stands.
+#[derive(Clone, Copy)]
+struct Kept {
+    block: NonNull<u8>,
+    /// The block's bytes, no fewer than `BUNDLE_BYTES`.
+    capacity: usize,
+    /// Where it is at home.
+    door: NonNull<Door>,
 }
+
+impl Kept {
+    /// Nothing, for a place that nobody reads.
+    const NOTHING: Self = Self { block: NonNull::dangling(), capacity: 0, door: NonNull::dangling() };
+}
+
+/// The blocks that a thread keeps, the one freed last at the end.
+struct Batch {
+    /// How many there are.
+    count: Cell<usize>,
+    /// How many there may be: `MOST_BLOCKS`, or none as long as nobody would hand them in when the thread ends.
+    most: Cell<usize>,
+    places: [Cell<Kept>; MOST_BLOCKS],
+}
+
+/// Hands in what a thread keeps when that ends.
+struct End;
 
 std::thread_local! {
+    // Has no destructor, so that nobody who comes here has to look whether it is still there.
     static BATCH: Batch = const {
-        Batch {
-            door: Cell::new(None),
-            bundle: Cell::new(NonNull::dangling()),
-            blocks: Cell::new(0),
-            room: Cell::new(0),
-            capacity: Cell::new(0),
-        }
+        Batch { count: Cell::new(0), most: Cell::new(0), places: [const { Cell::new(Kept::NOTHING) }; MOST_BLOCKS] }
     };
+    static END: End = const { End };
 }
 
-impl Drop for Batch {
+impl Drop for End {
     fn drop(&mut self) {
-        self.flush();
+        BATCH.with(|batch| {
+            batch.most.set(0);
+            batch.flush();
+        });
     }
 }
 
 impl Batch {
-    /// Hands the open bundle in.
-    #[inline(never)]
-    fn flush(&self) {
-        if let Some(door) = self.door.take() {
-            // SAFETY: the bundle was opened for this owner and names so many blocks.
-            unsafe { Door::push(door, self.bundle.get(), self.blocks.get()) };
+    /// Keeps one more; false when there is no room.
+    #[inline(always)]
+    fn keep(&self, door: NonNull<Door>, block: NonNull<u8>, capacity: usize) -> bool {
+        let count = self.count.get();
+        if count >= self.most.get() {
+            return false;
         }
+        // SAFETY: `most` is at most the number of places.
+        unsafe { self.places.get_unchecked(count) }.set(Kept { block, capacity, door });
+        self.count.set(count + 1);
+        true
     }
 
-    /// Opens a bundle in `block`.
+    /// Hands everything in and keeps one more, or hands that in as well when the thread is about to be gone.
     ///
     /// # Safety
     /// As for [`hand_in`].
+    #[cold]
     #[inline(never)]
-    unsafe fn open(&self, door: NonNull<Door>, block: NonNull<u8>, capacity: usize) {
+    unsafe fn make_room(&self, door: NonNull<Door>, block: NonNull<u8>, capacity: usize) {
         self.flush();
-        let room = Bundle::room(capacity).min(MOST_BLOCKS);
-        let bundle = block.cast();
-        if room > 1 {
-            self.door.set(Some(door));
-            self.bundle.set(bundle);
-            self.blocks.set(1);
-            self.room.set(room);
-            self.capacity.set(capacity);
-        } else {
-            // SAFETY: as the caller promises.
-            unsafe { Door::push(door, bundle, 1) };
+        if END.try_with(|_| self.most.set(MOST_BLOCKS)).is_err() || !self.keep(door, block, capacity) {
+            // SAFETY: as the caller promises: a bundle of its own block alone.
+            unsafe { Door::push(door, block.cast(), 1) };
         }
+    }
+
+    /// Hands everything in.
+    #[cold]
+    #[inline(never)]
+    fn flush(&self) {
+        while let Some((door, bundle, blocks)) = self.gather() {
+            // SAFETY: the blocks of the bundle are this owner's, and nobody else holds them.
+            unsafe { Door::push(door, bundle, blocks) };
+        }
+    }
+
+    /// Makes a bundle of the first block and of as many of the same owner's as that has room to name, which are not kept
+    /// any more; returns whose they are, the bundle, and how many.
+    fn gather(&self) -> Option<(NonNull<Door>, NonNull<Bundle>, usize)> {
+        let kept = &self.places[..self.count.get()];
+        let (first, others) = kept.split_first()?;
+        let Kept { block, capacity, door } = first.get();
+        let bundle = block.cast();
+        let room = Bundle::room(capacity);
+        let mut blocks = 1;
+        let mut left = 0;
+        for other in others {
+            let other = other.get();
+            if other.door == door && blocks < room {
+                // SAFETY: the bundle lies in a block that this thread holds, and has room for one more.
+                unsafe { Bundle::name(bundle, blocks, other.block) };
+                blocks += 1;
+            } else {
+                kept[left].set(other);
+                left += 1;
+            }
+        }
+        self.count.set(left);
+        Some((door, bundle, blocks))
     }
 }
 
@@ -88,55 +133,31 @@ impl Batch {
 /// `BUNDLE_BYTES`, and is not used any more.
 #[inline(never)]
 pub(super) unsafe fn hand_in(door: NonNull<Door>, block: NonNull<u8>, capacity: usize) {
-    let kept = BATCH.try_with(|batch| {
-        if batch.door.get() != Some(door) {
+    BATCH.with(|batch| {
+        if !batch.keep(door, block, capacity) {
             // SAFETY: as the caller promises.
-            return unsafe { batch.open(door, block, capacity) };
-        }
-        let blocks = batch.blocks.get();
-        // SAFETY: an open bundle has room for one more.
-        unsafe { Bundle::name(batch.bundle.get(), blocks, block) };
-        batch.blocks.set(blocks + 1);
-        if batch.capacity.get() != capacity {
-            batch.capacity.set(0);
-        }
-        if blocks + 1 == batch.room.get() {
-            batch.flush();
+            unsafe { batch.make_room(door, block, capacity) };
         }
     });
-    if kept.is_err() {
-        // The thread is ending and its batch is gone.
-        // SAFETY: as the caller promises: a bundle of its own block alone.
-        unsafe { Door::push(door, block.cast(), 1) };
-    }
 }
 
 /// The block that this thread freed last and has not handed in, and where it is at home, if that is a home of `kind`
 /// that lends and the block has `capacity` bytes. It is the caller's then, and live.
-#[inline]
+#[inline(always)]
 pub(super) fn borrow(kind: Kind, capacity: usize) -> Option<(NonNull<u8>, NonNull<Door>)> {
-    BATCH
-        .try_with(|batch| {
-            let door = batch.door.get()?;
-            // SAFETY: the home stands while blocks of it are out, and those of the bundle are.
-            if batch.capacity.get() != capacity || !unsafe { Door::lends(door, kind) } {
-                return None;
-            }
-            let blocks = batch.blocks.get() - 1;
-            batch.blocks.set(blocks);
-            if blocks == 0 {
-                batch.door.set(None);
-                return Some((batch.bundle.get().cast(), door));
-            }
-            // SAFETY: the bundle names one block less than it has.
-            Some((unsafe { Bundle::named(batch.bundle.get(), blocks) }, door))
-        })
-        .ok()
-        .flatten()
+    BATCH.with(|batch| {
+        let last = batch.count.get().checked_sub(1)?;
+        let kept = batch.places.get(last)?.get();
+        // SAFETY: the home stands while blocks of it are out, and this one is.
+        if kept.capacity != capacity || !unsafe { Door::lends(kept.door, kind) } {
+            return None;
+        }
+        batch.count.set(last);
+        Some((kept.block, kept.door))
+    })
 }
 
 /// Hands in what this thread has freed and not yet handed in.
 pub(super) fn flush() {
-    // When the batch is gone, it was handed in.
-    let _ = BATCH.try_with(Batch::flush);
+    BATCH.with(Batch::flush);
 }
