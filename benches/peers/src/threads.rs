@@ -549,8 +549,12 @@ pub(crate) fn compare(rounds: usize, one_core: bool) -> Result<(), String> {
             let medians: Vec<f64> = times.iter().map(|times| median(times)).collect();
             print!("{:<22}", format!("{scene}, {content}"));
             medians.iter().for_each(|time| print!(" {time:>13.1}"));
-            let fastest = medians[1..].iter().copied().fold(f64::INFINITY, f64::min);
-            println!("  {:.2}", fastest / medians[0]);
+            // Slices of a round lie side by side, and so they have the machine's moods in common.
+            let over = |peer: &Vec<f64>| {
+                let ratios: Vec<f64> = peer.iter().zip(&times[0]).map(|(peer, own)| peer / own).collect();
+                median(&ratios)
+            };
+            println!("  {:.2}", times[1..].iter().map(over).fold(f64::INFINITY, f64::min));
         }
     }
     let mut over = [Vec::new(), Vec::new()];
