@@ -48,6 +48,10 @@ fn every_pointer_that_is_no_live_block_is_named() {
             let address = inside.addr().get();
             assert_eq!(refuse(&allocator, inside), FreeError::Interior { address, block: large.addr().get() });
         }
+        // Whole units, and a canary with `check`: where the block ends is no window's start.
+        let behind = large.map_addr(|address| address.checked_add(100_032).unwrap());
+        let address = behind.addr().get();
+        assert_eq!(refuse(&allocator, behind), FreeError::Foreign { address });
         let windows = allocator.windows();
         for window in &windows {
             for unit in window.bookkeeping.clone() {
