@@ -393,18 +393,25 @@ fn what_no_empty_window_can_make_up_for_is_asked_for_once() {
 }
 
 #[test]
-fn a_large_block_can_be_made_smaller_without_memory() {
-    let (system, allocator) = faulty(Config::default());
-    let block = allocator.allocate(100_000).unwrap();
-    // SAFETY: the block is live, and afterwards only what it became is used.
-    unsafe {
-        block.cast::<u8>().write_bytes(7, 100_000);
-        system.refuse.set(Some((0, usize::MAX)));
-        let block = allocator.reallocate(block.cast(), 1000, Realloc::CopyExisting).unwrap();
-        assert!(std::slice::from_raw_parts(block.cast::<u8>().as_ptr(), 1000).iter().all(|&byte| byte == 7));
-        allocator.free(block.cast());
+fn a_large_block_can_be_made_smaller_but_not_larger_without_memory() {
+    for (config, how, left) in [
+        (Config::default(), Realloc::CopyExisting, 7),
+        (Config::default().zero(true), Realloc::CopyExisting, 7),
+        (Config::default().zero(true), Realloc::Uninitialized, 0),
+    ] {
+        let (system, allocator) = faulty(config);
+        let block = allocator.allocate(100_000).unwrap().cast::<u8>();
+        // SAFETY: the block is live, and stays so where a call fails; afterwards only what it became is used.
+        unsafe {
+            block.write_bytes(7, 100_000);
+            system.refuse.set(Some((0, usize::MAX)));
+            assert_eq!(allocator.reallocate(block, 100_033, how), Err(AllocError::OutOfMemory));
+            let block = allocator.reallocate(block, 1000, how).unwrap().cast::<u8>();
+            assert!(std::slice::from_raw_parts(block.as_ptr(), 1000).iter().all(|&byte| byte == left), "{config:?}");
+            allocator.free(block);
+        }
+        assert_eq!(allocator.used_bytes(), 0);
     }
-    assert_eq!(allocator.used_bytes(), 0);
 }
 
 /// Calls of a long program.

@@ -120,6 +120,14 @@ fn every_pointer_that_is_no_live_block_is_named() {
 }
 
 #[test]
+fn the_byte_behind_a_window_is_foreign() {
+    let allocator = Allocator::new();
+    allocate(&allocator, 1);
+    let address = allocator.windows().iter().map(|window| window.address).max().unwrap() + 131_072;
+    assert_eq!(refuse(&allocator, at(address)), FreeError::Foreign { address });
+}
+
+#[test]
 fn free_panics_on_double_free_and_interior_pointers_and_changes_nothing() {
     for config in [Config::new(), Config::new().check(true)] {
         let allocator = Allocator::with_config(config).unwrap();
