@@ -211,7 +211,7 @@ fn a_block_that_is_resized_over_a_quarter_of_a_window_becomes_a_large_one_and_ba
 
 /// Blocks of ten units that fill the only window.
 fn full_window() -> (Allocator, Vec<NonNull<u8>>) {
-    let allocator = Allocator::with_config(Config::new().preallocated_windows(1).memory_limit(131_072)).unwrap();
+    let allocator = Allocator::with_config(Config::new().memory_limit(131_072)).unwrap();
     let blocks: Vec<_> = std::iter::from_fn(|| allocator.allocate(640).ok()).map(NonNull::cast).collect();
     (allocator, blocks)
 }
@@ -236,16 +236,18 @@ fn a_block_grows_where_it_lies_as_far_as_units_are_free() {
     free(&allocator, &blocks[1..]);
     assert_eq!(grow(&allocator, blocks[0], 2 * 640), Ok(true));
 
-    // Up to the end of the window, which is yet to be handed out.
-    let (allocator, blocks) = full_window();
-    let [.., last, freed] = blocks[..] else { panic!("{} blocks fill a window", blocks.len()) };
-    let to_the_end = 131_072 - last.addr().get() % 131_072;
-    free(&allocator, &[freed]);
-    assert_eq!(grow(&allocator, last, to_the_end), Ok(true));
+    // Into what is yet to be handed out, to the end of the window and no further.
+    let allocator = Allocator::new();
+    let newest = (0..200).map(|_| allocator.allocate(640).unwrap().cast::<u8>()).last().unwrap();
+    let to_the_end = 131_072 - newest.addr().get() % 131_072;
+    assert_eq!(grow(&allocator, newest, 2 * 640), Ok(true));
+    assert_eq!(grow(&allocator, newest, to_the_end), Ok(true));
+    assert_eq!(grow(&allocator, newest, to_the_end + 1), Ok(false));
 
     // Behind what is yet to be handed out, also up to the end of the window.
     let (allocator, blocks) = full_window();
     let [.., last, freed] = blocks[..] else { panic!("{} blocks fill a window", blocks.len()) };
+    let to_the_end = 131_072 - last.addr().get() % 131_072;
     free(&allocator, &blocks[1..20]);
     free(&allocator, &[blocks[101], freed]);
     assert_eq!(allocator.allocate(2 * 640).map(NonNull::cast), Ok(blocks[1]));
