@@ -226,8 +226,8 @@ fn without_check_a_wrong_size_does_no_harm() {
 /// Blocks that leave in no order, so that sized frees defer; the last one has just been freed.
 fn deep_and_out_of_order(allocator: &Allocator) -> (Vec<NonNull<u8>>, NonNull<u8>) {
     let mut random = SplitMix64::new(3);
-    let mut blocks: Vec<_> = (0..4096).map(|_| allocate(allocator, 1400)).collect();
-    for _ in 0..10_000 {
+    let mut blocks: Vec<_> = (0..30_000).map(|_| allocate(allocator, 1400)).collect();
+    for _ in 0..60_000 {
         let leaving = random.below(blocks.len() as u64) as usize;
         // SAFETY: the block is live and its place is taken by another.
         unsafe { allocator.free_sized(blocks[leaving], 1400) };
@@ -265,6 +265,45 @@ fn a_misuse_that_waits_is_reported_a_few_frees_later_and_changes_nothing() {
         assert_eq!(frees, if waits { 16 } else { 0 });
         assert_eq!(allocator.stats().live_blocks, live - frees);
         assert_eq!(allocator.integrity_check(), Ok(()));
+    }
+}
+
+/// Whoever frees in order again is told at once again, and in between never later than promised.
+#[test]
+fn frees_in_order_do_not_wait() {
+    let allocator = Allocator::new();
+    let (mut blocks, mut freed) = deep_and_out_of_order(&allocator);
+    blocks.sort_unstable();
+    // Every window keeps half of its blocks, so that none is empty and blocks go on being parked.
+    let all = blocks.len();
+    let mut leaving = blocks.into_iter().step_by(2);
+    let mut waits = Vec::new();
+    for _ in 0..40 {
+        let live = allocator.stats().live_blocks;
+        let mut frees = 0;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: the block is free: the contract is broken on purpose, as above.
+            unsafe { allocator.free_sized(freed, 1400) };
+            for block in leaving.by_ref() {
+                frees += 1;
+                // SAFETY: the block is live and not used afterwards.
+                unsafe { allocator.free_sized(block, 1400) };
+                freed = block;
+            }
+        }));
+        assert!(outcome.is_err() && frees <= 16, "reported {frees} frees later");
+        assert_eq!(allocator.stats().live_blocks, live - frees);
+        waits.push(frees);
+        for block in leaving.by_ref().take(300) {
+            freed = block;
+            // SAFETY: live, and not used afterwards.
+            unsafe { allocator.free_sized(freed, 1400) };
+        }
+    }
+    assert_eq!(allocator.stats().live_blocks as usize, all / 2 + leaving.len(), "all that were freed are free");
+    assert_eq!(allocator.integrity_check(), Ok(()));
+    if !cfg!(pktalloc_asan) {
+        assert_eq!((waits[0], waits.last()), (16, Some(&0)));
     }
 }
 

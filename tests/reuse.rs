@@ -113,14 +113,15 @@ fn blocks_that_leave_in_any_order_are_handed_out_again_first() {
     ];
     for free in frees {
         let allocator = Allocator::new();
-        let mut blocks: Vec<NonNull<u8>> = (0..4096).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
+        // Enough of them that sized frees wait.
+        let mut blocks: Vec<NonNull<u8>> = (0..30_000).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
         let mut random = pktalloc::workload::SplitMix64::new(7);
-        for turn in 0..200_000 {
+        for turn in 0..300_000 {
             let leaving = random.below(blocks.len() as u64) as usize;
             free(&allocator, blocks[leaving]);
-            if turn % 1000 == 0 {
-                assert_eq!(allocator.used_bytes(), 4095 * 1408, "what waits counts as freed");
-                assert_eq!(allocator.stats().live_blocks, 4095);
+            if turn % 10_000 == 0 {
+                assert_eq!(allocator.used_bytes(), 29_999 * 1408, "what waits counts as freed");
+                assert_eq!(allocator.stats().live_blocks, 29_999);
             }
             blocks[leaving] = allocator.allocate(1400).unwrap().cast();
         }

@@ -42,54 +42,45 @@ impl Freed {
 
 /// Blocks that may wait.
 const WAITING: usize = 16;
+/// Frees between one look at how scattered they are and the next. Fuzzed programs are short.
+const TURN: usize = if cfg!(fuzzing) { WAITING } else { 1024 };
+/// Of the last frees, how many have to be in another window than the one before, so that the next ones wait.
+const SCATTERED: usize = if cfg!(fuzzing) { WAITING / 4 } else { WAITING / 4 * 3 };
 
-/// Blocks that were freed, and whose bytes in the map are on their way into the cache. To the map, and to all that
-/// counts, they are live.
+const _: () =
+    assert!(WAITING.is_power_of_two() && TURN.is_multiple_of(WAITING), "the place goes by the number of frees");
+
+/// The last frees. While they *wait*, their bytes in the map are on their way into the cache, and to the map, and to all
+/// that counts, they are live.
+///
+/// They wait while frees are scattered, which is to say most in another window than the one before. Blocks that are
+/// freed where their neighbours were have their bytes in the cache; such a block had better not wait, so that the next
+/// packet gets it and the queue keeps the order of its addresses.
 pub(crate) struct Waiting {
+    /// The blocks. Those that do not wait are no more than addresses: their windows may be gone.
     places: [Cell<Option<Freed>>; WAITING],
-    /// Where the one lies that has waited longest.
-    oldest: Cell<usize>,
-    /// The address of the block that was freed last.
-    last: Cell<usize>,
-    /// How scattered the last frees were.
-    scatter: Cell<u32>,
+    /// Whether they wait.
+    wait: Cell<bool>,
+    /// How many there have been, all in all.
+    frees: Cell<usize>,
 }
 
 impl Waiting {
     /// Nobody waits.
     pub(super) const fn new() -> Self {
-        Self {
-            places: [const { Cell::new(None) }; WAITING],
-            oldest: Cell::new(0),
-            last: Cell::new(0),
-            scatter: Cell::new(0),
-        }
+        Self { places: [const { Cell::new(None) }; WAITING], wait: Cell::new(false), frees: Cell::new(0) }
     }
 
-    /// Whether blocks are being freed here and there: three of four in another window than the one before.
-    ///
-    /// Blocks that are freed where their neighbours were have their bytes in the cache; such a block had better not
-    /// wait, so that the next packet gets it, and the queue keeps the order of its addresses.
-    #[inline(always)]
-    fn scattered(&self, block: NonNull<u8>, window_shift: u32) -> bool {
-        /// All of the last frees were in another window.
-        const ALL: u32 = 1 << 12;
-        /// The part of the sum that each free makes up.
-        const PART: u32 = 8;
-        let address = block.addr().get();
-        let elsewhere = (address ^ self.last.replace(address)) >> window_shift != 0;
-        let scatter = self.scatter.get();
-        let scatter = scatter - scatter / PART + u32::from(elsewhere) * (ALL / PART);
-        self.scatter.set(scatter);
-        scatter > ALL / 4 * 3
-    }
-
-    /// Has a block wait; returns the one whose turn it is, if there are enough.
-    #[inline(always)]
-    fn exchange(&self, freed: Option<Freed>) -> Option<Freed> {
-        let oldest = self.oldest.get();
-        self.oldest.set((oldest + 1) % WAITING);
-        self.places[oldest % WAITING].replace(freed)
+    /// Whether the next frees are to wait, to judge by the last ones.
+    fn scattered(&self, window_shift: u32) -> bool {
+        let window = |place: &Cell<Option<Freed>>| place.get().map(|freed| freed.block.addr().get() >> window_shift);
+        let elsewhere = |pair: &&[Cell<Option<Freed>>]| {
+            let (before, after) = (window(&pair[0]), window(&pair[1]));
+            before.is_some() && after.is_some() && before != after
+        };
+        // Not to and fro: each change costs the queue some of its order.
+        let enough = if self.wait.get() { SCATTERED / 3 } else { SCATTERED };
+        self.places.windows(2).filter(elsewhere).count() >= enough
     }
 }
 
@@ -204,21 +195,48 @@ impl<G: Geometry, S: System> Heap<G, S> {
         true
     }
 
-    /// Has a block wait if blocks are freed here and there, and parks the one whose turn it is.
+    /// Parks a block, or has it wait and parks the one that has waited longest.
     ///
     /// A call, so that blocks that are parked at once do not pay for its registers.
     #[inline(never)]
     fn defer(&self, freed: Freed) {
-        let waits = self.waiting.scattered(freed.block, self.geometry.window_shift());
-        if waits {
-            prefetch(freed.code.as_ptr().cast(), 1);
+        let waiting = &self.waiting;
+        let frees = waiting.frees.get();
+        waiting.frees.set(frees.wrapping_add(1));
+        let oldest = waiting.places[frees % WAITING].replace(Some(freed));
+        if frees.is_multiple_of(TURN) {
+            return self.take_turn(freed, oldest);
         }
-        // Also when this one need not wait: none waits for more than so many frees.
-        if let Some(waited) = self.waiting.exchange(waits.then_some(freed)) {
+        if !waiting.wait.get() {
+            return self.park(freed);
+        }
+        prefetch(freed.code.as_ptr().cast(), 1);
+        if let Some(waited) = oldest {
             self.park(waited);
         }
-        if !waits {
+    }
+
+    /// [`defer`](Self::defer), which took `oldest` out for `freed`, and sees whether the next frees are to wait.
+    #[cold]
+    #[inline(never)]
+    fn take_turn(&self, freed: Freed, oldest: Option<Freed>) {
+        let waiting = &self.waiting;
+        let wait = waiting.scattered(self.geometry.window_shift());
+        // Blocks are parked before anything changes: a misuse that shows ends the call, and loses none of them.
+        if waiting.wait.get() {
+            if let Some(waited) = oldest {
+                self.park(waited);
+            }
+            if !wait {
+                self.catch_up();
+                waiting.wait.set(false);
+            }
+        } else {
             self.park(freed);
+            if wait {
+                waiting.places.iter().for_each(|place| place.set(None));
+                waiting.wait.set(true);
+            }
         }
     }
 
@@ -264,11 +282,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Frees the blocks that wait; none do unless frees are being deferred.
     pub(super) fn catch_up(&self) {
-        if self.deferring_units.get() == 0 {
+        if !self.waiting.wait.get() {
             return;
         }
-        for _ in 0..WAITING {
-            if let Some(freed) = self.waiting.exchange(None) {
+        for place in &self.waiting.places {
+            if let Some(freed) = place.take() {
                 self.park(freed);
             }
         }

@@ -26,9 +26,9 @@ use crate::window::{LONGEST_PARKED, parked_code};
 
 /// Stacks: one for each length in units, and one for the length 0 that nothing has.
 const STACKS: usize = LONGEST_PARKED as usize + 1;
-/// Bytes of all maps from which on they are too large for the first-level cache, so that it is worth while to defer. Fuzzed
+/// Bytes of all maps from which on they are a large part of a second-level cache, so that it is worth while to defer. Fuzzed
 /// programs are too short to get there.
-const COLD_MAP_BYTES: usize = if cfg!(fuzzing) { 0 } else { 64 << 10 };
+const COLD_MAP_BYTES: usize = if cfg!(fuzzing) { 0 } else { 512 << 10 };
 /// What the blocks of a short queue take at most, less than a first-level cache has.
 const SHORT_BYTES: usize = 32 << 10;
 /// What the current window must have had freed before it is looked at for a short queue.
@@ -185,7 +185,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Whether the maps of so many windows are too large for the first-level cache.
+    /// Whether the maps of so many windows are as likely as not out of the second-level cache.
     pub(super) fn are_maps_cold(&self, windows: usize) -> bool {
         windows * self.geometry.window_units() >= COLD_MAP_BYTES
     }
