@@ -61,7 +61,7 @@ done
 [ "${#others[@]}" -eq 0 ] || round "${others[@]}" -- --lib -- --skip workload::
 # Without optimisation these take ten seconds or more, and add nothing to the others.
 long=(--skip a_refusal_at_any_point --skip a_single_refusal --skip a_window_filled_to_its_last_unit
-    --skip every_size_in_every_call --skip packets_of_every_size)
+    --skip every_size_in_every_call --skip packets_of_every_size --skip huge_pages_keep_every_byte)
 # And these one to ten.
 slow=(--skip a_pointer_into_a_window --skip every_pointer_that_is --skip with_check_every_call --skip blocks_that_leave
     --skip blocks_of_every_length --skip every_memory_limit --skip the_memory_limit --skip what_went_back)
