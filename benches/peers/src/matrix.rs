@@ -1,5 +1,6 @@
 //! Measures cells: all subjects in interleaved rounds.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use pktalloc::workload::{Pattern, Sizes};
@@ -13,7 +14,7 @@ const SHALLOW: u32 = 64;
 const DEEP: u32 = 262_144;
 
 /// What a subject took in a cell: nanoseconds per pair, round by round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Figure(Vec<f64>);
 
 impl Figure {
@@ -70,15 +71,15 @@ pub(crate) struct Growth {
 }
 
 /// Asks all lanes in turn, round after round. Each round begins with another lane, so that none always follows the same.
-fn interleave(lanes: &mut [Lane], rounds: usize) -> Result<Vec<Figure>, String> {
-    let mut figures = vec![Vec::with_capacity(rounds); lanes.len()];
-    for round in 0..rounds {
+fn interleave(lanes: &mut [Lane], rounds: Range<usize>) -> Result<Vec<Figure>, String> {
+    let mut figures = vec![Figure::default(); lanes.len()];
+    for round in rounds {
         for turn in 0..lanes.len() {
             let index = (round + turn) % lanes.len();
-            figures[index].push(lanes[index].slice()?);
+            figures[index].0.push(lanes[index].slice()?);
         }
     }
-    Ok(figures.into_iter().map(Figure).collect())
+    Ok(figures)
 }
 
 /// Measures subjects in cells, and knows which subjects are not to be had here.
@@ -104,7 +105,29 @@ impl Matrix {
     }
 
     /// Measures all subjects in one cell.
+    ///
+    /// Where packets are written, every round has new processes. Which physical pages a process happens to get decides how
+    /// much of a queue about as large as a cache fits into it, a fifth of the time and more, and it keeps them for life.
     pub(crate) fn measure(&mut self, cell: &Cell) -> Result<Row, String> {
+        let processes = if cell.touch() == Touch::Written { self.rounds } else { 1 };
+        let rounds = self.rounds / processes;
+        let mut figures: Vec<(Name, Figure)> = Vec::new();
+        for process in 0..processes {
+            let mut lanes = self.start(cell)?;
+            let first = process * rounds;
+            let more = interleave(&mut lanes, first..first + rounds).map_err(|error| format!("{cell}: {error}"))?;
+            for (lane, more) in lanes.iter().zip(more) {
+                match figures.iter_mut().find(|(name, _)| *name == lane.name) {
+                    Some((_, figure)) => figure.0.extend(more.0),
+                    None => figures.push((lane.name, more)),
+                }
+            }
+        }
+        Ok(Row { cell: cell.clone(), figures })
+    }
+
+    /// Starts a process for each subject that can run the cell, and waits until all are ready.
+    fn start(&mut self, cell: &Cell) -> Result<Vec<Lane>, String> {
         let able = self.subjects.iter().filter(|name| name.takes_part(cell));
         let started = able.map(|&name| Lane::start(name, cell)).collect::<Result<Vec<_>, _>>()?;
         let mut lanes = Vec::with_capacity(started.len());
@@ -115,10 +138,7 @@ impl Matrix {
             }
         }
         self.subjects.retain(|name| !self.absent.iter().any(|(absent, _)| absent == name));
-
-        let figures = interleave(&mut lanes, self.rounds).map_err(|error| format!("{cell}: {error}"))?;
-        let figures = lanes.iter().map(|lane| lane.name).zip(figures).collect();
-        Ok(Row { cell: cell.clone(), figures })
+        Ok(lanes)
     }
 
     /// Measures what depth costs: pktalloc in the deepest fifo queue beside pktalloc in the shallowest.
@@ -131,7 +151,7 @@ impl Matrix {
         for lane in &mut lanes {
             lane.ready()??;
         }
-        let [shallow, deep] = interleave(&mut lanes, self.rounds)?.try_into().expect("two lanes have two figures");
+        let [shallow, deep] = interleave(&mut lanes, 0..self.rounds)?.try_into().expect("two lanes have two figures");
         Ok(Growth { sizes: sizes.clone(), shallow, deep })
     }
 
