@@ -192,7 +192,7 @@ fn with_check_a_sized_free_wants_the_size_that_was_asked_for() {
 
 /// With units of a page the first block of a window begins right behind the first unit.
 #[test]
-fn what_is_freed_with_its_size_is_gone_at_once_where_blocks_are_verified() {
+fn what_is_freed_is_gone_at_once_where_blocks_are_verified() {
     let config = Config::<4096, 64>::default();
     for config in [config.check(true), config.passthrough(true), config.zero(true)] {
         let allocator = Allocator::with_config(config).unwrap();
@@ -200,6 +200,10 @@ fn what_is_freed_with_its_size_is_gone_at_once_where_blocks_are_verified() {
             let block = allocator.allocate(size).unwrap().cast::<u8>();
             // SAFETY: the block is live and not used afterwards.
             unsafe { allocator.free_sized(block, size) };
+            assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
+            let again = allocator.allocate(size).unwrap().cast::<u8>();
+            // SAFETY: as above.
+            unsafe { allocator.free(again) };
             assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
             // SAFETY: the block was freed just now, which the call has to find out.
             assert!(unsafe { allocator.try_free(block) }.is_err());
