@@ -120,7 +120,7 @@ fuzz: ## fuzz each target for FUZZ_SECONDS (1800); installs cargo-fuzz where it 
 	@CARGO="$(CARGO)" FUZZ_SECONDS="$(FUZZ_SECONDS)" FUZZ_TARGETS="$(FUZZ_TARGETS)" scripts/fuzz.sh
 
 sanitize: ## the Rust suite under AddressSanitizer and valgrind
-	@CARGO="$(CARGO)" scripts/sanitize.sh
+	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" scripts/sanitize.sh
 
 mutants: ## change the core in small ways and expect a test to fail (hours); installs cargo-mutants where it is missing
 	@CARGO="$(CARGO)" MUTANTS_FILES="$(wildcard $(MUTANTS_FILES))" scripts/mutants.sh

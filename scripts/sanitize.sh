@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The Rust suite under AddressSanitizer, with units that are in no block hidden from it, then under valgrind where that
-# is installed. Ends with one line that says what happened. `make sanitize` calls it with CARGO set.
+# is installed. Ends with one line that says what happened. `make sanitize` calls it with CARGO and FEATURES set.
 #
 # A stable toolchain does it: it has the sanitizer's runtime, and hides the option behind RUSTC_BOOTSTRAP.
 set -uo pipefail
@@ -25,7 +25,7 @@ passed() {
 echo "+ the suite under AddressSanitizer"
 ASAN_OPTIONS="allocator_may_return_null=1:detect_odr_violation=0" RUSTC_BOOTSTRAP=1 \
     RUSTFLAGS="-Zsanitizer=address --cfg pktalloc_asan" \
-    "$CARGO" test --locked --no-fail-fast --target "$host" --target-dir target/asan --features replay --lib --tests \
+    "$CARGO" test --locked --no-fail-fast --target "$host" --target-dir target/asan --features "$FEATURES" --lib --tests \
     -- "${skip[@]}" \
     2>&1 | tee "$log"
 [ "${PIPESTATUS[0]}" -eq 0 ] || failed+=(AddressSanitizer)
@@ -38,8 +38,10 @@ if command -v valgrind >/dev/null; then
     # the handle of its thread by a pointer into the middle of it.
     memcheck="valgrind --quiet --error-exitcode=9 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite"
     export "CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$host")_RUNNER=$memcheck"
-    PROPTEST_CASES=2 "$CARGO" test --locked --no-fail-fast --lib --test misuse --test faults --test defects \
-        --test fuzz_corpus --test bitset --test packet -- --test-threads=1 "${skip[@]}" --skip top_of_the_address_space 2>&1 | tee "$log"
+    PROPTEST_CASES=2 "$CARGO" test --locked --no-fail-fast --features "$FEATURES" --lib --test misuse --test faults \
+        --test defects --test fuzz_corpus --test bitset --test packet --test reuse --test collections --test shared \
+        --test shared_bytes --test user_memory -- --test-threads=1 "${skip[@]}" --skip top_of_the_address_space \
+        --skip blocks_that_leave 2>&1 | tee "$log"
     [ "${PIPESTATUS[0]}" -eq 0 ] || failed+=(valgrind)
     summary+=", $(passed) under valgrind"
 else

@@ -48,6 +48,10 @@ fn every_pointer_that_is_no_live_block_is_named() {
             let address = inside.addr().get();
             assert_eq!(refuse(&allocator, inside), FreeError::Interior { address, block: large.addr().get() });
         }
+        // Whole units, and a canary with `check`: where the block ends is no window's start.
+        let behind = large.map_addr(|address| address.checked_add(100_032).unwrap());
+        let address = behind.addr().get();
+        assert_eq!(refuse(&allocator, behind), FreeError::Foreign { address });
         let windows = allocator.windows();
         for window in &windows {
             for unit in window.bookkeeping.clone() {
@@ -116,6 +120,14 @@ fn every_pointer_that_is_no_live_block_is_named() {
 }
 
 #[test]
+fn the_byte_behind_a_window_is_foreign() {
+    let allocator = Allocator::new();
+    allocate(&allocator, 1);
+    let address = allocator.windows().iter().map(|window| window.address).max().unwrap() + 131_072;
+    assert_eq!(refuse(&allocator, at(address)), FreeError::Foreign { address });
+}
+
+#[test]
 fn free_panics_on_double_free_and_interior_pointers_and_changes_nothing() {
     for config in [Config::new(), Config::new().check(true)] {
         let allocator = Allocator::with_config(config).unwrap();
@@ -180,7 +192,7 @@ fn with_check_a_sized_free_wants_the_size_that_was_asked_for() {
 
 /// With units of a page the first block of a window begins right behind the first unit.
 #[test]
-fn what_is_freed_with_its_size_is_gone_at_once_where_blocks_are_verified() {
+fn what_is_freed_is_gone_at_once_where_blocks_are_verified() {
     let config = Config::<4096, 64>::default();
     for config in [config.check(true), config.passthrough(true), config.zero(true)] {
         let allocator = Allocator::with_config(config).unwrap();
@@ -188,6 +200,10 @@ fn what_is_freed_with_its_size_is_gone_at_once_where_blocks_are_verified() {
             let block = allocator.allocate(size).unwrap().cast::<u8>();
             // SAFETY: the block is live and not used afterwards.
             unsafe { allocator.free_sized(block, size) };
+            assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
+            let again = allocator.allocate(size).unwrap().cast::<u8>();
+            // SAFETY: as above.
+            unsafe { allocator.free(again) };
             assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
             // SAFETY: the block was freed just now, which the call has to find out.
             assert!(unsafe { allocator.try_free(block) }.is_err());

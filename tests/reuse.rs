@@ -190,3 +190,68 @@ fn a_block_does_not_grow_into_what_is_yet_to_be_handed_out() {
     let (grown_at, next_at) = (grown.addr().get(), next.addr().get());
     assert!(next_at + next.len() <= grown_at || grown_at + grown.len() <= next_at, "two blocks overlap");
 }
+
+/// Whether a block lies in a window or is large is a matter of its size alone, whatever it was before.
+#[test]
+fn a_block_that_is_resized_over_a_quarter_of_a_window_becomes_a_large_one_and_back() {
+    let allocator = Allocator::new();
+    let quarter = 32_768;
+    let mut block = allocator.allocate(quarter).unwrap();
+    let mut resize = |size: usize| {
+        let before = block;
+        // SAFETY: the block is live, and afterwards only what it became is used.
+        block = unsafe { allocator.reallocate(block.cast(), size, Realloc::CopyExisting).unwrap() };
+        (block.addr() == before.addr(), allocator.stats().large_blocks)
+    };
+    assert_eq!(resize(quarter), (true, 0), "the room behind the block is free");
+    assert_eq!(resize(quarter + 1), (false, 1));
+    assert_eq!(resize(quarter + 1), (true, 1));
+    assert_eq!(resize(quarter), (false, 0));
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
+/// Blocks of ten units that fill the only window.
+fn full_window() -> (Allocator, Vec<NonNull<u8>>) {
+    let allocator = Allocator::with_config(Config::new().memory_limit(131_072)).unwrap();
+    let blocks: Vec<_> = std::iter::from_fn(|| allocator.allocate(640).ok()).map(NonNull::cast).collect();
+    (allocator, blocks)
+}
+
+/// The bytes that are free behind a block are its to grow into, to the last one.
+#[test]
+fn a_block_grows_where_it_lies_as_far_as_units_are_free() {
+    let grow = |allocator: &Allocator, block: NonNull<u8>, size: usize| {
+        // SAFETY: the callers below pass live blocks, and do not use them afterwards.
+        let grown = unsafe { allocator.reallocate(block, size, Realloc::CopyExisting) };
+        assert_eq!(allocator.integrity_check(), Ok(()));
+        grown.map(|grown| grown.cast() == block)
+    };
+    let free = |allocator: &Allocator, blocks: &[NonNull<u8>]| {
+        // SAFETY: the callers below pass live blocks, and do not use them afterwards.
+        unsafe { allocator.free_batch(blocks) };
+    };
+
+    // Up to what is yet to be handed out, which begins where the newest block was.
+    let allocator = Allocator::new();
+    let blocks: [NonNull<u8>; 3] = std::array::from_fn(|_| allocator.allocate(640).unwrap().cast());
+    free(&allocator, &blocks[1..]);
+    assert_eq!(grow(&allocator, blocks[0], 2 * 640), Ok(true));
+
+    // Into what is yet to be handed out, to the end of the window and no further.
+    let allocator = Allocator::new();
+    let newest = (0..200).map(|_| allocator.allocate(640).unwrap().cast::<u8>()).last().unwrap();
+    let to_the_end = 131_072 - newest.addr().get() % 131_072;
+    assert_eq!(grow(&allocator, newest, 2 * 640), Ok(true));
+    assert_eq!(grow(&allocator, newest, to_the_end), Ok(true));
+    assert_eq!(grow(&allocator, newest, to_the_end + 1), Ok(false));
+
+    // Behind what is yet to be handed out, also up to the end of the window.
+    let (allocator, blocks) = full_window();
+    let [.., last, freed] = blocks[..] else { panic!("{} blocks fill a window", blocks.len()) };
+    let to_the_end = 131_072 - last.addr().get() % 131_072;
+    free(&allocator, &blocks[1..20]);
+    free(&allocator, &[blocks[101], freed]);
+    assert_eq!(allocator.allocate(2 * 640).map(NonNull::cast), Ok(blocks[1]));
+    assert_eq!(grow(&allocator, blocks[100], 2 * 640), Ok(true));
+    assert_eq!(grow(&allocator, last, to_the_end), Ok(true));
+}

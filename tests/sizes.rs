@@ -182,6 +182,39 @@ fn a_block_over_a_quarter_of_a_window_is_a_large_one() {
     exercise::<4096, 64>();
 }
 
+/// The first block comes by the long way, which has limits of its own: blocks that can be parked, that the map keeps
+/// exactly, that fit into a window.
+#[test]
+fn the_first_block_may_be_of_any_size() {
+    for limit in [32 * 64, 127 * 64, 32_768] {
+        for size in limit - 1..=limit + 1 {
+            let allocator = Allocator::new();
+            let block = expect(size, allocator.allocate(size), "the first block");
+            assert_eq!(allocator.integrity_check(), Ok(()), "of {size}");
+            free(&allocator, block);
+            assert_eq!(allocator.used_bytes(), 0, "of {size}");
+        }
+    }
+}
+
+#[test]
+fn a_block_shrinks_to_what_it_has_but_not_to_more() {
+    for (mode, config) in configs() {
+        for size in [64, 1400, 20_000, 100_000] {
+            let allocator = Allocator::with_config(config).unwrap();
+            let block = allocator.allocate(size).unwrap();
+            // SAFETY: the block is live and only shrunk, to what it has.
+            let shrink = |size| unsafe { allocator.shrink(block.cast(), size) };
+            assert_eq!(shrink(block.len() + 1), Err(AllocError::NotSmaller), "{mode} of {size}");
+            assert_eq!(shrink(block.len() + 64), Err(AllocError::NotSmaller), "{mode} of {size}");
+            assert_eq!(shrink(block.len()), Ok(()), "{mode} of {size}");
+            assert_eq!(allocator.integrity_check(), Ok(()), "{mode} of {size}");
+            free(&allocator, Some(block.cast()));
+            assert_eq!(allocator.used_bytes(), 0, "{mode} of {size}");
+        }
+    }
+}
+
 #[test]
 fn blocks_of_every_length_go_on_in_the_next_window() {
     for units in 1..=512 {

@@ -329,3 +329,40 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::ptr;
+
+    use super::*;
+
+    const WINDOW_SHIFT: u32 = 17;
+
+    /// Frees of blocks that differ, each in the window whose number it has; none where it is `None`.
+    fn freed(windows: [Option<usize>; WAITING], wait: bool) -> Waiting {
+        let waiting = Waiting::new();
+        for (index, (place, window)) in waiting.places.iter().zip(windows).enumerate() {
+            let block = window.map(|window| ((window + 1) << WINDOW_SHIFT) + 4096 + index * 64);
+            let block = block.and_then(|address| NonNull::new(ptr::without_provenance_mut(address)));
+            place.set(block.map(|block| Freed { block, ..Freed::NOTHING }));
+        }
+        waiting.wait.set(wait);
+        waiting
+    }
+
+    #[test]
+    fn frees_wait_once_three_of_four_are_in_another_window_and_until_fewer_than_one_of_four_is() {
+        for changes in 0..WAITING {
+            let windows = core::array::from_fn(|index| Some(index.min(changes)));
+            assert_eq!(freed(windows, false).scattered(WINDOW_SHIFT), changes >= 12, "{changes} changes");
+            assert_eq!(freed(windows, true).scattered(WINDOW_SHIFT), changes >= 4, "{changes} changes");
+        }
+    }
+
+    #[test]
+    fn frees_that_never_were_are_in_no_window() {
+        let windows = core::array::from_fn(|index| (index % 2 == 0).then_some(index));
+        assert!(!freed(windows, true).scattered(WINDOW_SHIFT));
+        assert!(!freed([None; WAITING], true).scattered(WINDOW_SHIFT));
+    }
+}

@@ -453,6 +453,8 @@ impl<G: Geometry, S: System> Drop for Heap<G, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::Runtime;
+    use crate::system::Os;
 
     /// A burst that takes all of `windows` and empties them again; returns how many went back meanwhile.
     fn burst(surplus: &mut Surplus, windows: usize, keep: usize) -> usize {
@@ -486,6 +488,15 @@ mod tests {
     }
 
     #[test]
+    fn a_window_that_went_back_is_not_one_of_those_that_were_not_needed() {
+        let mut surplus = Surplus::new();
+        // With one window a turn ends each time. All nine are due after the first, and two go at once.
+        let gone = [9, 9, 9].map(|empty| surplus.emptied(empty, 1, 0));
+        // Seven are due after the second: one goes.
+        assert_eq!(gone, [0, 2, 1]);
+    }
+
+    #[test]
     fn windows_that_were_trimmed_are_not_given_back_again() {
         let mut surplus = Surplus::new();
         burst(&mut surplus, 100, 0);
@@ -495,5 +506,49 @@ mod tests {
             surplus.taken(0);
             assert!(surplus.emptied(1, 1, 0) <= 1);
         }
+    }
+    /// Windows of 4 KiB with 64-byte units.
+    fn heap(settings: Settings) -> Heap<Runtime, Os> {
+        Heap::with_settings(Runtime::new(64, 4096).unwrap(), settings, Os).unwrap()
+    }
+
+    #[test]
+    fn memory_grows_while_four_windows_and_a_sixteenth_of_all_are_holes() {
+        let heap = heap(Settings { preallocated_windows: 32, ..Settings::new() });
+        heap.allocate(1).unwrap();
+        let units = 32 * 64;
+        let holes = 4 * 64 + units / 16;
+        for (live, grows) in [(units - holes, false), (units - holes + 1, true)] {
+            heap.live_units.set(live);
+            assert_eq!(heap.prefers_growth(&heap.cold.borrow()), grows, "{live} of {units} units are live");
+        }
+    }
+
+    #[test]
+    fn frees_defer_where_maps_take_half_a_megabyte() {
+        let heap = heap(Settings::new());
+        assert!(!heap.are_maps_cold(8191) && heap.are_maps_cold(8192));
+    }
+
+    #[test]
+    fn parking_ends_when_an_extent_is_needed_and_a_window_is_empty() {
+        let heap = heap(Settings { memory_limit: Some(8 * 4096), ..Settings::new() });
+        let blocks: Vec<_> = core::iter::from_fn(|| heap.allocate(64).ok()).map(NonNull::cast).collect();
+        let free = |block: &NonNull<u8>| {
+            // SAFETY: live, and not used afterwards.
+            unsafe { heap.free(*block) };
+        };
+        let (stays, leave) = blocks.split_last().unwrap();
+        leave.iter().step_by(2).for_each(free);
+        // Opens an extent among the holes.
+        heap.allocate(64).unwrap();
+        assert!(heap.parking_units.get() > 0 && heap.deferring_units.get() == 0, "the maps are small");
+        // More than can be parked.
+        leave.iter().skip(1).step_by(2).for_each(free);
+        assert!(heap.parking.units() > 0 && heap.cold.borrow().empty.len() > 0);
+        heap.allocate(128).unwrap();
+        assert!(!heap.parks() && heap.parking.units() == 0);
+        free(stays);
+        assert_eq!(heap.integrity_check(), Ok(()));
     }
 }
