@@ -55,6 +55,42 @@ fn a_short_queue_stays_where_it_is() {
     assert_eq!(allocator.integrity_check(), Ok(()));
 }
 
+/// What does not fit a first-level cache goes round in whole windows, which costs less.
+#[test]
+fn a_longer_queue_goes_round_in_whole_windows() {
+    let allocator = Allocator::new();
+    let mut queue: VecDeque<NonNull<u8>> = (0..30).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
+    let mut seen = BTreeSet::new();
+    for _ in 0..2000 {
+        // SAFETY: the block is live and leaves the queue.
+        unsafe { allocator.free(queue.pop_front().unwrap()) };
+        queue.push_back(allocator.allocate(1400).unwrap().cast());
+        seen.insert(queue.back().copied());
+    }
+    assert!(seen.len() > 90, "{} places are less than a window", seen.len());
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
+/// The first packet of another length ends a short queue, rather than breaking up the blocks that it goes round in.
+#[test]
+fn a_short_queue_ends_with_its_length() {
+    let allocator = Allocator::new();
+    let mut queue: VecDeque<NonNull<u8>> = (0..16).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
+    let mut turn = |size| {
+        let leaving = queue.pop_front().unwrap();
+        // SAFETY: the block is live and leaves the queue.
+        unsafe { allocator.free(leaving) };
+        queue.push_back(allocator.allocate(size).unwrap().cast());
+        (leaving, *queue.back().unwrap())
+    };
+    (0..1000).for_each(|_| _ = turn(1400));
+    let (leaving, next) = turn(1400);
+    assert_eq!(leaving, next, "the queue is short");
+    let (leaving, next) = turn(200);
+    assert_ne!(leaving, next, "a block of the short queue was broken up");
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
 /// Blocks that stay lie in front of and behind those that come and go.
 #[test]
 fn a_short_queue_may_begin_among_blocks_that_stay() {
