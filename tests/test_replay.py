@@ -238,9 +238,12 @@ class Terminal:
     def __init__(self, *arguments: object) -> None:
         self.screen, theirs = pty.openpty()
         environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
+        # A shell has what runs in its background ignore interrupts, and so would all that this starts.
+        ours = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=theirs, env=environment
         )
+        signal.signal(signal.SIGINT, ours)
         os.close(theirs)
 
     def read_until(self, word: bytes | None) -> bytes:
