@@ -16,14 +16,13 @@ use core::ops::Range;
 
 #[cfg(any(feature = "python", test))]
 use crate::config::ConfigError;
+use crate::prefetch::LINE_BYTES;
 use crate::window::LONGEST_EXACT;
 
 /// Smallest and largest unit in bytes.
 pub(crate) const UNIT_BYTES: Range<usize> = 16..4097;
 /// Smallest and largest number of units in a window.
 pub(crate) const WINDOW_UNITS: Range<usize> = 64..65537;
-/// Bytes of a cache line.
-const LINE_BYTES: usize = 64;
 /// Bytes within which windows begin at different distances, at most: behind a page's worth it starts over.
 const STAGGER_BYTES: usize = 4096;
 /// The part of a window that this may take.
@@ -192,44 +191,45 @@ mod tests {
 
     use super::*;
 
+    /// Unit bytes, units of a window, and the geometry that they make: all there are.
+    fn every_shape() -> impl Iterator<Item = (usize, usize, Runtime)> {
+        let units = |unit| (6..=16).map(move |shift| (unit, 1 << shift));
+        let shapes = (4..=12).flat_map(move |shift| units(1usize << shift));
+        shapes.map(|(unit, units)| (unit, units, Runtime::new(unit, unit * units).unwrap()))
+    }
+
     #[test]
     fn every_geometry_leaves_room_for_the_largest_block_beside_its_descriptor() {
-        for unit in (4..=12).map(|shift| 1usize << shift) {
-            for units in (6..=16).map(|shift| 1usize << shift) {
-                let geometry = Runtime::new(unit, unit * units).unwrap();
-                let blocks = geometry.block_units();
-                assert!(blocks.start > 0 && blocks.end as usize == units);
-                let largest = geometry.units(geometry.largest_in_window()) as usize;
-                assert!(blocks.len() >= largest, "unit {unit}, {units} units");
-                let behind = geometry.descriptor_bytes();
-                assert!(behind <= geometry.bytes(blocks.start), "unit {unit}, {units} units");
-                assert!(behind > geometry.bytes(blocks.start - 1), "unit {unit}, {units} units: a unit for nothing");
-                for bytes in [1, unit - 1, unit, unit + 1, 5 * unit, 5 * unit + 1] {
-                    assert_eq!(geometry.units(bytes) as usize, bytes.div_ceil(unit));
-                }
+        for (unit, units, geometry) in every_shape() {
+            let blocks = geometry.block_units();
+            assert!(blocks.start > 0 && blocks.end as usize == units);
+            let largest = geometry.units(geometry.largest_in_window()) as usize;
+            assert!(blocks.len() >= largest, "unit {unit}, {units} units");
+            let behind = geometry.descriptor_bytes();
+            assert!(behind <= geometry.bytes(blocks.start), "unit {unit}, {units} units");
+            assert!(behind > geometry.bytes(blocks.start - 1), "unit {unit}, {units} units: a unit for nothing");
+            for bytes in [1, unit - 1, unit, unit + 1, 5 * unit, 5 * unit + 1] {
+                assert_eq!(geometry.units(bytes) as usize, bytes.div_ceil(unit));
             }
         }
     }
 
     #[test]
     fn windows_side_by_side_begin_in_different_cache_lines_and_lose_little() {
-        for unit in (4..=12).map(|shift| 1usize << shift) {
-            for units in (6..=16).map(|shift| 1usize << shift) {
-                let geometry = Runtime::new(unit, unit * units).unwrap();
-                let whole = geometry.block_units();
-                let most = unit * units / STAGGER_PART;
-                let starts: BTreeSet<_> = (0..1000)
-                    .map(|number| {
-                        let staggered = geometry.staggered_units(number * unit * units);
-                        assert_eq!(staggered.end, whole.end);
-                        assert!(geometry.bytes(staggered.start - whole.start) < most.max(1));
-                        assert!(staggered.len() >= geometry.units(geometry.largest_in_window()) as usize);
-                        geometry.bytes(staggered.start - whole.start) / LINE_BYTES % (STAGGER_BYTES / LINE_BYTES)
-                    })
-                    .collect();
-                let lines = most.min(STAGGER_BYTES) / unit.max(LINE_BYTES);
-                assert_eq!(starts.len(), lines.max(1), "unit {unit}, {units} units");
-            }
+        for (unit, units, geometry) in every_shape() {
+            let whole = geometry.block_units();
+            let most = unit * units / STAGGER_PART;
+            let starts: BTreeSet<_> = (0..1000)
+                .map(|number| {
+                    let staggered = geometry.staggered_units(number * unit * units);
+                    assert_eq!(staggered.end, whole.end);
+                    assert!(geometry.bytes(staggered.start - whole.start) < most.max(1));
+                    assert!(staggered.len() >= geometry.units(geometry.largest_in_window()) as usize);
+                    geometry.bytes(staggered.start - whole.start) / LINE_BYTES % (STAGGER_BYTES / LINE_BYTES)
+                })
+                .collect();
+            let lines = most.min(STAGGER_BYTES) / unit.max(LINE_BYTES);
+            assert_eq!(starts.len(), lines.max(1), "unit {unit}, {units} units");
         }
         // The default: 1024 bytes, as many as packets have that would be in the same sets otherwise.
         let geometry = Fixed::<64, 2048>::new();
@@ -239,14 +239,11 @@ mod tests {
 
     #[test]
     fn the_hot_path_serves_every_size_that_maps_keep_exactly() {
-        for unit in (4..=12).map(|shift| 1usize << shift) {
-            for units in (6..=16).map(|shift| 1usize << shift) {
-                let geometry = Runtime::new(unit, unit * units).unwrap();
-                let largest = geometry.largest_exact();
-                assert!(largest <= geometry.largest_in_window() && geometry.units(largest) <= LONGEST_EXACT);
-                let next = largest + unit;
-                assert!(next > geometry.largest_in_window() || geometry.units(next) > LONGEST_EXACT);
-            }
+        for (unit, _, geometry) in every_shape() {
+            let largest = geometry.largest_exact();
+            assert!(largest <= geometry.largest_in_window() && geometry.units(largest) <= LONGEST_EXACT);
+            let next = largest + unit;
+            assert!(next > geometry.largest_in_window() || geometry.units(next) > LONGEST_EXACT);
         }
     }
 

@@ -52,7 +52,7 @@ impl List {
         Some(first)
     }
 
-    /// Turns around the order of the first `count` windows around.
+    /// Turns the order of the first `count` windows around.
     #[cfg(feature = "shared")]
     pub(crate) fn turn_front(&mut self, count: usize) {
         let mut turned = Self::new();

@@ -1,7 +1,7 @@
 //! Bringing memory into the cache before it is needed, where the processor takes such requests.
 
-/// Bytes that come together.
-const LINE_BYTES: usize = 64;
+/// Bytes that come together: a cache line.
+pub(crate) const LINE_BYTES: usize = 64;
 
 /// Asks for `lines` cache lines from `address` on, which may be any address.
 #[inline(always)]

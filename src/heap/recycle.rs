@@ -26,8 +26,8 @@ use crate::window::{LONGEST_PARKED, parked_code};
 
 /// Stacks: one for each length in units, and one for the length 0 that nothing has.
 const STACKS: usize = LONGEST_PARKED as usize + 1;
-/// Bytes of all maps from which on they are a large part of a second-level cache, so that it is worth while to defer. Fuzzed
-/// programs are too short to get there.
+/// Bytes of all maps from which on they are a large part of a second-level cache, so that it is worth while to defer.
+/// Fuzzed programs are too short to get there.
 const COLD_MAP_BYTES: usize = if cfg!(fuzzing) { 0 } else { 512 << 10 };
 /// What the blocks of a short queue take at most, less than a first-level cache has.
 const SHORT_BYTES: usize = 32 << 10;

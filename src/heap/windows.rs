@@ -192,10 +192,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn open_extent(&self, window: Window, units: u32) -> bool {
         let first = self.first_unit(window);
         let from = (self.limit.get() - first) as u32;
-        let fresh = self.fresh.get();
-        let mut rest = if fresh { self.fresh_units(window) } else { self.geometry.block_units() };
-        rest.start = rest.start.max(from);
-        let hole = if fresh { Some(rest) } else { window.map(self.geometry).next_hole(rest, units) };
+        let rest = |whole: Range<u32>| whole.start.max(from)..whole.end;
+        let hole = if self.fresh.get() {
+            Some(rest(self.fresh_units(window)))
+        } else {
+            window.map(self.geometry).next_hole(rest(self.geometry.block_units()), units)
+        };
         let Some(Range { start, end }) = hole.filter(|hole| hole.len() >= units as usize) else {
             return false;
         };
@@ -507,6 +509,7 @@ mod tests {
             assert!(surplus.emptied(1, 1, 0) <= 1);
         }
     }
+
     /// Windows of 4 KiB with 64-byte units.
     fn heap(settings: Settings) -> Heap<Runtime, Os> {
         Heap::with_settings(Runtime::new(64, 4096).unwrap(), settings, Os).unwrap()

@@ -18,6 +18,11 @@ const DEEP: u32 = 262_144;
 pub(crate) struct Figure(Vec<f64>);
 
 impl Figure {
+    /// Adds what a round took.
+    pub(crate) fn push(&mut self, nanoseconds: f64) {
+        self.0.push(nanoseconds);
+    }
+
     pub(crate) fn median(&self) -> f64 {
         median(&self.0)
     }
@@ -36,7 +41,7 @@ impl Figure {
 }
 
 /// The value in the middle.
-pub(crate) fn median(values: &[f64]) -> f64 {
+fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
@@ -76,7 +81,7 @@ fn interleave(lanes: &mut [Lane], rounds: Range<usize>) -> Result<Vec<Figure>, S
     for round in rounds {
         for turn in 0..lanes.len() {
             let index = (round + turn) % lanes.len();
-            figures[index].0.push(lanes[index].slice()?);
+            figures[index].push(lanes[index].slice()?);
         }
     }
     Ok(figures)
@@ -106,15 +111,14 @@ impl Matrix {
 
     /// Measures all subjects in one cell.
     ///
-    /// Where packets are written, every round has new processes. Which physical pages a process happens to get decides how
-    /// much of a queue about as large as a cache fits into it, a fifth of the time and more, and it keeps them for life.
+    /// Where packets are written, every round has new processes. Which physical pages a process happens to get decides
+    /// how much of a queue about as large as a cache fits into it, a fifth of the time and more, and it keeps them for
+    /// life.
     pub(crate) fn measure(&mut self, cell: &Cell) -> Result<Row, String> {
-        let processes = if cell.touch() == Touch::Written { self.rounds } else { 1 };
-        let rounds = self.rounds / processes;
+        let rounds = if cell.touch() == Touch::Written { 1 } else { self.rounds };
         let mut figures: Vec<(Name, Figure)> = Vec::new();
-        for process in 0..processes {
+        for first in (0..self.rounds).step_by(rounds) {
             let mut lanes = self.start(cell)?;
-            let first = process * rounds;
             let more = interleave(&mut lanes, first..first + rounds).map_err(|error| format!("{cell}: {error}"))?;
             for (lane, more) in lanes.iter().zip(more) {
                 match figures.iter_mut().find(|(name, _)| *name == lane.name) {

@@ -28,7 +28,7 @@ use pktalloc::{Allocator, SharedAllocator, SharedPacket};
 
 use crate::clock::{processor_time, processor_time_of_all_threads, stay_on_one_core};
 use crate::foreign::{Functions, Jemalloc, Malloc, Mimalloc, Rpmalloc, Snmalloc};
-use crate::matrix::median;
+use crate::matrix::Figure;
 use crate::names::Name;
 use crate::process::ask;
 
@@ -540,36 +540,30 @@ pub(crate) fn compare(rounds: usize, one_core: bool) -> Result<(), String> {
     println!("  fastest peer / pktalloc");
     for scene in [Scene::OneToOne, Scene::OneToMany, Scene::Ring] {
         for content in [Content::Header, Content::Whole] {
-            let mut times = vec![Vec::new(); subjects.len()];
+            let mut figures = vec![Figure::default(); subjects.len()];
             for _ in 0..rounds {
-                for (times, &name) in times.iter_mut().zip(&subjects) {
-                    times.push(slice(name, scene, content)?[usize::from(one_core)]);
+                for (figure, &name) in figures.iter_mut().zip(&subjects) {
+                    figure.push(slice(name, scene, content)?[usize::from(one_core)]);
                 }
             }
-            let medians: Vec<f64> = times.iter().map(|times| median(times)).collect();
             print!("{:<22}", format!("{scene}, {content}"));
-            medians.iter().for_each(|time| print!(" {time:>13.1}"));
-            // Slices of a round lie side by side, and so they have the machine's moods in common.
-            let over = |peer: &Vec<f64>| {
-                let ratios: Vec<f64> = peer.iter().zip(&times[0]).map(|(peer, own)| peer / own).collect();
-                median(&ratios)
-            };
-            println!("  {:.2}", times[1..].iter().map(over).fold(f64::INFINITY, f64::min));
+            figures.iter().for_each(|figure| print!(" {:>13.1}", figure.median()));
+            let over = |peer: &Figure| peer.ratio(&figures[0]);
+            println!("  {:.2}", figures[1..].iter().map(over).fold(f64::INFINITY, f64::min));
         }
     }
-    let mut over = [Vec::new(), Vec::new()];
-    let mut own = Vec::new();
+    let [mut own, mut plain, mut bare] = <[Figure; 3]>::default();
     for _ in 0..rounds {
         let times = slice(Name::Pktalloc, Scene::Owner, Content::Header)?;
         own.push(times[0]);
-        over[0].push(times[0] / times[1]);
-        over[1].push(times[0] / times[2]);
+        plain.push(times[1]);
+        bare.push(times[2]);
     }
     println!(
         "owner alone: {:.1} ns a pair, {:.3} times the plain allocator with a handle of this size, {:.3} times bare blocks",
-        median(&own),
-        median(&over[0]),
-        median(&over[1]),
+        own.median(),
+        own.ratio(&plain),
+        own.ratio(&bare),
     );
     Ok(())
 }
