@@ -6,6 +6,7 @@
 //!    table, before their region is freed.
 //! 2. The descriptor and the map behind it are written by this crate only, through `Cell`s, on one thread at a time.
 //!    Blocks never overlap them: they lie in front of the units for blocks ([`Geometry::block_units`]).
+//!    Other threads read the plate alone, which nobody writes while a block of the window is live.
 //! 3. The pointer in a `Window` may reach its whole region, since it is derived from the pointer that the system gave.
 
 use core::cell::Cell;
@@ -13,7 +14,7 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 
 use crate::geometry::{FIELD_BYTES, Geometry};
-use crate::prefetch::prefetch;
+use crate::prefetch::{LINE_BYTES, prefetch};
 use crate::window::Map;
 
 /// Where a window stands.
@@ -29,10 +30,22 @@ pub(crate) enum Place {
     Empty,
 }
 
+/// What stays as it is while a window is held: in a cache line of its own, so that threads which free blocks of other
+/// threads' windows may look at it without being in the owner's way.
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct Plate {
+    /// What the window leads to: see [`Heap::lead_to`](crate::heap::Heap::lead_to).
+    home: *const (),
+    /// Distinguishes a descriptor from anything else that may lie here.
+    seal: Cell<usize>,
+}
+
 /// The bookkeeping of one window, in front of its map.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Descriptor {
+    plate: Plate,
     /// Units that may be freed before the window is looked at: its live units less `notice` and 1, wrapping around.
     credit: Cell<u32>,
     /// A free that leaves this many live units or fewer has the window looked at.
@@ -42,15 +55,13 @@ pub(crate) struct Descriptor {
     pub(crate) region_windows: Cell<u32>,
     /// Empty windows of the region; of its first window only.
     pub(crate) region_empty: Cell<u32>,
-    /// Distinguishes a descriptor from anything else that may lie here.
-    seal: Cell<usize>,
     /// The first window of the region.
     pub(crate) leader: Cell<Window>,
     pub(crate) previous: Cell<Option<Window>>,
     pub(crate) next: Cell<Option<Window>>,
 }
 
-const _: () = assert!(size_of::<Descriptor>() <= FIELD_BYTES);
+const _: () = assert!(size_of::<Plate>() == LINE_BYTES && size_of::<Descriptor>() <= FIELD_BYTES);
 
 /// Any number that packet bytes are unlikely to contain.
 const SEAL: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
@@ -60,23 +71,23 @@ const SEAL: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
 pub(crate) struct Window(NonNull<Descriptor>);
 
 impl Window {
-    /// Makes the memory at `base` a window, empty, its own region, and in no list.
+    /// Makes the memory at `base` a window that leads to `home`, empty, its own region, and in no list.
     ///
     /// # Safety
     /// `base` is the start of `geometry.window_bytes()` writable bytes of a region held from the system, aligned to
     /// their own size and used by nobody else; the pointer may reach all of them.
-    pub(crate) unsafe fn found<G: Geometry>(base: NonNull<u8>, geometry: G) -> Self {
+    pub(crate) unsafe fn found<G: Geometry>(base: NonNull<u8>, home: *const (), geometry: G) -> Self {
         // SAFETY: the descriptor lies inside the window (`Geometry::bookkeeping_units`), which the caller owns.
         unsafe {
             base.write_bytes(0, geometry.descriptor_bytes());
             let window = Self(base.cast());
             base.cast::<Descriptor>().write(Descriptor {
+                plate: Plate { home, seal: Cell::new(seal_of(base, home)) },
                 credit: Cell::new(u32::MAX),
                 notice: Cell::new(0),
                 place: Cell::new(Place::Empty),
                 region_windows: Cell::new(1),
                 region_empty: Cell::new(0),
-                seal: Cell::new(seal_of(base)),
                 leader: Cell::new(window),
                 previous: Cell::new(None),
                 next: Cell::new(None),
@@ -96,6 +107,13 @@ impl Window {
         let start = block.as_ptr().map_addr(|address| address & !inside);
         // SAFETY: a window that the system gave starts at no null pointer.
         Self(unsafe { NonNull::new_unchecked(start).cast() })
+    }
+
+    /// What the window leads to. Any thread may ask, as long as a block of the window is live.
+    #[inline(always)]
+    #[cfg(feature = "shared")]
+    pub(crate) fn home(self) -> *const () {
+        self.plate.home
     }
 
     /// The first byte of the window.
@@ -158,7 +176,8 @@ impl Window {
     pub(crate) fn prefetch(self) {
         /// Enough for the processor to see where this leads and to go on by itself; all lines of a map would stall it.
         const LINES: usize = 8;
-        prefetch(self.0.cast::<u8>().as_ptr(), LINES);
+        let behind_plate = self.0.cast::<u8>().as_ptr().wrapping_add(size_of::<Plate>());
+        prefetch(behind_plate, LINES);
     }
 
     /// How many live units are left when the window is looked at.
@@ -180,18 +199,18 @@ impl Window {
 
     /// Whether the descriptor is still the one that was written for this window.
     pub(crate) fn is_sealed(self) -> bool {
-        self.seal.get() == seal_of(self.base())
+        self.plate.seal.get() == seal_of(self.base(), self.plate.home)
     }
 
     /// Overwrites the seal, as stray bytes would.
     #[cfg(test)]
     pub(crate) fn break_seal(self) {
-        self.seal.set(0);
+        self.plate.seal.set(0);
     }
 }
 
-fn seal_of(base: NonNull<u8>) -> usize {
-    base.addr().get() ^ SEAL
+fn seal_of(base: NonNull<u8>, home: *const ()) -> usize {
+    base.addr().get() ^ home.addr() ^ SEAL
 }
 
 impl Deref for Window {
@@ -206,14 +225,15 @@ impl Deref for Window {
 
 #[cfg(test)]
 mod tests {
+    use core::ptr;
     use std::collections::BTreeSet;
 
     use super::*;
 
     #[test]
     fn a_seal_is_that_of_one_window_alone() {
-        let window = |bit: u32| NonNull::new(core::ptr::without_provenance_mut((1 << (usize::BITS - 1)) | (1 << bit)));
-        let seals: BTreeSet<_> = (0..usize::BITS - 1).map(|bit| seal_of(window(bit).unwrap())).collect();
+        let window = |bit: u32| NonNull::new(ptr::without_provenance_mut((1 << (usize::BITS - 1)) | (1 << bit)));
+        let seals: BTreeSet<_> = (0..usize::BITS - 1).map(|bit| seal_of(window(bit).unwrap(), ptr::null())).collect();
         assert_eq!(seals.len(), usize::BITS as usize - 1);
     }
 }

@@ -27,8 +27,8 @@ pub(crate) const WINDOW_UNITS: Range<usize> = 64..65537;
 const STAGGER_BYTES: usize = 4096;
 /// The part of a window that this may take.
 const STAGGER_PART: usize = 128;
-/// Bytes of a descriptor's fields, in front of its map.
-pub(crate) const FIELD_BYTES: usize = 64;
+/// Bytes of a descriptor's fields, in front of its map: a cache line that does not change and one that does.
+pub(crate) const FIELD_BYTES: usize = 2 * LINE_BYTES;
 
 /// The shape of a window.
 pub(crate) trait Geometry: Copy {

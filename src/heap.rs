@@ -83,8 +83,8 @@ pub(crate) struct Heap<G: Geometry, S: System> {
     /// Why the last allocation failed.
     refusal: Cell<AllocError>,
     geometry: G,
-    /// Whether the first blocks of windows begin at different distances from the windows' starts.
-    staggered: bool,
+    /// What every window leads to: see [`lead_to`](Self::lead_to). Null for nothing.
+    home: Cell<*const ()>,
     pub(crate) settings: Settings,
     pub(crate) parking: Parking,
     waiting: Waiting,
@@ -135,7 +135,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             fresh: Cell::new(false),
             refusal: Cell::new(AllocError::ZeroSize),
             geometry,
-            staggered: false,
+            home: Cell::new(core::ptr::null()),
             settings,
             parking: Parking::new(),
             waiting: Waiting::new(),
@@ -161,14 +161,16 @@ impl<G: Geometry, S: System> Heap<G, S> {
         Ok(Self::new(geometry, settings, system))
     }
 
-    /// Has the first blocks of windows begin at different distances from the windows' starts.
+    /// Has every window lead to `home`, for whoever has a block of it and looks for where it belongs
+    /// ([`Window::home`]); on a heap that has asked for nothing yet.
     ///
-    /// Whoever looks at the first bytes of many packets, as threads do that they are sent to, finds them in a few sets
-    /// of each cache where all begin at the same distance: those of 1024 bytes in one of 16.
+    /// The first blocks of such windows begin at different distances from the windows' starts. Whoever looks at the
+    /// first bytes of many packets, as threads do that they are sent to, would find them in a few sets of each cache if
+    /// all began at the same distance: those of 1024 bytes in one of 16.
     #[cfg(feature = "shared")]
-    pub(crate) fn staggered(mut self) -> Self {
-        self.staggered = true;
-        self
+    pub(crate) fn lead_to(&self, home: NonNull<()>) {
+        debug_assert_eq!(self.allocated_bytes(), 0);
+        self.home.set(home.as_ptr());
     }
 
     /// The shape of the windows.
@@ -330,7 +332,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// A block of at least `size` bytes, with whatever it contains; `size` is not 0.
     fn place(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
-        if self.settings.passthrough || size > self.geometry.largest_in_window() {
+        if self.is_large(size) {
             let block = self.allocate_large(size);
             // What empty windows hold may be what is missing.
             return match block {
@@ -356,6 +358,18 @@ impl<G: Geometry, S: System> Heap<G, S> {
             }
             self.refill(units)?;
         }
+    }
+
+    /// Whether a block of `size` bytes comes straight from the system.
+    fn is_large(&self, size: usize) -> bool {
+        self.settings.passthrough || size > self.geometry.largest_in_window()
+    }
+
+    /// Whether a block that is asked for with `size` bytes lies in a window.
+    #[cfg(feature = "shared")]
+    pub(crate) fn stays_in_window(&self, size: usize) -> bool {
+        let size = if self.settings.check { checked::with_canary(size) } else { Ok(size) };
+        size.is_ok_and(|size| !self.is_large(size))
     }
 
     /// The number in `window` of a unit counted from address 0.

@@ -97,7 +97,7 @@
 //! takes time linear in the units of a window, or a call to the system. A [`Packet`] adds its four words and nothing
 //! else.
 //!
-//! Memory beyond the packets: what sizes are rounded up by, 1.6 % of bookkeeping, and up to three windows in a queue that
+//! Memory beyond the packets: what sizes are rounded up by, 1.7 % of bookkeeping, and up to three windows in a queue that
 //! drains in order, five and a sixteenth in one that does not. Empty windows are kept for the next burst
 //! ([`Config::keep_empty_windows`]) until [`Allocator::trim`] gives them back.
 //!

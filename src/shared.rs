@@ -1,7 +1,7 @@
 //! One thread allocates, any thread frees.
 //!
-//! A [`SharedAllocator`] is an allocator with an address to come back to: its packets know it, may be sent anywhere, and
-//! free themselves wherever they are dropped.
+//! A [`SharedAllocator`] is an allocator with an address to come back to: its windows lead there, so its packets may be
+//! sent anywhere, and free themselves wherever they are dropped.
 //!
 //! ```text
 //! owner's thread                         other threads
@@ -16,7 +16,7 @@
 //!
 //! The owner allocates as [`Allocator`](crate::Allocator) does and looks at the stack only where that one leaves its
 //! hot path, about once in a hundred packets. A packet that is dropped on its owner's thread is freed at once; a thread
-//! knows that it is the owner's by comparing two numbers.
+//! knows that it is the owner's by comparing where the packet's window leads with the home that it has at hand.
 //!
 //! A thread that frees other owners' packets and allocates packets of its own hands the same blocks out again, where they
 //! fit, before its heap opens an extent: they are in its cache. Such a block is *borrowed*: it stays at home where it was,
@@ -48,6 +48,7 @@ use crate::error::AllocError;
 use crate::geometry::Fixed;
 use crate::heap::Heap;
 use crate::packet::Room;
+use crate::prefetch::ToWrite;
 use crate::stats::Stats;
 use crate::system::{Os, System};
 
@@ -93,6 +94,10 @@ pub struct SharedAllocator<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2
     key: Key<UNIT, WINDOW_UNITS, S>,
     /// Why the last allocation failed.
     refusal: Cell<AllocError>,
+    /// What the processor can do.
+    to_write: Option<ToWrite>,
+    /// How to fetch the cache lines of packets to come: while packets come back from other threads.
+    ahead: Cell<Option<ToWrite>>,
     /// The key is bound to this thread.
     here: PhantomData<*const ()>,
 }
@@ -114,6 +119,10 @@ pub struct SharedAllocator<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2
 pub struct Unbound<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os> {
     key: Key<UNIT, WINDOW_UNITS, S>,
 }
+
+/// How many packets ahead the first cache line of a packet is fetched. The thread that freed what lay there last has
+/// read it, and its core has to be told before it can be written: as long as that takes, no later write gets out.
+const AHEAD: usize = 4;
 
 /// Whose block a new packet may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -174,7 +183,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
     /// A packet of `len` bytes, all zero. A packet of 0 bytes is no error, and holds a unit as one of 1 byte does.
     ///
     /// # Errors
-    /// [`AllocError::TooLarge`] beyond 4 GiB less 4 KiB; [`AllocError::OutOfMemory`] and
+    /// [`AllocError::TooLarge`] beyond 2 GiB less 4 KiB; [`AllocError::OutOfMemory`] and
     /// [`AllocError::MemoryLimit`], after which everything is as it was and the allocator goes on working;
     /// [`AllocError::Damaged`] with [`check`](Config::check) on.
     #[inline]
@@ -258,17 +267,23 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
     #[inline(always)]
     fn empty_packet(&self, most: usize, from: Lender) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
         match self.key.heap().bump(most) {
-            // SAFETY: the block is new. It is whole units, and no unit is smaller than a bundle.
-            Some(block) => Ok(unsafe { SharedPacket::new(block, self.key.home()) }),
+            Some(block) => {
+                if let Some(to_write) = self.ahead.get() {
+                    to_write.prefetch(block.cast::<u8>().as_ptr().wrapping_add(AHEAD * block.len()));
+                }
+                // SAFETY: the block is new, and of a window. It is whole units, and no unit is smaller than a bundle.
+                Ok(unsafe { SharedPacket::new(block) })
+            }
             None => {
                 // 0, which no block has, where that is beyond all numbers.
                 let capacity = most.max(1).wrapping_add(UNIT - 1) & !(UNIT - 1);
                 if from == Lender::Any
-                    && let Some((block, home)) = self.key.borrow(capacity)
+                    && let Some(block) = self.key.borrow(capacity)
                 {
                     let block = NonNull::slice_from_raw_parts(block, capacity);
-                    // SAFETY: this thread has freed the block and not handed it in, and a bundle fits into every block.
-                    return Ok(unsafe { SharedPacket::new(block, home) });
+                    // SAFETY: this thread has freed the block and not handed it in; it lies in a window of such a home, and a
+                    // bundle fits into every block.
+                    return Ok(unsafe { SharedPacket::new(block) });
                 }
                 // Not a `Result`: the packet would be taken apart to the byte where the error may lie.
                 self.empty_packet_slowly(most).ok_or_else(|| self.refusal.get())
@@ -284,10 +299,16 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
             self.refusal.set(AllocError::TooLarge);
             return None;
         }
-        self.collect();
-        match self.key.heap().allocate(most.max(BUNDLE_BYTES)) {
-            // SAFETY: the block is new and no smaller than a bundle.
-            Ok(block) => Some(unsafe { SharedPacket::new(block, self.key.home()) }),
+        let back = self.collect();
+        self.ahead.set(self.to_write.filter(|_| back > 0));
+        let heap = self.key.heap();
+        let most = most.max(BUNDLE_BYTES);
+        let in_window = heap.stays_in_window(most);
+        match heap.allocate(if in_window { most } else { UNIT + most }) {
+            // SAFETY: the block is new, no smaller than a bundle, and of a window.
+            Ok(block) if in_window => Some(unsafe { SharedPacket::new(block) }),
+            // SAFETY: the block is new, and behind a unit no smaller than a bundle.
+            Ok(block) => Some(unsafe { SharedPacket::labelled(block, self.key.home()) }),
             Err(error) => {
                 self.refusal.set(error);
                 None
@@ -352,7 +373,13 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Unbound<UNIT, WIND
     #[must_use]
     pub fn bind(self) -> SharedAllocator<UNIT, WINDOW_UNITS, S> {
         self.key.bind();
-        SharedAllocator { key: self.key, refusal: Cell::new(AllocError::OutOfMemory), here: PhantomData }
+        SharedAllocator {
+            key: self.key,
+            refusal: Cell::new(AllocError::OutOfMemory),
+            to_write: ToWrite::detect(),
+            ahead: Cell::new(None),
+            here: PhantomData,
+        }
     }
 }
 

@@ -345,6 +345,89 @@ fn the_tail_goes_back_at_once_on_the_owners_thread_and_later_elsewhere() {
 }
 
 #[test]
+fn a_packet_too_large_for_a_window_holds_a_unit_more_and_goes_home_as_others_do() {
+    for (config, large) in [
+        (Config::new(), vec![32 << 10, (32 << 10) + 1, 100_000, 128 << 10, (256 << 10) - 64, 1_000_000]),
+        (Config::new().check(true), vec![(32 << 10) - 16, (32 << 10) - 15, 100_000]),
+        (Config::new().passthrough(true), vec![1, 64, 1400, 128 << 10]),
+    ] {
+        let (allocator, system) = counted(config);
+        for len in large {
+            let make = || allocator.packet_from(&pattern(len, len).collect::<Vec<_>>()).unwrap();
+            let (here, mut cut, there) = (make(), make(), make());
+            assert!(here.capacity() >= len && here.as_ptr().addr() % 64 == 0, "{len} bytes: {here:?}");
+            cut.truncate(len / 2);
+            verify(len, &cut);
+            assert!((len / 2..=here.capacity()).contains(&cut.capacity()), "{cut:?} beside {here:?}");
+            thread::spawn(move || {
+                let mut there = there;
+                verify(len, &there);
+                there.truncate(len / 3);
+                there.fill(0xff);
+                drop(there);
+            })
+            .join()
+            .unwrap();
+            assert_eq!(allocator.collect(), 1, "{len} bytes");
+            verify(len, &here);
+            drop((here, cut));
+            assert_eq!(allocator.used_bytes(), 0, "{len} bytes");
+            allocator.integrity_check().unwrap();
+        }
+        // One that outlives its owner takes the memory along.
+        let last = allocator.packet(100_000).unwrap();
+        drop(allocator);
+        assert!(last.iter().all(|&byte| byte == 0) && system.regions() > 0);
+        drop(last);
+        assert_eq!(system.regions(), 0);
+    }
+    let allocator = SharedAllocator::new();
+    let large = allocator.packet(100_000).unwrap();
+    assert_eq!((large.capacity(), allocator.used_bytes()), (100_032, 100_032 + 64));
+}
+
+#[test]
+fn every_window_of_a_huge_page_leads_home() {
+    let (allocator, system) = counted(Config::new().huge_pages(true));
+    let packets: Vec<Packet> = (0..2000).map(|_| allocator.packet(1400).unwrap()).collect();
+    assert_eq!(system.regions(), 2);
+    let (here, there): (Vec<_>, Vec<_>) = packets.into_iter().enumerate().partition(|(at, _)| at % 2 == 0);
+    drop(here);
+    thread::spawn(|| drop(there)).join().unwrap();
+    assert_eq!((allocator.collect(), allocator.used_bytes()), (1000, 0));
+}
+
+#[test]
+fn of_several_allocators_on_a_thread_each_frees_its_own_at_once() {
+    let allocators: [SharedAllocator; 3] = Default::default();
+    let packets = allocators.each_ref().map(|allocator| allocator.packet(1400).unwrap());
+    for (allocator, packet) in allocators.iter().zip(packets) {
+        drop(packet);
+        assert_eq!(allocator.used_bytes(), 0);
+    }
+    // The last one to be bound goes to another thread, and what it leaves behind comes back by the stack.
+    let [first, second, last] = allocators;
+    let packets = [&first, &second, &last].map(|allocator| allocator.packet(1400).unwrap());
+    let unbound = last.unbind();
+    thread::scope(|scope| {
+        let (send, bound) = mpsc::channel();
+        let (dropped, wait) = mpsc::channel();
+        let worker = scope.spawn(move || {
+            let last = unbound.bind();
+            send.send(()).unwrap();
+            wait.recv().unwrap();
+            assert_eq!((last.used_bytes(), last.collect(), last.used_bytes()), (22 * 64, 1, 0));
+        });
+        bound.recv().unwrap();
+        drop(packets);
+        assert_eq!(first.used_bytes() + second.used_bytes(), 0);
+        flush_freed();
+        dropped.send(()).unwrap();
+        worker.join().unwrap();
+    });
+}
+
+#[test]
 fn a_packet_keeps_what_was_filled() {
     let allocator = SharedAllocator::new();
     let fill = |room: &mut Room<'_>, bytes: &[u8]| {
@@ -372,7 +455,8 @@ fn sizes_that_cannot_be_served_are_errors() {
     assert!(allocator.packet_from(b"").unwrap().is_empty());
     assert_eq!(allocator.packet(usize::MAX).unwrap_err(), AllocError::TooLarge);
     #[cfg(target_pointer_width = "64")]
-    assert_eq!(allocator.packet(1 << 32).unwrap_err(), AllocError::TooLarge);
+    assert_eq!(allocator.packet((2 << 30) - 4095).unwrap_err(), AllocError::TooLarge);
+    assert_eq!(allocator.packet((2 << 30) - 4096).unwrap_err(), AllocError::MemoryLimit);
     assert_eq!(allocator.packet(2 << 20).unwrap_err(), AllocError::MemoryLimit);
     // What other threads gave back is found before the limit is reached.
     for _ in 0..10 {
@@ -543,6 +627,7 @@ fn a_packet_says_what_it_is() {
     let allocator = SharedAllocator::new();
     let packet = allocator.packet_from(b"12345").unwrap();
     is_sent_and_shared(&packet);
+    assert_eq!([size_of::<SharedPacket>(), size_of::<Option<SharedPacket>>()], [16; 2]);
     assert!(format!("{packet:?}").starts_with("SharedPacket { 5 bytes of 64 at 0x"));
     assert!(format!("{allocator:?}").starts_with("SharedAllocator<64, 2048> { 1 blocks use 64 of "));
     let unbound = allocator.unbind();
@@ -677,6 +762,19 @@ fn a_block_that_does_not_fit_goes_home() {
         strict.collect();
         assert_eq!(strict.used_bytes(), 0);
     }
+    // Where it lies in no window, though it has as many bytes.
+    lender.collect();
+    let large = lender.packet(100_000).unwrap();
+    thread::spawn(move || {
+        let capacity = large.capacity();
+        drop(large);
+        let own = SharedAllocator::new();
+        let packets = [capacity, capacity + 64].map(|len| own.packet(len).unwrap());
+        assert!(own.used_bytes() > 2 * capacity as u64, "{packets:?}");
+    })
+    .join()
+    .unwrap();
+    assert_eq!((lender.collect(), lender.used_bytes()), (1, 0));
     let that_is_to_be_cut = |own: &SharedAllocator, _| {
         let _packet = own.packet_with(1000, |_| Ok::<_, AllocError>(())).unwrap();
         own.used_bytes() > 0

@@ -217,6 +217,6 @@ impl<G: Geometry, S: System> Heap<G, S> {
 }
 
 /// The size of a block with room for its canary.
-fn with_canary(size: usize) -> Result<usize, AllocError> {
+pub(super) fn with_canary(size: usize) -> Result<usize, AllocError> {
     size.checked_add(CANARY_BYTES).ok_or(AllocError::TooLarge)
 }

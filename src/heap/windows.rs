@@ -209,7 +209,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// The units that the extent of a window without blocks gets.
     fn fresh_units(&self, window: Window) -> Range<u32> {
-        if self.staggered { self.geometry.staggered_units(window.address()) } else { self.geometry.block_units() }
+        let shared = !self.home.get().is_null();
+        if shared { self.geometry.staggered_units(window.address()) } else { self.geometry.block_units() }
     }
 
     /// Begins again at the front of the current window, in which no block is left: what was in use last is in the cache.
@@ -342,14 +343,14 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
         cold.hold(layout.size());
         // SAFETY: the region starts with a window's worth of memory that is ours alone, and is aligned to it.
-        let leader = unsafe { Window::found(region, self.geometry) };
+        let leader = unsafe { Window::found(region, self.home.get(), self.geometry) };
         leader.region_windows.set(windows as u32);
         for index in (0..windows).rev() {
             let window = if index == 0 {
                 leader
             } else {
                 // SAFETY: as above, for the windows behind the first.
-                unsafe { Window::found(region.add(index * window_bytes), self.geometry) }
+                unsafe { Window::found(region.add(index * window_bytes), self.home.get(), self.geometry) }
             };
             window.leader.set(leader);
             self.bury_window(window);

@@ -125,13 +125,12 @@ impl Batch {
     }
 }
 
-/// Takes a block that was freed on a thread that is not its owner's. A call, so that a drop is small enough to become a
-/// part of what drops.
+/// Takes a block that was freed on a thread that is not its owner's.
 ///
 /// # Safety
-/// The block is live, belongs to the owner behind `door`, starts at its first byte, has `capacity` bytes, no fewer than
-/// `BUNDLE_BYTES`, and is not used any more.
-#[inline(never)]
+/// The block is live, lies in a window of the owner behind `door`, starts at its first byte, has `capacity` bytes, no
+/// fewer than `BUNDLE_BYTES`, and is not used any more.
+#[inline]
 pub(super) unsafe fn hand_in(door: NonNull<Door>, block: NonNull<u8>, capacity: usize) {
     BATCH.with(|batch| {
         if !batch.keep(door, block, capacity) {
@@ -141,10 +140,10 @@ pub(super) unsafe fn hand_in(door: NonNull<Door>, block: NonNull<u8>, capacity: 
     });
 }
 
-/// The block that this thread freed last and has not handed in, and where it is at home, if that is a home of `kind`
-/// that lends and the block has `capacity` bytes. It is the caller's then, and live.
+/// The block that this thread freed last and has not handed in, if it is at home in a home of `kind` that lends, and has
+/// `capacity` bytes. It is the caller's then, and live.
 #[inline(always)]
-pub(super) fn borrow(kind: Kind, capacity: usize) -> Option<(NonNull<u8>, NonNull<Door>)> {
+pub(super) fn borrow(kind: Kind, capacity: usize) -> Option<NonNull<u8>> {
     BATCH.with(|batch| {
         let last = batch.count.get().checked_sub(1)?;
         let kept = batch.places.get(last)?.get();
@@ -153,7 +152,7 @@ pub(super) fn borrow(kind: Kind, capacity: usize) -> Option<(NonNull<u8>, NonNul
             return None;
         }
         batch.count.set(last);
-        Some((kept.block, kept.door))
+        Some(kept.block)
     })
 }
 

@@ -14,11 +14,12 @@
 
 use alloc::boxed::Box;
 use core::cell::Cell;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::batch;
 use super::returns::{Bundle, Last, Returns};
+use crate::descriptor::Window;
 use crate::geometry::Fixed;
 use crate::heap::Heap;
 use crate::system::{Os, System};
@@ -98,6 +99,8 @@ const NOBODY: usize = usize::MAX;
 std::thread_local! {
     /// The number of this thread, once it has owned a heap; 0 before.
     static NUMBER: Cell<usize> = const { Cell::new(0) };
+    /// The door of the home that was bound to this thread last, as long as it is.
+    static AT_HAND: Cell<*const Door> = const { Cell::new(ptr::null()) };
 }
 
 /// A number that no other thread has or had.
@@ -146,7 +149,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
             returns: Apart(Returns::new()),
             demolish: demolish::<UNIT, WINDOW_UNITS, S>,
         };
-        Self(NonNull::from(Box::leak(Box::new(Home { door, heap: Apart(heap.staggered()) }))))
+        let home = NonNull::from(Box::leak(Box::new(Home { door, heap: Apart(heap) })));
+        let key = Self(home);
+        key.heap().lead_to(home.cast());
+        key
     }
 
     /// Has packets that are dropped on this thread go straight back to the heap.
@@ -154,15 +160,18 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
     /// The key must not leave this thread before [`unbind`](Self::unbind).
     pub(super) fn bind(&self) {
         self.door().owner.0.thread.store(number_of_this_thread(), Ordering::Relaxed);
+        AT_HAND.set(self.door());
     }
 
-    /// Has all packets come back by the stack.
+    /// Has all packets come back by the stack. On the thread that the key is bound to, if it is.
     pub(super) fn unbind(&self) {
+        if AT_HAND.get() == ptr::from_ref(self.door()) {
+            AT_HAND.set(ptr::null());
+        }
         self.door().owner.0.thread.store(NOBODY, Ordering::Relaxed);
     }
 
-    /// Where packets find their home.
-    #[inline(always)]
+    /// What labels say.
     pub(super) fn home(&self) -> Lodger<UNIT, WINDOW_UNITS, S> {
         Lodger(self.0)
     }
@@ -180,12 +189,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         unsafe { &(*self.0.as_ptr()).heap.0 }
     }
 
-    /// A block of `capacity` bytes that this thread has freed, as it is, and where it is at home: with this key's kind.
+    /// A block of `capacity` bytes that this thread has freed, as it is, in a window of this key's kind of home.
     #[inline(always)]
-    pub(super) fn borrow(&self, capacity: usize) -> Option<(NonNull<u8>, Lodger<UNIT, WINDOW_UNITS, S>)> {
-        let (block, door) = batch::borrow(self.door().owner.0.kind, capacity)?;
-        // The same kind is the same type.
-        Some((block, Lodger(door.cast())))
+    pub(super) fn borrow(&self, capacity: usize) -> Option<NonNull<u8>> {
+        batch::borrow(self.door().owner.0.kind, capacity)
     }
 
     /// Gives the heap what came back by the stack; returns how many blocks.
@@ -223,7 +230,10 @@ unsafe fn demolish<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(door
     drop(unsafe { Box::from_raw(door.cast::<Home<UNIT, WINDOW_UNITS, S>>().as_ptr()) });
 }
 
-/// What a packet knows of its home. The home stands as long as the packet's block is live.
+/// A home, for those who have a block that is live there; it stands as long.
+///
+/// A packet does not carry it. The block lies in a window, which leads to the home; or it is labelled, which is to say
+/// that the home's address lies at its start.
 pub(super) struct Lodger<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(NonNull<Home<UNIT, WINDOW_UNITS, S>>);
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Clone for Lodger<UNIT, WINDOW_UNITS, S> {
@@ -235,6 +245,65 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Clone for Lodger<U
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Copy for Lodger<UNIT, WINDOW_UNITS, S> {}
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Lodger<UNIT, WINDOW_UNITS, S> {
+    /// The home of a block that lies in a window.
+    ///
+    /// # Safety
+    /// The block is live, in a window of a home of this type.
+    #[inline(always)]
+    pub(super) unsafe fn of_window(block: NonNull<u8>) -> Self {
+        // SAFETY: the caller says so, and `Key::of_kind` has the windows lead to the home.
+        unsafe {
+            let window = Window::of_block(block, Fixed::<UNIT, WINDOW_UNITS>::new());
+            Self(NonNull::new_unchecked(window.home().cast_mut()).cast())
+        }
+    }
+
+    /// The home of a block that is labelled.
+    ///
+    /// # Safety
+    /// The block is live, and was labelled with a home of this type.
+    #[inline(always)]
+    pub(super) unsafe fn of_label(block: NonNull<u8>) -> Self {
+        // SAFETY: the caller says so.
+        Self(unsafe { block.cast().read() })
+    }
+
+    /// Labels a block.
+    ///
+    /// # Safety
+    /// The block's first unit is the caller's.
+    pub(super) unsafe fn label(self, block: NonNull<u8>) {
+        // SAFETY: no unit is smaller than an address, or aligned to less.
+        unsafe { block.cast().write(self.0) };
+    }
+
+    /// The heap, on its owner's thread, if that has bound no other home since.
+    ///
+    /// # Safety
+    /// A block of the heap is live for as long as the reference is used.
+    #[inline(always)]
+    pub(super) unsafe fn heap_at_hand<'a>(self) -> Option<&'a Heap<Fixed<UNIT, WINDOW_UNITS>, S>> {
+        // A thread finds a home there only while the home's key is bound to it.
+        // SAFETY: then the heap is this thread's to use.
+        (self.0.as_ptr().cast_const().cast() == AT_HAND.get()).then(|| unsafe { &(*self.0.as_ptr()).heap.0 })
+    }
+
+    /// Frees a block of a home that is not at hand.
+    ///
+    /// # Safety
+    /// The block is live, in a window of the home, starts at its first byte, has `capacity` bytes, and is not used any
+    /// more.
+    #[inline(never)]
+    pub(super) unsafe fn free_elsewhere(self, block: NonNull<u8>, capacity: usize) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            match self.heap() {
+                Some(heap) => heap.free_deferred(block),
+                None => batch::hand_in(self.door(), block, capacity),
+            }
+        }
+    }
+
     /// The heap, on its owner's thread.
     ///
     /// # Safety

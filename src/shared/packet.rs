@@ -2,18 +2,21 @@
 
 use core::borrow::{Borrow, BorrowMut};
 use core::fmt;
+use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
-use super::batch;
-use super::home::Lodger;
+use super::home::{Door, Lodger};
 use super::returns::BUNDLE_BYTES;
 use crate::geometry::UNIT_BYTES;
 use crate::system::{Os, System};
 
-/// Bytes of the longest packet: a length and a capacity are half a word each, and a capacity is whole units.
-pub(super) const LONGEST: usize = u32::MAX as usize & !(UNIT_BYTES.end - 2);
+/// Bytes of the longest packet: a length and a capacity are half a word each, less a bit, and a capacity is whole units.
+pub(super) const LONGEST: usize = i32::MAX as usize & !(UNIT_BYTES.end - 2);
+
+/// The bit of a packet's lengths that says that its block is labelled.
+const LABELLED: u64 = 1 << (u64::BITS - 1);
 
 /// A packet of a [`SharedAllocator`](super::SharedAllocator): bytes that any thread may hold, write and drop.
 ///
@@ -35,12 +38,13 @@ pub(super) const LONGEST: usize = u32::MAX as usize & !(UNIT_BYTES.end - 2);
 /// # Ok::<(), pktalloc::AllocError>(())
 /// ```
 pub struct SharedPacket<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os> {
-    /// A live block of `capacity` bytes of the heap that `home` leads to, this packet's alone.
-    block: NonNull<u8>,
-    /// The block's capacity in the upper half; in the lower half the bytes from the start that the packet shows, which
-    /// are initialised and no more. One number, so that a packet moves in words.
+    /// The first byte that the packet shows: that of a live block which is this packet's alone, or the one behind that
+    /// block's label.
+    bytes: NonNull<u8>,
+    /// From the top: whether the block is labelled, a bit; the packet's capacity, 31 bits; the bytes from the start that
+    /// the packet shows, which are initialised and no more, 32 bits. One number, so that a packet moves in words.
     lengths: u64,
-    home: Lodger<UNIT, WINDOW_UNITS, S>,
+    home: PhantomData<Lodger<UNIT, WINDOW_UNITS, S>>,
 }
 
 // SAFETY: the block is the packet's alone, and what is reached through its home is there for every thread; the last packet
@@ -57,15 +61,54 @@ unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send> Sync
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT, WINDOW_UNITS, S> {
-    /// The packet in a block, of which it shows nothing.
+    /// The packet in a block that lies in a window, of which it shows nothing.
     ///
     /// # Safety
-    /// `block` is a live block of the heap that `home` leads to and nobody else's, and has at least `BUNDLE_BYTES` and at
-    /// most `LONGEST`.
+    /// `block` is a live block of a heap in a home, nobody else's, and has at least `BUNDLE_BYTES`.
     #[inline(always)]
-    pub(super) unsafe fn new(block: NonNull<[u8]>, home: Lodger<UNIT, WINDOW_UNITS, S>) -> Self {
+    pub(super) unsafe fn new(block: NonNull<[u8]>) -> Self {
         debug_assert!((BUNDLE_BYTES..=LONGEST).contains(&block.len()));
-        Self { block: block.cast(), lengths: (block.len() as u64) << u32::BITS, home }
+        Self { bytes: block.cast(), lengths: (block.len() as u64) << u32::BITS, home: PhantomData }
+    }
+
+    /// The packet in a block that may lie anywhere, of which it shows nothing. Labels the block.
+    ///
+    /// # Safety
+    /// `block` is a live block of the heap in `home`, nobody else's, and has at least `BUNDLE_BYTES` behind a unit, and at
+    /// most `LONGEST`.
+    pub(super) unsafe fn labelled(block: NonNull<[u8]>, home: Lodger<UNIT, WINDOW_UNITS, S>) -> Self {
+        // SAFETY: the first unit is the label's, and what lies behind it is the packet's.
+        let mut packet = unsafe {
+            home.label(block.cast());
+            Self::new(NonNull::slice_from_raw_parts(block.cast::<u8>().add(UNIT), block.len() - UNIT))
+        };
+        packet.lengths |= LABELLED;
+        packet
+    }
+
+    #[inline(always)]
+    fn is_labelled(&self) -> bool {
+        self.lengths & LABELLED != 0
+    }
+
+    /// Bytes of the block in front of the packet's: of its label, if it has one.
+    #[inline(always)]
+    fn front(&self) -> usize {
+        if self.is_labelled() { UNIT } else { 0 }
+    }
+
+    /// The packet's block.
+    #[inline(always)]
+    fn block(&self) -> NonNull<u8> {
+        // SAFETY: a label lies in the packet's block.
+        unsafe { self.bytes.sub(self.front()) }
+    }
+
+    /// Where the packet's block is at home.
+    #[inline(always)]
+    fn home(&self) -> Lodger<UNIT, WINDOW_UNITS, S> {
+        // SAFETY: the block is live, and was labelled or lies in a window of a heap in a home of this type.
+        unsafe { if self.is_labelled() { Lodger::of_label(self.block()) } else { Lodger::of_window(self.bytes) } }
     }
 
     /// Shows the first `len` bytes.
@@ -86,7 +129,24 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
 
     #[inline(always)]
     fn set(&mut self, shown: usize, capacity: usize) {
-        self.lengths = (capacity as u64) << u32::BITS | shown as u64;
+        self.lengths = self.lengths & LABELLED | (capacity as u64) << u32::BITS | shown as u64;
+    }
+
+    /// Frees a labelled block, which nobody borrows: what lies in no window leads nowhere by itself.
+    ///
+    /// # Safety
+    /// The packet is labelled, and not used afterwards.
+    #[cold]
+    #[inline(never)]
+    unsafe fn drop_labelled(&mut self) {
+        let home = self.home();
+        // SAFETY: the block is live, the packet's alone, and not used afterwards.
+        unsafe {
+            match home.heap() {
+                Some(heap) => heap.free_deferred(self.block()),
+                None => Door::push(home.door(), self.block().cast(), 1),
+            }
+        }
     }
 
     /// The first `most` bytes of the block, whatever they contain; the block has as many.
@@ -94,14 +154,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
     pub(super) fn room(&mut self, most: usize) -> &mut [MaybeUninit<u8>] {
         debug_assert!(most <= self.capacity());
         // SAFETY: the block is live, the packet's alone, and long enough.
-        unsafe { core::slice::from_raw_parts_mut(self.block.cast().as_ptr(), most) }
+        unsafe { core::slice::from_raw_parts_mut(self.bytes.cast().as_ptr(), most) }
     }
 
     /// Bytes that the packet's block holds: at least its length.
     #[must_use]
     #[inline]
     pub fn capacity(&self) -> usize {
-        (self.lengths >> u32::BITS) as usize
+        ((self.lengths & !LABELLED) >> u32::BITS) as usize
     }
 
     /// Keeps the first `len` bytes; does nothing when there are no more.
@@ -141,12 +201,12 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
         let kept = self.shown().max(BUNDLE_BYTES);
         // SAFETY: the block is live, and on its heap's thread a tail that the packet does not show may go.
         unsafe {
-            if let Some(heap) = self.home.heap()
+            if let Some(heap) = self.home().heap()
                 && kept < self.capacity()
-                && let Ok(capacity) = heap.shrink(self.block, kept)
+                && let Ok(whole) = heap.shrink(self.block(), self.front() + kept)
             {
                 // A block with a check behind it has exactly as many bytes as it was asked to keep.
-                self.set(self.shown(), capacity);
+                self.set(self.shown(), whole - self.front());
             }
         }
     }
@@ -155,11 +215,15 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for SharedPacket<UNIT, WINDOW_UNITS, S> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the block is live, the packet's alone, and not used afterwards.
+        // SAFETY: the block is live, the packet's alone, and not used afterwards; without a label it lies in a window.
         unsafe {
-            match self.home.heap() {
-                Some(heap) => heap.free_deferred(self.block),
-                None => batch::hand_in(self.home.door(), self.block, self.capacity()),
+            if self.is_labelled() {
+                return self.drop_labelled();
+            }
+            let home = Lodger::<UNIT, WINDOW_UNITS, S>::of_window(self.bytes);
+            match home.heap_at_hand() {
+                Some(heap) => heap.free_deferred(self.bytes),
+                None => home.free_elsewhere(self.bytes, self.capacity()),
             }
         }
     }
@@ -171,7 +235,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Deref for SharedPa
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: the block is live, and its first `len` bytes are initialised.
-        unsafe { core::slice::from_raw_parts(self.block.as_ptr(), self.shown()) }
+        unsafe { core::slice::from_raw_parts(self.bytes.as_ptr(), self.shown()) }
     }
 }
 
@@ -179,7 +243,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> DerefMut for Share
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above, and the packet is borrowed exclusively.
-        unsafe { core::slice::from_raw_parts_mut(self.block.as_ptr(), self.shown()) }
+        unsafe { core::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.shown()) }
     }
 }
 
@@ -211,6 +275,6 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> BorrowMut<[u8]> fo
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for SharedPacket<UNIT, WINDOW_UNITS, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SharedPacket {{ {} bytes of {} at {:p} }}", self.len(), self.capacity(), self.block)
+        write!(f, "SharedPacket {{ {} bytes of {} at {:p} }}", self.len(), self.capacity(), self.bytes)
     }
 }
