@@ -293,6 +293,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Lodger<UNIT, WINDO
     /// # Safety
     /// The block is live, in a window of the home, starts at its first byte, has `capacity` bytes, and is not used any
     /// more.
+    #[cold]
     #[inline(never)]
     pub(super) unsafe fn free_elsewhere(self, block: NonNull<u8>, capacity: usize) {
         // SAFETY: as the caller promises.
