@@ -19,11 +19,12 @@
 //! knows that it is the owner's by comparing where the packet's window leads with the home that it has at hand.
 //!
 //! A thread that frees other owners' packets and allocates packets of its own hands the same blocks out again, where they
-//! fit, before its heap opens an extent: they are in its cache. Such a block is *borrowed*: it stays at home where it was,
+//! fit, before its heap opens an extent: they are in its cache, if their owner runs on the same core. Such a block is *borrowed*: it stays at home where it was,
 //! counts there, and goes back there.
 //!
 //! - [`returns`] is the stack, and the protocol by which the last one takes the memory down;
 //! - [`batch`] is what a thread has freed and not yet handed in;
+//! - [`near`] says between which owners that is worth while;
 //! - [`home`] keeps apart what is the owner's and what is everybody's;
 //! - [`packet`] is the handle.
 
@@ -33,6 +34,7 @@ mod bytes;
 mod home;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod near;
 mod packet;
 mod returns;
 mod sync;
@@ -299,6 +301,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
             self.refusal.set(AllocError::TooLarge);
             return None;
         }
+        self.key.look_around();
         let back = self.collect();
         self.ahead.set(self.to_write.filter(|_| back > 0));
         let heap = self.key.heap();

@@ -3,6 +3,8 @@
 use std::alloc::Layout;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+#[cfg(target_os = "linux")]
+use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -634,6 +636,48 @@ fn a_packet_says_what_it_is() {
     assert_eq!(format!("{unbound:?}"), "Unbound { .. }");
 }
 
+/// The cores that this thread may use; none where the system has no numbers for them.
+fn cores() -> Vec<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        let mut mask = [0_u64; CORES / 64];
+        // SAFETY: the mask has as many bytes.
+        let answer = unsafe { sched_getaffinity(0, size_of_val(&mask), mask.as_mut_ptr()) };
+        assert!(answer >= 0, "the system does not say which cores there are");
+        (0..CORES).filter(|core| mask[core / 64] >> (core % 64) & 1 == 1).collect()
+    }
+    #[cfg(not(target_os = "linux"))]
+    Vec::new()
+}
+
+/// Keeps this thread, and those that it starts, on one of the cores, since blocks are borrowed only there.
+fn stay_on(core: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        let mut mask = [0_u64; CORES / 64];
+        mask[core / 64] |= 1 << (core % 64);
+        // SAFETY: the mask has as many bytes.
+        let answer = unsafe { sched_setaffinity(0, size_of_val(&mask), mask.as_ptr()) };
+        assert_eq!(answer, 0, "cannot stay on core {core}");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = core;
+}
+
+/// Keeps this thread, and those that it starts, on the first of the cores.
+fn stay_on_one_core() {
+    cores().first().copied().into_iter().for_each(stay_on);
+}
+
+#[cfg(target_os = "linux")]
+const CORES: usize = 4096;
+
+#[cfg(target_os = "linux")]
+unsafe extern "C" {
+    fn sched_getaffinity(process: c_int, bytes: usize, mask: *mut u64) -> c_int;
+    fn sched_setaffinity(process: c_int, bytes: usize, mask: *const u64) -> c_int;
+}
+
 /// Passes packets on in a circle of threads, each with an allocator of its own, which frees what it receives; returns
 /// what each allocator took from the system at the most, and how many packets lay in memory of another one.
 fn pass_in_a_circle(threads: usize, packets: usize, size: impl Fn(usize) -> usize + Sync) -> Vec<(u64, usize)> {
@@ -686,15 +730,19 @@ fn pass_in_a_circle(threads: usize, packets: usize, size: impl Fn(usize) -> usiz
 #[test]
 fn memory_that_is_lent_in_a_circle_does_not_grow_and_comes_back() {
     let packets = if cfg!(debug_assertions) { 20_000 } else { 200_000 };
-    // At most 256 packets in a queue, and the bundles: an allocator whose packets all of them are has 400 KiB of them.
-    let most = 8 * (128 << 10);
-    for (held, borrowed) in pass_in_a_circle(4, packets, |_| 1000) {
-        assert!(held <= most, "{held} bytes for packets of one size");
-        assert!(borrowed > packets / 4, "only {borrowed} of {packets} packets were borrowed");
+    // At most 256 packets in a queue, and the bundles: 400 KiB for each thread, in whose memory ever they are.
+    let most = 4 * 8 * (128 << 10);
+    let held = |ended: &[(u64, usize)]| ended.iter().map(|&(held, _)| held).sum::<u64>();
+    let mixed = |seed| 40 + seed * 7 % 1400;
+    for ended in [pass_in_a_circle(4, packets, |_| 1000), pass_in_a_circle(4, packets, mixed)] {
+        assert!(held(&ended) <= most, "{ended:?} on all cores");
     }
-    for (held, _) in pass_in_a_circle(4, packets, |seed| 40 + seed * 7 % 1400) {
-        assert!(held <= most, "{held} bytes for packets of all sizes");
-    }
+    stay_on_one_core();
+    let ended = pass_in_a_circle(4, packets, |_| 1000);
+    assert!(held(&ended) <= most, "{ended:?} on one core");
+    assert!(ended.iter().all(|&(_, borrowed)| borrowed > packets / 4), "{ended:?} of {packets} packets were borrowed");
+    let ended = pass_in_a_circle(4, packets, mixed);
+    assert!(held(&ended) <= most, "{ended:?} on one core");
 }
 
 /// Drops packets of `lender` on a thread with the allocator `own`, and calls `then` there with the addresses.
@@ -717,6 +765,7 @@ fn after_drops_of<T: Send>(
 
 #[test]
 fn a_block_that_was_dropped_here_serves_the_next_packet() {
+    stay_on_one_core();
     let lender = SharedAllocator::new();
     let packets = after_drops_of(&lender, Config::new(), |own, dropped| {
         let mut packets: Vec<SharedPacket> = (0..3).map(|_| own.packet(970).unwrap()).collect();
@@ -738,7 +787,28 @@ fn a_block_that_was_dropped_here_serves_the_next_packet() {
 }
 
 #[test]
+fn a_block_of_an_owner_on_another_core_goes_home() {
+    // Where there is one core, all owners are on it.
+    let others = cores().into_iter().skip(1);
+    stay_on_one_core();
+    let lender = SharedAllocator::new();
+    for core in others {
+        let packets: Vec<SharedPacket> = (0..3).map(|_| lender.packet(1000).unwrap()).collect();
+        let worker = thread::spawn(move || {
+            stay_on(core);
+            let own = SharedAllocator::new();
+            drop(packets);
+            let _packet = own.packet(1000).unwrap();
+            own.used_bytes()
+        });
+        assert_eq!(worker.join().unwrap(), 1024, "core {core}");
+        assert_eq!(lender.collect(), 3);
+    }
+}
+
+#[test]
 fn a_block_that_does_not_fit_goes_home() {
+    stay_on_one_core();
     let lender = SharedAllocator::new();
     let of_another_size = |own: &SharedAllocator, _| {
         let _packet = own.packet(900).unwrap();

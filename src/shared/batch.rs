@@ -11,7 +11,8 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 
-use super::home::{Door, Kind};
+use super::home::Door;
+use super::near::Nearness;
 use super::returns::Bundle;
 
 /// The most blocks that a thread keeps. A bundle of them fills four cache lines.
@@ -140,15 +141,15 @@ pub(super) unsafe fn hand_in(door: NonNull<Door>, block: NonNull<u8>, capacity: 
     });
 }
 
-/// The block that this thread freed last and has not handed in, if it is at home in a home of `kind` that lends, and has
-/// `capacity` bytes. It is the caller's then, and live.
+/// The block that this thread freed last and has not handed in, if it is at home in a home that lends to owners of this
+/// `nearness`, and has `capacity` bytes. It is the caller's then, and live.
 #[inline(always)]
-pub(super) fn borrow(kind: Kind, capacity: usize) -> Option<NonNull<u8>> {
+pub(super) fn borrow(nearness: Nearness, capacity: usize) -> Option<NonNull<u8>> {
     BATCH.with(|batch| {
         let last = batch.count.get().checked_sub(1)?;
         let kept = batch.places.get(last)?.get();
         // SAFETY: the home stands while blocks of it are out, and this one is.
-        if kept.capacity != capacity || !unsafe { Door::lends(kept.door, kind) } {
+        if kept.capacity != capacity || !unsafe { Door::lends(kept.door, nearness) } {
             return None;
         }
         batch.count.set(last);

@@ -18,6 +18,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::batch;
+use super::near::{Nearness, Whereabouts};
 use super::returns::{Bundle, Last, Returns};
 use crate::descriptor::Window;
 use crate::geometry::Fixed;
@@ -32,21 +33,7 @@ struct Apart<T>(T);
 struct Owner {
     /// The number of the thread that owns the heap.
     thread: AtomicUsize,
-    kind: Kind,
-}
-
-/// Which homes may lend their blocks to each other.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kind(u32);
-
-impl Kind {
-    /// Neither lends nor borrows.
-    const ALONE: Self = Self(0);
-
-    /// Homes of this shape on the memory of [`Os`](crate::system::Os), which have the same type.
-    const fn of_shape<const UNIT: usize, const WINDOW_UNITS: usize>() -> Self {
-        Self(UNIT.trailing_zeros() << u8::BITS | WINDOW_UNITS.trailing_zeros())
-    }
+    whereabouts: Whereabouts,
 }
 
 /// The part of a home that every thread may look at, whatever the heap's type.
@@ -59,16 +46,16 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Whether a packet of another home of `kind` may have a block of this one: as long as there is an owner that gets it
-    /// back.
+    /// Whether a packet of another home may have a block of this one: if it is near, and as long as there is an owner that
+    /// gets it back.
     ///
     /// # Safety
     /// A block of the home is live.
     #[inline(always)]
-    pub(super) unsafe fn lends(door: NonNull<Door>, kind: Kind) -> bool {
+    pub(super) unsafe fn lends(door: NonNull<Door>, nearness: Nearness) -> bool {
         // SAFETY: the home stands while the block is live, and the door is for everybody.
         let owner = unsafe { &(*door.as_ptr()).owner.0 };
-        owner.kind == kind && kind != Kind::ALONE && owner.thread.load(Ordering::Relaxed) != NOBODY
+        owner.whereabouts.get().lends_to(nearness) && owner.thread.load(Ordering::Relaxed) != NOBODY
     }
 
     /// Hands a bundle in; takes the home down when that was its last block.
@@ -126,26 +113,26 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Key<UNIT, WINDOW_UNITS, Os> {
     /// something to be done to a block or to be counted when it is handed out.
     pub(super) fn new(heap: Heap<Fixed<UNIT, WINDOW_UNITS>, Os>) -> Self {
         let lends = heap.settings.is_plain() && heap.settings.memory_limit.is_none();
-        let kind = if lends { Kind::of_shape::<UNIT, WINDOW_UNITS>() } else { Kind::ALONE };
-        // SAFETY: the shape and the system are all that the type depends on, and only homes on `Os` have such a kind.
-        unsafe { Self::of_kind(heap, kind) }
+        let nearness = if lends { Nearness::of_shape::<UNIT, WINDOW_UNITS>() } else { Nearness::ALONE };
+        // SAFETY: the shape and the system are all that the type depends on, and only homes on `Os` have such a nearness.
+        unsafe { Self::of_nearness(heap, nearness) }
     }
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_UNITS, S> {
     /// A home for `heap`, which nobody owns yet. It neither lends nor borrows.
     pub(super) fn alone(heap: Heap<Fixed<UNIT, WINDOW_UNITS>, S>) -> Self {
-        // SAFETY: a home that is alone is of no other's kind.
-        unsafe { Self::of_kind(heap, Kind::ALONE) }
+        // SAFETY: a home that is alone lends to nobody.
+        unsafe { Self::of_nearness(heap, Nearness::ALONE) }
     }
 
-    /// A home for `heap`, which nobody owns yet. It lends to others of `kind` and borrows from them.
+    /// A home for `heap`, which nobody owns yet. It lends to others of that `nearness` and borrows from them.
     ///
     /// # Safety
-    /// Homes of the same kind have the same type.
-    unsafe fn of_kind(heap: Heap<Fixed<UNIT, WINDOW_UNITS>, S>, kind: Kind) -> Self {
+    /// Homes that lend to each other have the same type.
+    unsafe fn of_nearness(heap: Heap<Fixed<UNIT, WINDOW_UNITS>, S>, nearness: Nearness) -> Self {
         let door = Door {
-            owner: Apart(Owner { thread: AtomicUsize::new(NOBODY), kind }),
+            owner: Apart(Owner { thread: AtomicUsize::new(NOBODY), whereabouts: Whereabouts::new(nearness) }),
             returns: Apart(Returns::new()),
             demolish: demolish::<UNIT, WINDOW_UNITS, S>,
         };
@@ -161,6 +148,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
     pub(super) fn bind(&self) {
         self.door().owner.0.thread.store(number_of_this_thread(), Ordering::Relaxed);
         AT_HAND.set(self.door());
+        self.look_around();
     }
 
     /// Has all packets come back by the stack. On the thread that the key is bound to, if it is.
@@ -189,10 +177,15 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         unsafe { &(*self.0.as_ptr()).heap.0 }
     }
 
-    /// A block of `capacity` bytes that this thread has freed, as it is, in a window of this key's kind of home.
+    /// Notes where the owner is.
+    pub(super) fn look_around(&self) {
+        self.door().owner.0.whereabouts.update();
+    }
+
+    /// A block of `capacity` bytes that this thread has freed, as it is, in a window of a home of this type that is near.
     #[inline(always)]
     pub(super) fn borrow(&self, capacity: usize) -> Option<NonNull<u8>> {
-        batch::borrow(self.door().owner.0.kind, capacity)
+        batch::borrow(self.door().owner.0.whereabouts.get(), capacity)
     }
 
     /// Gives the heap what came back by the stack; returns how many blocks.
@@ -251,7 +244,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Lodger<UNIT, WINDO
     /// The block is live, in a window of a home of this type.
     #[inline(always)]
     pub(super) unsafe fn of_window(block: NonNull<u8>) -> Self {
-        // SAFETY: the caller says so, and `Key::of_kind` has the windows lead to the home.
+        // SAFETY: the caller says so, and `Key::of_nearness` has the windows lead to the home.
         unsafe {
             let window = Window::of_block(block, Fixed::<UNIT, WINDOW_UNITS>::new());
             Self(NonNull::new_unchecked(window.home().cast_mut()).cast())
