@@ -56,7 +56,7 @@ fn knows_prefetchw() -> bool {
         const LEAF: u32 = 0x8000_0001;
         /// The bit in ECX.
         const BIT: u32 = 1 << 8;
-        #[allow(unused_unsafe, reason = "safe functions since Rust 1.93")]
+        #[allow(unused_unsafe, reason = "newer compilers have it as a safe function")]
         // SAFETY: every such processor has the instruction.
         unsafe {
             __cpuid(LEAVES).eax >= LEAF && __cpuid(LEAF).ecx & BIT != 0

@@ -19,8 +19,8 @@
 //! knows that it is the owner's by comparing where the packet's window leads with the home that it has at hand.
 //!
 //! A thread that frees other owners' packets and allocates packets of its own hands the same blocks out again, where they
-//! fit, before its heap opens an extent: they are in its cache, if their owner runs on the same core. Such a block is *borrowed*: it stays at home where it was,
-//! counts there, and goes back there.
+//! fit and the owner runs on the same core, before its heap opens an extent: they are in its cache. Such a block is
+//! *borrowed*: it stays at home where it was, counts there, and goes back there.
 //!
 //! - [`returns`] is the stack, and the protocol by which the last one takes the memory down;
 //! - [`batch`] is what a thread has freed and not yet handed in;
