@@ -6,7 +6,7 @@
 //!    table, before their region is freed.
 //! 2. The descriptor and the map behind it are written by this crate only, through `Cell`s, on one thread at a time.
 //!    Blocks never overlap them: they lie in front of the units for blocks ([`Geometry::block_units`]).
-//!    Other threads read the plate alone, which nobody writes while a block of the window is live.
+//!    Other threads read the plate alone, which nobody writes while the window is held.
 //! 3. The pointer in a `Window` may reach its whole region, since it is derived from the pointer that the system gave.
 
 use core::cell::Cell;
@@ -30,22 +30,60 @@ pub(crate) enum Place {
     Empty,
 }
 
+/// Says where a window is at home, or a block that lies in none: see [`Heap::lead_to`](crate::heap::Heap::lead_to).
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Plate {
+    home: *const (),
+    /// Distinguishes a plate from anything else that may lie here.
+    seal: Cell<usize>,
+}
+
+impl Plate {
+    /// The plate that leads from `address` to `home`.
+    pub(crate) fn new(address: usize, home: *const ()) -> Self {
+        Self { home, seal: Cell::new(seal_of(address, home)) }
+    }
+
+    /// Where a plate leads, if nobody has written to it but `new`. Any thread may ask, as long as the plate stands.
+    ///
+    /// # Safety
+    /// There is a plate, or what stray bytes have left of it.
+    #[inline(always)]
+    #[cfg(feature = "shared")]
+    pub(crate) unsafe fn home(this: NonNull<Self>) -> *const () {
+        // SAFETY: the caller says so. No reference is made to what lies beside it, which another thread may be writing.
+        unsafe { (&raw const (*this.as_ptr()).home).read() }
+    }
+
+    /// Where a plate leads; `None` if somebody has written to it.
+    ///
+    /// # Safety
+    /// As for [`home`](Self::home).
+    #[cfg(feature = "shared")]
+    pub(crate) unsafe fn sealed_home(this: NonNull<Self>) -> Option<NonNull<()>> {
+        // SAFETY: the caller says so.
+        let plate = unsafe { this.as_ref() };
+        if plate.is_sealed(this.addr().get()) { NonNull::new(plate.home.cast_mut()) } else { None }
+    }
+
+    /// Whether this is still the plate that was written for `address`.
+    fn is_sealed(&self, address: usize) -> bool {
+        self.seal.get() == seal_of(address, self.home)
+    }
+}
+
 /// What stays as it is while a window is held: in a cache line of its own, so that threads which free blocks of other
 /// threads' windows may look at it without being in the owner's way.
 #[derive(Debug)]
 #[repr(C, align(64))]
-struct Plate {
-    /// What the window leads to: see [`Heap::lead_to`](crate::heap::Heap::lead_to).
-    home: *const (),
-    /// Distinguishes a descriptor from anything else that may lie here.
-    seal: Cell<usize>,
-}
+struct Front(Plate);
 
 /// The bookkeeping of one window, in front of its map.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Descriptor {
-    plate: Plate,
+    front: Front,
     /// Units that may be freed before the window is looked at: its live units less `notice` and 1, wrapping around.
     credit: Cell<u32>,
     /// A free that leaves this many live units or fewer has the window looked at.
@@ -61,7 +99,7 @@ pub(crate) struct Descriptor {
     pub(crate) next: Cell<Option<Window>>,
 }
 
-const _: () = assert!(size_of::<Plate>() == LINE_BYTES && size_of::<Descriptor>() <= FIELD_BYTES);
+const _: () = assert!(size_of::<Front>() == LINE_BYTES && size_of::<Descriptor>() <= FIELD_BYTES);
 
 /// Any number that packet bytes are unlikely to contain.
 const SEAL: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
@@ -82,7 +120,7 @@ impl Window {
             base.write_bytes(0, geometry.descriptor_bytes());
             let window = Self(base.cast());
             base.cast::<Descriptor>().write(Descriptor {
-                plate: Plate { home, seal: Cell::new(seal_of(base, home)) },
+                front: Front(Plate::new(base.addr().get(), home)),
                 credit: Cell::new(u32::MAX),
                 notice: Cell::new(0),
                 place: Cell::new(Place::Empty),
@@ -109,11 +147,12 @@ impl Window {
         Self(unsafe { NonNull::new_unchecked(start).cast() })
     }
 
-    /// What the window leads to. Any thread may ask, as long as a block of the window is live.
+    /// The window's plate.
     #[inline(always)]
     #[cfg(feature = "shared")]
-    pub(crate) fn home(self) -> *const () {
-        self.plate.home
+    pub(crate) fn plate(self) -> NonNull<Plate> {
+        // A descriptor begins with it.
+        self.0.cast()
     }
 
     /// The first byte of the window.
@@ -176,8 +215,8 @@ impl Window {
     pub(crate) fn prefetch(self) {
         /// Enough for the processor to see where this leads and to go on by itself; all lines of a map would stall it.
         const LINES: usize = 8;
-        let behind_plate = self.0.cast::<u8>().as_ptr().wrapping_add(size_of::<Plate>());
-        prefetch(behind_plate, LINES);
+        let behind_front = self.0.cast::<u8>().as_ptr().wrapping_add(size_of::<Front>());
+        prefetch(behind_front, LINES);
     }
 
     /// How many live units are left when the window is looked at.
@@ -199,18 +238,18 @@ impl Window {
 
     /// Whether the descriptor is still the one that was written for this window.
     pub(crate) fn is_sealed(self) -> bool {
-        self.plate.seal.get() == seal_of(self.base(), self.plate.home)
+        self.front.0.is_sealed(self.address())
     }
 
     /// Overwrites the seal, as stray bytes would.
     #[cfg(test)]
     pub(crate) fn break_seal(self) {
-        self.plate.seal.set(0);
+        self.front.0.seal.set(0);
     }
 }
 
-fn seal_of(base: NonNull<u8>, home: *const ()) -> usize {
-    base.addr().get() ^ home.addr() ^ SEAL
+fn seal_of(address: usize, home: *const ()) -> usize {
+    address ^ home.addr() ^ SEAL
 }
 
 impl Deref for Window {
@@ -231,9 +270,32 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(feature = "shared")]
+    fn a_plate_that_was_written_to_leads_nowhere() {
+        let home = ptr::without_provenance(0x7000);
+        let mut plate = Plate::new(0, home);
+        let place = NonNull::from(&mut plate);
+        // SAFETY: that is a plate, whatever is written to it.
+        unsafe {
+            place.write(Plate::new(place.addr().get(), home));
+            assert_eq!(Plate::sealed_home(place), NonNull::new(home.cast_mut()));
+            for bit in 0..2 * usize::BITS {
+                let word = place.cast::<usize>().add((bit / usize::BITS) as usize);
+                let before = word.read();
+                word.write(before ^ 1 << (bit % usize::BITS));
+                assert_eq!(Plate::sealed_home(place), None, "bit {bit}");
+                word.write(before);
+            }
+            assert_eq!(Plate::sealed_home(place), NonNull::new(home.cast_mut()));
+            place.write(Plate::new(place.addr().get(), ptr::null()));
+            assert_eq!(Plate::sealed_home(place), None);
+        }
+    }
+
+    #[test]
     fn a_seal_is_that_of_one_window_alone() {
-        let window = |bit: u32| NonNull::new(ptr::without_provenance_mut((1 << (usize::BITS - 1)) | (1 << bit)));
-        let seals: BTreeSet<_> = (0..usize::BITS - 1).map(|bit| seal_of(window(bit).unwrap(), ptr::null())).collect();
+        let window = |bit: u32| (1 << (usize::BITS - 1)) | (1 << bit);
+        let seals: BTreeSet<_> = (0..usize::BITS - 1).map(|bit| seal_of(window(bit), ptr::null())).collect();
         assert_eq!(seals.len(), usize::BITS as usize - 1);
     }
 }

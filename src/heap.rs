@@ -162,7 +162,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     }
 
     /// Has every window lead to `home`, for whoever has a block of it and looks for where it belongs
-    /// ([`Window::home`]); on a heap that has asked for nothing yet.
+    /// ([`Window::plate`]); on a heap that has asked for nothing yet.
     ///
     /// The first blocks of such windows begin at different distances from the windows' starts. Whoever looks at the
     /// first bytes of many packets, as threads do that they are sent to, would find them in a few sets of each cache if

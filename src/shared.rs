@@ -162,15 +162,29 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> SharedAllocator<UNIT, WINDOW_
     }
 }
 
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UNIT, WINDOW_UNITS, S> {
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + 'static> SharedAllocator<UNIT, WINDOW_UNITS, S> {
     /// An allocator that behaves as `config` says and takes its memory from `system`, bound to this thread.
+    ///
+    /// The system lasts for ever, as its packets may: a thread that has dropped them holds on to their blocks until it
+    /// hands them in, and nobody waits for that. So a [`Buffer`](crate::system::Buffer) has to be over memory that stays:
+    ///
+    /// ```compile_fail,E0597
+    /// use core::mem::MaybeUninit;
+    /// use pktalloc::{Config, SharedAllocator, system::Buffer};
+    ///
+    /// let mut memory = vec![MaybeUninit::uninit(); 256 << 10];
+    /// let system = Buffer::new(&mut memory); // `memory` does not live long enough
+    /// let allocator = SharedAllocator::with_config_in(Config::<64, 256>::default(), system);
+    /// ```
     ///
     /// # Errors
     /// As for [`with_config`](SharedAllocator::with_config).
     pub fn with_config_in(config: Config<UNIT, WINDOW_UNITS>, system: S) -> Result<Self, ConfigError> {
         Heap::with_settings(Fixed::new(), config.settings, system).map(|heap| Self::of_key(Key::alone(heap)))
     }
+}
 
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UNIT, WINDOW_UNITS, S> {
     fn of_key(key: Key<UNIT, WINDOW_UNITS, S>) -> Self {
         Unbound { key }.bind()
     }
@@ -283,8 +297,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
                     && let Some(block) = self.key.borrow(capacity)
                 {
                     let block = NonNull::slice_from_raw_parts(block, capacity);
-                    // SAFETY: this thread has freed the block and not handed it in; it lies in a window of such a home, and a
-                    // bundle fits into every block.
+                    // SAFETY: this thread has freed the block and not handed it in; it lies in a window of a home of this type,
+                    // and a bundle fits into every block.
                     return Ok(unsafe { SharedPacket::new(block) });
                 }
                 // Not a `Result`: the packet would be taken apart to the byte where the error may lie.
@@ -301,17 +315,25 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
             self.refusal.set(AllocError::TooLarge);
             return None;
         }
-        self.key.look_around();
+        self.key.come_to_hand();
         let back = self.collect();
+        if back > 0 {
+            self.key.look_around();
+        }
         self.ahead.set(self.to_write.filter(|_| back > 0));
         let heap = self.key.heap();
         let most = most.max(BUNDLE_BYTES);
         let in_window = heap.stays_in_window(most);
         match heap.allocate(if in_window { most } else { UNIT + most }) {
-            // SAFETY: the block is new, no smaller than a bundle, and of a window.
+            // SAFETY: the block is new and of a window, no smaller than a bundle, and no larger than `LONGEST`, of which a
+            // window's blocks have a part.
             Ok(block) if in_window => Some(unsafe { SharedPacket::new(block) }),
-            // SAFETY: the block is new, and behind a unit no smaller than a bundle.
-            Ok(block) => Some(unsafe { SharedPacket::labelled(block, self.key.home()) }),
+            // SAFETY: the block is new, and behind a unit has whole units, or what was asked for, of at most `LONGEST`,
+            // which is whole units.
+            Ok(block) => Some(unsafe {
+                self.key.label(block.cast());
+                SharedPacket::labelled(block)
+            }),
             Err(error) => {
                 self.refusal.set(error);
                 None

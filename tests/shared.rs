@@ -389,6 +389,58 @@ fn a_packet_too_large_for_a_window_holds_a_unit_more_and_goes_home_as_others_do(
 }
 
 #[test]
+fn a_packet_whose_way_home_was_overwritten_is_not_freed() {
+    let mut config = Config::new().check(true);
+    for large in [false, true] {
+        let allocator = SharedAllocator::with_config(config).unwrap();
+        let packet = allocator.packet(if large { 100_000 } else { 1000 }).unwrap();
+        let window = 128 << 10;
+        let front = packet.as_ptr().map_addr(|address| if large { address - 64 } else { address & !(window - 1) });
+        for byte in 0..16 {
+            // SAFETY: that is memory of the allocator's, which is not used meanwhile.
+            let before = unsafe { front.add(byte).read() };
+            let write = |value: u8| {
+                // SAFETY: as above.
+                unsafe { front.cast_mut().add(byte).write(value) }
+            };
+            write(!before);
+            // SAFETY: the copy is dropped, and frees nothing; the packet is there afterwards.
+            let copy = unsafe { std::ptr::read(&packet) };
+            let outcome = catch_unwind(AssertUnwindSafe(|| drop(copy)));
+            let message = *outcome.unwrap_err().downcast::<String>().unwrap();
+            assert!(message.starts_with("cannot free: "), "{message}");
+            assert!(message.contains("overwritten"), "{message}");
+            write(before);
+        }
+        drop(packet);
+        assert_eq!(allocator.used_bytes(), 0);
+        // On another thread, and without `check`.
+        config = Config::new();
+        let allocator = SharedAllocator::with_config(config).unwrap();
+        let packet = allocator.packet(if large { 100_000 } else { 1000 }).unwrap();
+        let front = packet.as_ptr().map_addr(|address| if large { address - 64 } else { address & !(window - 1) });
+        // SAFETY: as above.
+        unsafe { front.cast_mut().write(!front.read()) };
+        let outcome = thread::spawn(move || drop(packet)).join();
+        let message = *outcome.unwrap_err().downcast::<String>().unwrap();
+        assert!(message.contains("was overwritten"), "{message}");
+        // SAFETY: as above.
+        unsafe { front.cast_mut().write(!front.read()) };
+        config = Config::new().check(true);
+    }
+}
+
+#[test]
+fn what_a_thread_dropped_before_it_binds_the_allocator_is_back_then() {
+    let allocator = SharedAllocator::with_config(Config::new().memory_limit(1 << 20)).unwrap();
+    let packets: Vec<SharedPacket> = (0..24).map(|_| allocator.packet(32_000).unwrap()).collect();
+    let unbound = allocator.unbind();
+    drop(packets);
+    let allocator = unbound.bind();
+    assert_eq!((allocator.collect(), allocator.used_bytes()), (24, 0));
+}
+
+#[test]
 fn every_window_of_a_huge_page_leads_home() {
     let (allocator, system) = counted(Config::new().huge_pages(true));
     let packets: Vec<Packet> = (0..2000).map(|_| allocator.packet(1400).unwrap()).collect();

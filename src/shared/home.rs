@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use super::batch;
 use super::near::{Nearness, Whereabouts};
 use super::returns::{Bundle, Last, Returns};
-use crate::descriptor::Window;
+use crate::descriptor::Plate;
 use crate::geometry::Fixed;
 use crate::heap::Heap;
 use crate::system::{Os, System};
@@ -86,7 +86,7 @@ const NOBODY: usize = usize::MAX;
 std::thread_local! {
     /// The number of this thread, once it has owned a heap; 0 before.
     static NUMBER: Cell<usize> = const { Cell::new(0) };
-    /// The door of the home that was bound to this thread last, as long as it is.
+    /// The door of a home that is bound to this thread: the one that was bound or had to look for memory last.
     static AT_HAND: Cell<*const Door> = const { Cell::new(ptr::null()) };
 }
 
@@ -147,8 +147,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
     /// The key must not leave this thread before [`unbind`](Self::unbind).
     pub(super) fn bind(&self) {
         self.door().owner.0.thread.store(number_of_this_thread(), Ordering::Relaxed);
-        AT_HAND.set(self.door());
+        self.come_to_hand();
         self.look_around();
+        // What this thread dropped while nobody owned the home.
+        batch::flush();
     }
 
     /// Has all packets come back by the stack. On the thread that the key is bound to, if it is.
@@ -159,9 +161,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         self.door().owner.0.thread.store(NOBODY, Ordering::Relaxed);
     }
 
-    /// What labels say.
-    pub(super) fn home(&self) -> Lodger<UNIT, WINDOW_UNITS, S> {
-        Lodger(self.0)
+    /// Has a block lead here that lies in no window. Its *label* takes the block's first unit.
+    ///
+    /// # Safety
+    /// The block is one of this heap's, and nobody uses its first unit.
+    pub(super) unsafe fn label(&self, block: NonNull<u8>) {
+        const { assert!(size_of::<Plate>() <= UNIT && align_of::<Plate>() <= UNIT) };
+        // SAFETY: the caller says so, and a plate fits.
+        unsafe { block.cast().write(Plate::new(block.addr().get(), self.0.as_ptr().cast_const().cast())) };
     }
 
     fn door(&self) -> &Door {
@@ -177,9 +184,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         unsafe { &(*self.0.as_ptr()).heap.0 }
     }
 
-    /// Notes where the owner is.
+    /// Notes on which core the owner is.
     pub(super) fn look_around(&self) {
         self.door().owner.0.whereabouts.update();
+    }
+
+    /// Has the home at hand on this thread, which the key is bound to.
+    pub(super) fn come_to_hand(&self) {
+        AT_HAND.set(self.door());
     }
 
     /// A block of `capacity` bytes that this thread has freed, as it is, in a window of a home of this type that is near.
@@ -219,14 +231,13 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Key<UNIT,
 /// # Safety
 /// `door` is the pointer to a whole home, of which nobody else knows any more.
 unsafe fn demolish<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(door: NonNull<Door>) {
-    // SAFETY: the home was made as a box by `Key::new`, and its door is its first field.
+    // SAFETY: the home was made as a box by `Key::of_nearness`, and its door is its first field.
     drop(unsafe { Box::from_raw(door.cast::<Home<UNIT, WINDOW_UNITS, S>>().as_ptr()) });
 }
 
 /// A home, for those who have a block that is live there; it stands as long.
 ///
-/// A packet does not carry it. The block lies in a window, which leads to the home; or it is labelled, which is to say
-/// that the home's address lies at its start.
+/// A packet does not carry it. A [`Plate`] leads there: that of the window that the block lies in, or the block's label.
 pub(super) struct Lodger<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(NonNull<Home<UNIT, WINDOW_UNITS, S>>);
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Clone for Lodger<UNIT, WINDOW_UNITS, S> {
@@ -238,63 +249,27 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Clone for Lodger<U
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Copy for Lodger<UNIT, WINDOW_UNITS, S> {}
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Lodger<UNIT, WINDOW_UNITS, S> {
-    /// The home of a block that lies in a window.
+    /// Where a plate leads; `None` if it was written to.
     ///
     /// # Safety
-    /// The block is live, in a window of a home of this type.
+    /// The plate is, or was, that of a window of a home of this type in which a block is live, or the label of such a
+    /// block.
+    pub(super) unsafe fn at(plate: NonNull<Plate>) -> Option<Self> {
+        // SAFETY: the caller says so. What is sealed is what `of_nearness` or `label` wrote: a home of this type.
+        unsafe { Plate::sealed_home(plate) }.map(|home| Self(home.cast()))
+    }
+
+    /// The heap that a plate leads to, if it is the one at hand.
+    ///
+    /// # Safety
+    /// As for [`at`](Self::at), and the block is live for as long as the reference is used.
     #[inline(always)]
-    pub(super) unsafe fn of_window(block: NonNull<u8>) -> Self {
-        // SAFETY: the caller says so, and `Key::of_nearness` has the windows lead to the home.
+    pub(super) unsafe fn heap_at_hand<'a>(plate: NonNull<Plate>) -> Option<&'a Heap<Fixed<UNIT, WINDOW_UNITS>, S>> {
+        // SAFETY: the caller says so. What a thread has at hand is the address of a home that is bound to it, or whose
+        // owner was forgotten there, and which therefore stands: so the heap may be used here.
         unsafe {
-            let window = Window::of_block(block, Fixed::<UNIT, WINDOW_UNITS>::new());
-            Self(NonNull::new_unchecked(window.home().cast_mut()).cast())
-        }
-    }
-
-    /// The home of a block that is labelled.
-    ///
-    /// # Safety
-    /// The block is live, and was labelled with a home of this type.
-    #[inline(always)]
-    pub(super) unsafe fn of_label(block: NonNull<u8>) -> Self {
-        // SAFETY: the caller says so.
-        Self(unsafe { block.cast().read() })
-    }
-
-    /// Labels a block.
-    ///
-    /// # Safety
-    /// The block's first unit is the caller's.
-    pub(super) unsafe fn label(self, block: NonNull<u8>) {
-        // SAFETY: no unit is smaller than an address, or aligned to less.
-        unsafe { block.cast().write(self.0) };
-    }
-
-    /// The heap, on its owner's thread, if that has bound no other home since.
-    ///
-    /// # Safety
-    /// A block of the heap is live for as long as the reference is used.
-    #[inline(always)]
-    pub(super) unsafe fn heap_at_hand<'a>(self) -> Option<&'a Heap<Fixed<UNIT, WINDOW_UNITS>, S>> {
-        // A thread finds a home there only while the home's key is bound to it.
-        // SAFETY: then the heap is this thread's to use.
-        (self.0.as_ptr().cast_const().cast() == AT_HAND.get()).then(|| unsafe { &(*self.0.as_ptr()).heap.0 })
-    }
-
-    /// Frees a block of a home that is not at hand.
-    ///
-    /// # Safety
-    /// The block is live, in a window of the home, starts at its first byte, has `capacity` bytes, and is not used any
-    /// more.
-    #[cold]
-    #[inline(never)]
-    pub(super) unsafe fn free_elsewhere(self, block: NonNull<u8>, capacity: usize) {
-        // SAFETY: as the caller promises.
-        unsafe {
-            match self.heap() {
-                Some(heap) => heap.free_deferred(block),
-                None => batch::hand_in(self.door(), block, capacity),
-            }
+            let home: *const Home<UNIT, WINDOW_UNITS, S> = Plate::home(plate).cast();
+            if home.cast() == AT_HAND.get() { Some(&(*home).heap.0) } else { None }
         }
     }
 
@@ -306,8 +281,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Lodger<UNIT, WINDO
     pub(super) unsafe fn heap<'a>(self) -> Option<&'a Heap<Fixed<UNIT, WINDOW_UNITS>, S>> {
         // SAFETY: the home stands while the block is live, and the door is for everybody.
         let owner = unsafe { (*self.0.as_ptr()).door.owner.0.thread.load(Ordering::Relaxed) };
-        // A thread finds its own number there only while the key is bound to it, because nobody else stores it.
-        // SAFETY: then the heap is this thread's to use.
+        // SAFETY: a thread finds its own number there only while the key is bound to it or was forgotten there, because
+        // nobody else stores it; then the heap is this thread's to use.
         (owner == NUMBER.get()).then(|| unsafe { &(*self.0.as_ptr()).heap.0 })
     }
 

@@ -3,13 +3,15 @@
 use core::borrow::{Borrow, BorrowMut};
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem::MaybeUninit;
+use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
+use super::batch;
 use super::home::{Door, Lodger};
 use super::returns::BUNDLE_BYTES;
-use crate::geometry::UNIT_BYTES;
+use crate::descriptor::{Plate, Window};
+use crate::geometry::{Fixed, UNIT_BYTES};
 use crate::system::{Os, System};
 
 /// Bytes of the longest packet: a length and a capacity are half a word each, less a bit, and a capacity is whole units.
@@ -23,6 +25,7 @@ const LABELLED: u64 = 1 << (u64::BITS - 1);
 /// Dropping it frees its block, and the memory stays valid until then, whatever became of the allocator. On the
 /// allocator's thread that is an ordinary free; on any other the block is put aside, and goes back with others that the
 /// same thread drops ([`flush_freed`](super::flush_freed) says when), unless a packet that the thread allocates takes it.
+/// Blocks too large for a window, and all with [`passthrough`](crate::Config::passthrough), go back at once.
 ///
 /// ```
 /// use pktalloc::SharedAllocator;
@@ -38,8 +41,8 @@ const LABELLED: u64 = 1 << (u64::BITS - 1);
 /// # Ok::<(), pktalloc::AllocError>(())
 /// ```
 pub struct SharedPacket<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os> {
-    /// The first byte that the packet shows: that of a live block which is this packet's alone, or the one behind that
-    /// block's label.
+    /// The first byte that the packet shows. It lies in a live block, which is this packet's alone: at its start, or behind
+    /// its label.
     bytes: NonNull<u8>,
     /// From the top: whether the block is labelled, a bit; the packet's capacity, 31 bits; the bytes from the start that
     /// the packet shows, which are initialised and no more, 32 bits. One number, so that a packet moves in words.
@@ -47,8 +50,8 @@ pub struct SharedPacket<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048
     home: PhantomData<Lodger<UNIT, WINDOW_UNITS, S>>,
 }
 
-// SAFETY: the block is the packet's alone, and what is reached through its home is there for every thread; the last packet
-// may take the heap and its system down, on whatever thread it is.
+// SAFETY: the block is the packet's alone; nobody writes what leads to its home; and what is reached through that is there
+// for every thread. The last packet may take the heap and its system down, on whatever thread it is.
 unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send> Send
     for SharedPacket<UNIT, WINDOW_UNITS, S>
 {
@@ -64,26 +67,25 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
     /// The packet in a block that lies in a window, of which it shows nothing.
     ///
     /// # Safety
-    /// `block` is a live block of a heap in a home, nobody else's, and has at least `BUNDLE_BYTES`.
+    /// `block` is a live block in a window of a home of this type, nobody else's, and has at least `BUNDLE_BYTES` and at
+    /// most `LONGEST`.
     #[inline(always)]
     pub(super) unsafe fn new(block: NonNull<[u8]>) -> Self {
         debug_assert!((BUNDLE_BYTES..=LONGEST).contains(&block.len()));
         Self { bytes: block.cast(), lengths: (block.len() as u64) << u32::BITS, home: PhantomData }
     }
 
-    /// The packet in a block that may lie anywhere, of which it shows nothing. Labels the block.
+    /// The packet in a block that is labelled, of which it shows nothing.
     ///
     /// # Safety
-    /// `block` is a live block of the heap in `home`, nobody else's, and has at least `BUNDLE_BYTES` behind a unit, and at
-    /// most `LONGEST`.
-    pub(super) unsafe fn labelled(block: NonNull<[u8]>, home: Lodger<UNIT, WINDOW_UNITS, S>) -> Self {
-        // SAFETY: the first unit is the label's, and what lies behind it is the packet's.
-        let mut packet = unsafe {
-            home.label(block.cast());
-            Self::new(NonNull::slice_from_raw_parts(block.cast::<u8>().add(UNIT), block.len() - UNIT))
-        };
-        packet.lengths |= LABELLED;
-        packet
+    /// `block` is a live block of a home of this type, nobody else's, labelled with that, and has at least `BUNDLE_BYTES`
+    /// and at most `LONGEST` behind the label.
+    pub(super) unsafe fn labelled(block: NonNull<[u8]>) -> Self {
+        let capacity = block.len() - UNIT;
+        debug_assert!((BUNDLE_BYTES..=LONGEST).contains(&capacity));
+        // SAFETY: a label takes a unit, and the block has more.
+        let bytes = unsafe { block.cast().add(UNIT) };
+        Self { bytes, lengths: LABELLED | (capacity as u64) << u32::BITS, home: PhantomData }
     }
 
     #[inline(always)]
@@ -104,11 +106,26 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
         unsafe { self.bytes.sub(self.front()) }
     }
 
-    /// Where the packet's block is at home.
+    /// What leads to where the packet's block is at home.
     #[inline(always)]
+    fn plate(&self) -> NonNull<Plate> {
+        if self.is_labelled() {
+            return self.block().cast();
+        }
+        // SAFETY: the block lies in a window that is held, and its pointer may reach that (`descriptor`, invariant 3).
+        unsafe { Window::of_block(self.bytes, Fixed::<UNIT, WINDOW_UNITS>::new()) }.plate()
+    }
+
+    /// Where the packet's block is at home.
+    ///
+    /// # Panics
+    /// When stray bytes have made that impossible to find.
     fn home(&self) -> Lodger<UNIT, WINDOW_UNITS, S> {
-        // SAFETY: the block is live, and was labelled or lies in a window of a heap in a home of this type.
-        unsafe { if self.is_labelled() { Lodger::of_label(self.block()) } else { Lodger::of_window(self.bytes) } }
+        // SAFETY: the block is live, in a home of this type.
+        unsafe { Lodger::at(self.plate()) }.unwrap_or_else(|| {
+            let front = if self.is_labelled() { "block" } else { "window" };
+            panic!("cannot free: what lies in front of the packet's {front} at {:p} was overwritten", self.plate())
+        })
     }
 
     /// Shows the first `len` bytes.
@@ -132,19 +149,26 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
         self.lengths = self.lengths & LABELLED | (capacity as u64) << u32::BITS | shown as u64;
     }
 
-    /// Frees a labelled block, which nobody borrows: what lies in no window leads nowhere by itself.
+    /// Frees the block of a packet whose home is not at hand.
     ///
     /// # Safety
-    /// The packet is labelled, and not used afterwards.
+    /// These are the fields of a packet that is not used any more.
+    ///
+    /// # Panics
+    /// As [`home`](Self::home).
     #[cold]
     #[inline(never)]
-    unsafe fn drop_labelled(&mut self) {
-        let home = self.home();
-        // SAFETY: the block is live, the packet's alone, and not used afterwards.
+    unsafe fn free_elsewhere(bytes: NonNull<u8>, lengths: u64) {
+        let packet = ManuallyDrop::new(Self { bytes, lengths, home: PhantomData });
+        let home = packet.home();
+        // SAFETY: the block is live, the packet's alone, and not used afterwards; it is aligned to a unit and has room for
+        // a bundle.
         unsafe {
             match home.heap() {
-                Some(heap) => heap.free_deferred(self.block()),
-                None => Door::push(home.door(), self.block().cast(), 1),
+                Some(heap) => heap.free_deferred(packet.block()),
+                // Nobody borrows it: what lies in no window leads nowhere by itself.
+                None if packet.is_labelled() => Door::push(home.door(), packet.block().cast(), 1),
+                None => batch::hand_in(home.door(), bytes, packet.capacity()),
             }
         }
     }
@@ -157,7 +181,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
         unsafe { core::slice::from_raw_parts_mut(self.bytes.cast().as_ptr(), most) }
     }
 
-    /// Bytes that the packet's block holds: at least its length.
+    /// Bytes that the packet has room for: at least its length.
     #[must_use]
     #[inline]
     pub fn capacity(&self) -> usize {
@@ -201,7 +225,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
         let kept = self.shown().max(BUNDLE_BYTES);
         // SAFETY: the block is live, and on its heap's thread a tail that the packet does not show may go.
         unsafe {
-            if let Some(heap) = self.home().heap()
+            let at_hand = Lodger::heap_at_hand(self.plate());
+            if let Some(heap) = at_hand.or_else(|| self.home().heap())
                 && kept < self.capacity()
                 && let Ok(whole) = heap.shrink(self.block(), self.front() + kept)
             {
@@ -215,15 +240,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for SharedPacket<UNIT, WINDOW_UNITS, S> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the block is live, the packet's alone, and not used afterwards; without a label it lies in a window.
+        // SAFETY: the block is live, the packet's alone, and not used afterwards; without a label it starts with the packet.
         unsafe {
-            if self.is_labelled() {
-                return self.drop_labelled();
-            }
-            let home = Lodger::<UNIT, WINDOW_UNITS, S>::of_window(self.bytes);
-            match home.heap_at_hand() {
-                Some(heap) => heap.free_deferred(self.bytes),
-                None => home.free_elsewhere(self.bytes, self.capacity()),
+            if !self.is_labelled()
+                && let Some(heap) = Lodger::<UNIT, WINDOW_UNITS, S>::heap_at_hand(self.plate())
+            {
+                heap.free_deferred(self.bytes);
+            } else {
+                Self::free_elsewhere(self.bytes, self.lengths);
             }
         }
     }
