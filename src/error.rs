@@ -10,7 +10,7 @@ use crate::check::IntegrityError;
 pub enum AllocError {
     /// The size is 0.
     ZeroSize,
-    /// The size is beyond what can be served: with its alignment beyond `isize::MAX`, or beyond 2 GiB for a packet that
+    /// The size is beyond what can be served: with its alignment beyond `isize::MAX`, or beyond 2 GiB less 4 KiB for a packet that
     /// threads share.
     TooLarge,
     /// The system refused memory.

@@ -16,7 +16,8 @@
 //!
 //! The owner allocates as [`Allocator`](crate::Allocator) does and looks at the stack only where that one leaves its
 //! hot path, about once in a hundred packets. A packet that is dropped on its owner's thread is freed at once; a thread
-//! knows that it is the owner's by comparing where the packet's window leads with the home that it has at hand.
+//! knows that it is the owner's by comparing where the packet's window leads with the home that it has at hand, and
+//! where that is another, by a number.
 //!
 //! A thread that frees other owners' packets and allocates packets of its own hands the same blocks out again, where they
 //! fit and the owner runs on the same core, before its heap opens an extent: they are in its cache. Such a block is
