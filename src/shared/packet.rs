@@ -123,8 +123,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
     fn home(&self) -> Lodger<UNIT, WINDOW_UNITS, S> {
         // SAFETY: the block is live, in a home of this type.
         unsafe { Lodger::at(self.plate()) }.unwrap_or_else(|| {
-            let front = if self.is_labelled() { "block" } else { "window" };
-            panic!("cannot free: what lies in front of the packet's {front} at {:p} was overwritten", self.plate())
+            let place = if self.is_labelled() { "block" } else { "window" };
+            panic!("cannot free: the start of the packet's {place} at {:p} was overwritten", self.plate())
         })
     }
 
