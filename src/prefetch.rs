@@ -25,9 +25,10 @@ pub(crate) struct ToWrite(());
 
 #[cfg(feature = "shared")]
 impl ToWrite {
-    /// If the processor can do it. Where that is virtual, to ask may take a microsecond.
-    pub(crate) fn detect() -> Option<Self> {
-        knows_prefetchw().then_some(Self(()))
+    /// If the processor can do it. It is asked once, since that may take a microsecond where it is virtual.
+    pub(crate) fn if_known() -> Option<Self> {
+        static KNOWN: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        KNOWN.get_or_init(knows_prefetchw).then_some(Self(()))
     }
 
     /// Asks for the cache line at `address`, which may be any address.

@@ -97,8 +97,6 @@ pub struct SharedAllocator<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2
     key: Key<UNIT, WINDOW_UNITS, S>,
     /// Why the last allocation failed.
     refusal: Cell<AllocError>,
-    /// What the processor can do.
-    to_write: Option<ToWrite>,
     /// How to fetch the cache lines of packets to come: while packets come back from other threads.
     ahead: Cell<Option<ToWrite>>,
     /// The key is bound to this thread.
@@ -317,11 +315,12 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
             return None;
         }
         self.key.come_to_hand();
-        let back = self.collect();
-        if back > 0 {
+        if self.collect() > 0 {
             self.key.look_around();
+            self.ahead.set(ToWrite::if_known());
+        } else {
+            self.ahead.set(None);
         }
-        self.ahead.set(self.to_write.filter(|_| back > 0));
         let heap = self.key.heap();
         let most = most.max(BUNDLE_BYTES);
         let in_window = heap.stays_in_window(most);
@@ -402,7 +401,6 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Unbound<UNIT, WIND
         SharedAllocator {
             key: self.key,
             refusal: Cell::new(AllocError::OutOfMemory),
-            to_write: ToWrite::detect(),
             ahead: Cell::new(None),
             here: PhantomData,
         }

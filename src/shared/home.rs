@@ -240,14 +240,6 @@ unsafe fn demolish<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(door
 /// A packet does not carry it. A [`Plate`] leads there: that of the window that the block lies in, or the block's label.
 pub(super) struct Lodger<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(NonNull<Home<UNIT, WINDOW_UNITS, S>>);
 
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Clone for Lodger<UNIT, WINDOW_UNITS, S> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Copy for Lodger<UNIT, WINDOW_UNITS, S> {}
-
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Lodger<UNIT, WINDOW_UNITS, S> {
     /// Where a plate leads; `None` if it was written to.
     ///
@@ -278,7 +270,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Lodger<UNIT, WINDO
     /// # Safety
     /// A block of the heap is live for as long as the reference is used.
     #[inline(always)]
-    pub(super) unsafe fn heap<'a>(self) -> Option<&'a Heap<Fixed<UNIT, WINDOW_UNITS>, S>> {
+    pub(super) unsafe fn heap<'a>(&self) -> Option<&'a Heap<Fixed<UNIT, WINDOW_UNITS>, S>> {
         // SAFETY: the home stands while the block is live, and the door is for everybody.
         let owner = unsafe { (*self.0.as_ptr()).door.owner.0.thread.load(Ordering::Relaxed) };
         // SAFETY: a thread finds its own number there only while the key is bound to it or was forgotten there, because
@@ -288,7 +280,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Lodger<UNIT, WINDO
 
     /// Where to hand in blocks on other threads.
     #[inline(always)]
-    pub(super) fn door(self) -> NonNull<Door> {
+    pub(super) fn door(&self) -> NonNull<Door> {
         self.0.cast()
     }
 }
