@@ -1,5 +1,6 @@
 //! Measures pktalloc beside other allocators, and says which of its targets it meets.
 
+mod calls;
 mod cell;
 mod clock;
 mod driver;
@@ -78,6 +79,14 @@ enum Command {
     /// One slice of one subject in one scene, asked by the parent process
     #[command(hide = true)]
     ThreadsSlice { subject: Name, scene: threads::Scene, content: threads::Content },
+    /// Call traces of real programs: nanoseconds a call, page faults, memory
+    Calls(calls::Options),
+    /// One subject with one call trace, asked by the parent process
+    #[command(hide = true)]
+    CallsSlice(calls::Slot),
+    /// One subject with one call trace under callgrind
+    #[command(hide = true)]
+    CallsCount(calls::Slot),
     /// What one subject leaves in memory, asked by the parent process
     #[command(hide = true)]
     Weigh { subject: Name, question: Question },
@@ -106,7 +115,7 @@ struct Run {
     /// Rounds of each cell; 5 with --quick, 9 without
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// Leave out traces, new and dropped allocators, the cost of depth, and memory
+    /// Leave out traces, call traces, new and dropped allocators, the cost of depth, and memory
     #[arg(long)]
     queues_only: bool,
     /// Write all figures to this file
@@ -196,6 +205,9 @@ fn main() -> ExitCode {
         Some(Command::Count { subject, cell }) => instructions::serve(subject, &cell),
         Some(Command::Threads { rounds, one_core }) => threads::compare(rounds as usize, one_core),
         Some(Command::ThreadsSlice { subject, scene, content }) => threads::serve(subject, scene, content),
+        Some(Command::Calls(options)) => calls::compare(&options),
+        Some(Command::CallsSlice(slot)) => calls::serve(slot.subject, &slot.file, slot.bytes),
+        Some(Command::CallsCount(slot)) => calls::serve_count(slot.subject, &slot.file, slot.bytes),
         None => run(&arguments.run),
     };
     match result {
@@ -227,6 +239,9 @@ fn run(run: &Run) -> Result<(), String> {
         targets.extend(targets::of_memory(&run.sizes, &run.depths, &weights)?);
     }
     if !run.queues_only {
+        let calls = calls::measure_all(rounds as usize)?;
+        print!("{}", calls::table(&calls));
+        targets.extend(calls::targets(&calls));
         if instructions::available() {
             targets.push(instructions::target(&instructions::count_all()?));
         } else {

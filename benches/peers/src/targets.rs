@@ -32,6 +32,11 @@ impl Target {
         Self { name, limit, strict: false, cases }
     }
 
+    /// A promise whose limit itself is too much.
+    pub(crate) fn below(name: &'static str, limit: f64, cases: Vec<Case>) -> Self {
+        Self { strict: true, ..Self::at_most(name, limit, cases) }
+    }
+
     pub(crate) fn misses(&self) -> impl Iterator<Item = &Case> {
         self.cases.iter().filter(|case| case.ratio > self.limit || (self.strict && case.ratio >= self.limit))
     }
@@ -59,7 +64,7 @@ pub(crate) fn of_time(rows: &[Row], growths: &[Growth]) -> Vec<Target> {
     vec![
         Target::at_most("fifo, untouched: of the floor", 1.5, against(fifo(Touch::Untouched), Name::Floor)),
         Target::at_most("fifo, written: of the floor", 1.15, against(fifo(Touch::Written), Name::Floor)),
-        Target { strict: true, ..Target::at_most("queues: of the fastest peer", 1.0, fastest(queues)) },
+        Target::below("queues: of the fastest peer", 1.0, fastest(queues)),
         Target::at_most("random: of the fastest peer", 1.1, fastest(random)),
         Target::at_most("fifo, untouched: 262144 deep of 64 deep", 1.3, growths.iter().map(growth_case).collect()),
         Target::at_most("new, ten packets, drop: of calloc", 1.2, against(new_and_drop, Name::Malloc)),
