@@ -79,6 +79,12 @@ enum Command {
     /// One slice of one subject in one scene, asked by the parent process
     #[command(hide = true)]
     ThreadsSlice { subject: Name, scene: threads::Scene, content: threads::Content },
+    /// Relays alone: packets that leave at once, but for one in so many that stays for a while
+    Relay(Part),
+    /// Interleaved queues alone: 32 in one allocator
+    Interleaved(Part),
+    /// Captures alone, in 1, 4, 16 and 64 copies
+    Captures(Part),
     /// Call traces of real programs: nanoseconds a call, page faults, memory
     Calls(calls::Options),
     /// One subject with one call trace, asked by the parent process
@@ -92,6 +98,71 @@ enum Command {
     Weigh { subject: Name, question: Question },
 }
 
+/// Which part of a row to measure.
+#[derive(clap::Args)]
+struct Part {
+    /// 1400 bytes and imix alone, five rounds
+    #[arg(long)]
+    quick: bool,
+    /// Subjects; all unless named
+    #[arg(long, value_delimiter = ',')]
+    subjects: Vec<Name>,
+    /// Whether packets are written
+    #[arg(long, value_delimiter = ',', default_value = "untouched,written")]
+    touch: Vec<Touch>,
+    /// Rounds of each cell; 5 with --quick, 9 without
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+}
+
+impl Part {
+    /// Measures these patterns.
+    fn queues(&self, patterns: &[Pattern]) -> Result<(), String> {
+        let sizes = if self.quick { &[Sizes::Fixed(1400), Sizes::Imix][..] } else { &Sizes::SYNTHETIC };
+        self.measure(queue_cells(patterns, sizes, &[], &self.touch).into_iter().map(Cell::Queue).collect())
+    }
+
+    fn captures(&self) -> Result<(), String> {
+        self.measure(captures(self.touch.iter().copied()).into_iter().map(Cell::Trace).collect())
+    }
+
+    fn measure(&self, cells: Vec<Cell>) -> Result<(), String> {
+        let rounds = self.rounds.unwrap_or(if self.quick { 5 } else { 9 });
+        let mut matrix = Matrix::new(or_all(&self.subjects), rounds as usize);
+        let rows = matrix.measure_all(&cells)?;
+        println!("{}", report::table(&rows));
+        println!("{}", targets::table(&targets::of_time(&rows, &[])));
+        for (name, reason) in matrix.absent() {
+            println!("{name} took no part: {reason}");
+        }
+        Ok(())
+    }
+}
+
+/// The subjects that are named, or all.
+fn or_all(named: &[Name]) -> Vec<Name> {
+    if named.is_empty() { Name::value_variants().to_vec() } else { named.to_vec() }
+}
+
+/// The cells of queues; `depths` are those of patterns that have none of their own.
+fn queue_cells(patterns: &[Pattern], sizes: &[Sizes], depths: &[u32], touch: &[Touch]) -> Vec<QueueCell> {
+    let mut cells = Vec::new();
+    for &touch in touch {
+        for &pattern in patterns {
+            for sizes in sizes {
+                for &depth in own_depths(pattern).unwrap_or(depths) {
+                    cells.push(QueueCell { pattern, sizes: sizes.clone(), depth, touch });
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// The relays that are measured.
+const RELAYS: [Pattern; 3] =
+    [Pattern::Relay { one_in: 10 }, Pattern::Relay { one_in: 50 }, Pattern::Relay { one_in: 200 }];
+
 #[derive(clap::Args)]
 struct Run {
     /// Measure enough cells to judge every target in a few minutes; without it, all cells
@@ -101,9 +172,13 @@ struct Run {
     #[arg(long, value_delimiter = ',', default_value = "1000,1400,uniform,imix")]
     sizes: Vec<Sizes>,
     /// Patterns
-    #[arg(long, value_delimiter = ',', default_value = "fifo,reorder,straggler,sack,burst,random")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "fifo,reorder,straggler,sack,burst,random,relay-10,relay-50,relay-200,interleaved"
+    )]
     patterns: Vec<Pattern>,
-    /// Depths of the queue, even numbers
+    /// Depths of the queue, even numbers; relays and interleaved queues have their own
     #[arg(long, value_delimiter = ',', default_value = "64,1024,16384,262144")]
     depths: Vec<u32>,
     /// Whether packets are written
@@ -130,29 +205,14 @@ struct Run {
 }
 
 /// The traces to replay, and how many copies of each at once.
-const TRACES: [(&str, u32); 7] = [
-    ("quic_server_sent_acked", 1),
-    ("quic_server_sent_acked", 64),
-    ("pcpp_example", 1),
-    ("pcpp_example", 64),
-    ("trex_rtp_250k", 1),
-    ("trex_rtp_250k", 64),
-    ("pcpp_example+lte_verizon_short_down", 16),
-];
+const TRACES: [&str; 4] =
+    ["quic_server_sent_acked", "pcpp_example", "trex_rtp_250k", "pcpp_example+lte_verizon_short_down"];
+const COPIES: [u32; 4] = [1, 4, 16, 64];
 
 impl Run {
     /// The cells, untouched ones first.
     fn cells(&self) -> Vec<Cell> {
-        let mut cells = Vec::new();
-        for &touch in &self.touch {
-            for &pattern in &self.patterns {
-                for sizes in &self.sizes {
-                    for &depth in &self.depths {
-                        cells.push(QueueCell { pattern, sizes: sizes.clone(), depth, touch });
-                    }
-                }
-            }
-        }
+        let mut cells = queue_cells(&self.patterns, &self.sizes, &self.depths, &self.touch);
         if self.quick {
             cells.retain(is_quick);
         }
@@ -166,18 +226,35 @@ impl Run {
 
     /// Recorded traffic, single and overlaid, if there is any.
     fn traces(&self) -> Vec<TraceCell> {
-        let directory = TraceCell::directory();
-        if !directory.is_dir() {
-            println!("no traces: {} is no directory; PKTALLOC_TRACES names another", directory.display());
-            return Vec::new();
+        captures(self.touch.iter().copied().filter(|touch| !self.quick || *touch == Touch::Untouched))
+    }
+}
+
+/// Captures in so many copies each, if there are any.
+fn captures(touch: impl Iterator<Item = Touch>) -> Vec<TraceCell> {
+    let directory = TraceCell::directory();
+    if !directory.is_dir() {
+        println!("no traces: {} is no directory; PKTALLOC_TRACES names another", directory.display());
+        return Vec::new();
+    }
+    let mut traces = Vec::new();
+    for touch in touch {
+        for name in TRACES {
+            traces.extend(COPIES.map(|copies| TraceCell { name: name.to_owned(), copies, touch }));
         }
-        let mut traces = Vec::new();
-        for &touch in self.touch.iter().filter(|touch| !self.quick || **touch == Touch::Untouched) {
-            for (name, copies) in TRACES {
-                traces.push(TraceCell { name: name.to_owned(), copies, touch });
-            }
-        }
-        traces
+    }
+    traces
+}
+
+/// How deep the queues of a pattern are, unless it goes with all depths. Packets of a relay stay for 1,000 to 100,000
+/// packets; an allocator has 32 queues of 64.
+fn own_depths(pattern: Pattern) -> Option<&'static [u32]> {
+    match pattern {
+        Pattern::Relay { one_in: 10 } => Some(&[100, 10_000]),
+        Pattern::Relay { one_in: 200 } => Some(&[6, 500]),
+        Pattern::Relay { .. } => Some(&[20, 200, 2000]),
+        Pattern::Interleaved => Some(&[2048]),
+        _ => None,
     }
 }
 
@@ -189,6 +266,7 @@ fn is_quick(cell: &QueueCell) -> bool {
         return cell.touch == Touch::Untouched || cell.depth <= 16_384;
     }
     match cell.touch {
+        _ if cell.pattern == Pattern::Interleaved => cell.sizes != Sizes::Fixed(1000),
         Touch::Untouched => cell.depth <= 16_384 && cell.sizes != Sizes::Fixed(1000),
         Touch::Written => cell.depth <= 1024 && matches!(cell.sizes, Sizes::Fixed(1400) | Sizes::Imix),
     }
@@ -205,6 +283,9 @@ fn main() -> ExitCode {
         Some(Command::Count { subject, cell }) => instructions::serve(subject, &cell),
         Some(Command::Threads { rounds, one_core }) => threads::compare(rounds as usize, one_core),
         Some(Command::ThreadsSlice { subject, scene, content }) => threads::serve(subject, scene, content),
+        Some(Command::Relay(part)) => part.queues(&RELAYS),
+        Some(Command::Interleaved(part)) => part.queues(&[Pattern::Interleaved]),
+        Some(Command::Captures(part)) => part.captures(),
         Some(Command::Calls(options)) => calls::compare(&options),
         Some(Command::CallsSlice(slot)) => calls::serve(slot.subject, &slot.file, slot.bytes),
         Some(Command::CallsCount(slot)) => calls::serve_count(slot.subject, &slot.file, slot.bytes),
@@ -220,9 +301,8 @@ fn main() -> ExitCode {
 }
 
 fn run(run: &Run) -> Result<(), String> {
-    let subjects = if run.subjects.is_empty() { Name::value_variants().to_vec() } else { run.subjects.clone() };
     let rounds = run.rounds.unwrap_or(if run.quick { 5 } else { 9 });
-    let mut matrix = Matrix::new(subjects, rounds as usize);
+    let mut matrix = Matrix::new(or_all(&run.subjects), rounds as usize);
     let rows = matrix.measure_all(&run.cells())?;
     println!("{}", report::table(&rows));
 

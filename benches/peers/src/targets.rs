@@ -51,7 +51,11 @@ pub(crate) fn of_time(rows: &[Row], growths: &[Growth]) -> Vec<Target> {
     let select = |keep: &dyn Fn(&Cell) -> bool| rows.iter().filter(|row| keep(&row.cell)).collect::<Vec<_>>();
     let fifo = |touch| select(&|cell| cell.pattern() == Some(Pattern::Fifo) && cell.touch() == touch);
     let random = select(&|cell| cell.pattern() == Some(Pattern::Random));
-    let queues = select(&|cell| *cell != Cell::NewAndDrop && cell.pattern() != Some(Pattern::Random));
+    let relays = select(&|cell| is_real_queue(cell));
+    let queues = select(&|cell| {
+        matches!(cell, Cell::Queue(_)) && cell.pattern() != Some(Pattern::Random) && !is_real_queue(cell)
+    });
+    let captures = select(&|cell| matches!(cell, Cell::Trace(_)));
     let against = |rows: Vec<&Row>, peer| rows.into_iter().filter_map(|row| case_against(row, peer)).collect();
     let fastest = |rows: Vec<&Row>| {
         let case = |row: &Row| {
@@ -65,10 +69,17 @@ pub(crate) fn of_time(rows: &[Row], growths: &[Growth]) -> Vec<Target> {
         Target::at_most("fifo, untouched: of the floor", 1.5, against(fifo(Touch::Untouched), Name::Floor)),
         Target::at_most("fifo, written: of the floor", 1.15, against(fifo(Touch::Written), Name::Floor)),
         Target::below("queues: of the fastest peer", 1.0, fastest(queues)),
+        Target::below("relay, interleaved: of the fastest peer", 1.0, fastest(relays)),
+        Target::below("captures, 1 to 64 copies: of the fastest peer", 1.0, fastest(captures)),
         Target::at_most("random: of the fastest peer", 1.1, fastest(random)),
         Target::at_most("fifo, untouched: 262144 deep of 64 deep", 1.3, growths.iter().map(growth_case).collect()),
         Target::at_most("new, ten packets, drop: of calloc", 1.2, against(new_and_drop, Name::Malloc)),
     ]
+}
+
+/// Whether packets leave a queue as real programs have them leave.
+fn is_real_queue(cell: &Cell) -> bool {
+    matches!(cell.pattern(), Some(Pattern::Relay { .. } | Pattern::Interleaved))
 }
 
 fn case_against(row: &Row, peer: Name) -> Option<Case> {
