@@ -39,9 +39,9 @@ pub enum Pattern {
     /// to stay, that is for D × `one_in` arrivals. Draws nothing.
     ///
     /// The fill holds the D that stay. In the steady part the packets whose number from 0 is a multiple of `one_in` stay:
-    /// the oldest of those that stay leaves, and the new one takes its slot, which are 0 to D - 1 in turn. The others use
-    /// slots D and D + 1, even numbers the first. The steady part has the least multiple of D × `one_in` pairs that is at
-    /// least [`Queue::PAIRS`].
+    /// one enters, what entered before it leaves, and then the oldest of those that stay. These use slots 0 to D in turn,
+    /// the others slots D + 1 and D + 2, even numbers the first. The steady part has the least multiple of
+    /// (D + 1) × `one_in` pairs that is at least [`Queue::PAIRS`].
     Relay {
         /// Of this many packets, one stays; at least 2.
         one_in: u32,
@@ -306,21 +306,24 @@ impl Queue {
             "of a relay one packet of 2 to {} stays, not of {one_in}",
             Self::MAX_ONE_IN,
         );
-        let depth = self.depth;
-        let mut arrivals = Arrivals::new(self, depth);
-        let pairs = Self::PAIRS.next_multiple_of(depth * one_in);
+        // Those that stay have one slot more than there are of them: a packet enters before one leaves.
+        let staying = self.depth + 1;
+        let mut arrivals = Arrivals::new(self, staying);
+        let pairs = Self::PAIRS.next_multiple_of(staying * one_in);
         let mut cycle = arrivals.fill(pairs);
         cycle.slots += 2;
         let mut passing = None;
         for number in 0..pairs {
             let stays = number.is_multiple_of(one_in);
-            let slot = if stays { number / one_in % depth } else { depth + number % 2 };
-            if stays {
-                cycle.steady.push(Op::free(slot));
-            }
+            let oldest = number / one_in % staying;
+            let slot = if stays { (oldest + self.depth) % staying } else { staying + number % 2 };
             cycle.steady.push(Op::allocate(slot, arrivals.sizes.next_size()));
             cycle.steady.extend(passing.take().map(Op::free));
-            passing = (!stays).then_some(slot);
+            if stays {
+                cycle.steady.push(Op::free(oldest));
+            } else {
+                passing = Some(slot);
+            }
         }
         cycle.steady.extend(passing.map(Op::free));
         cycle

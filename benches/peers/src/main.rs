@@ -85,6 +85,8 @@ enum Command {
     Interleaved(Part),
     /// Captures alone, in 1, 4, 16 and 64 copies
     Captures(Part),
+    /// Memory alone: what is held while workloads run, and what they leave
+    Memory(MemoryPart),
     /// Call traces of real programs: nanoseconds a call, page faults, memory
     Calls(calls::Options),
     /// One subject with one call trace, asked by the parent process
@@ -162,6 +164,34 @@ fn queue_cells(patterns: &[Pattern], sizes: &[Sizes], depths: &[u32], touch: &[T
 /// The relays that are measured.
 const RELAYS: [Pattern; 3] =
     [Pattern::Relay { one_in: 10 }, Pattern::Relay { one_in: 50 }, Pattern::Relay { one_in: 200 }];
+
+#[derive(clap::Args)]
+struct MemoryPart {
+    /// pktalloc, and what it is judged by, alone
+    #[arg(long)]
+    quick: bool,
+    /// Subjects of relays, captures and survivors
+    #[arg(long, value_delimiter = ',', default_value = "pktalloc,malloc,jemalloc,mimalloc")]
+    subjects: Vec<Name>,
+    /// These questions alone: relay-50-10000, capture-pcpp_example-16, survivors-100, pinned, one-percent, drained-burst
+    #[arg(long, value_delimiter = ',')]
+    questions: Vec<Question>,
+}
+
+impl MemoryPart {
+    fn measure(&self) -> Result<(), String> {
+        if !self.questions.is_empty() {
+            println!("{}", report::weights(&weigh(&self.subjects, &self.questions)?));
+            return Ok(());
+        }
+        let few = if self.quick { &[Name::Pktalloc][..] } else { &self.subjects };
+        let weights = weigh_all(few, few)?;
+        println!("{}", report::weights(&weights));
+        let targets = targets::of_memory(&Sizes::SYNTHETIC, &[64, 1024, 16_384, 262_144], &weights)?;
+        println!("{}", targets::table(&targets));
+        Ok(())
+    }
+}
 
 #[derive(clap::Args)]
 struct Run {
@@ -286,6 +316,7 @@ fn main() -> ExitCode {
         Some(Command::Relay(part)) => part.queues(&RELAYS),
         Some(Command::Interleaved(part)) => part.queues(&[Pattern::Interleaved]),
         Some(Command::Captures(part)) => part.captures(),
+        Some(Command::Memory(part)) => part.measure(),
         Some(Command::Calls(options)) => calls::compare(&options),
         Some(Command::CallsSlice(slot)) => calls::serve(slot.subject, &slot.file, slot.bytes),
         Some(Command::CallsCount(slot)) => calls::serve_count(slot.subject, &slot.file, slot.bytes),
@@ -314,7 +345,8 @@ fn run(run: &Run) -> Result<(), String> {
     let mut targets = targets::of_time(&rows, &growths);
     let mut weights = Vec::new();
     if !run.queues_only {
-        weights = weigh_all(matrix.subjects())?;
+        let some = [Name::Pktalloc, Name::Malloc, Name::Jemalloc, Name::Mimalloc];
+        weights = weigh_all(matrix.subjects(), if run.quick { &some[..1] } else { &some })?;
         println!("{}", report::weights(&weights));
         targets.extend(targets::of_memory(&run.sizes, &run.depths, &weights)?);
     }
@@ -347,13 +379,26 @@ fn run(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-/// Weighs all subjects that can free in any order.
-fn weigh_all(subjects: &[Name]) -> Result<Vec<(Question, Name, Weight)>, String> {
+/// Weighs subjects that can free in any order: all of them where each is asked, some where many questions are.
+fn weigh_all(all: &[Name], some: &[Name]) -> Result<Vec<(Question, Name, Weight)>, String> {
+    let mut weights = weigh(all, &Question::ALL)?;
+    weights.extend(weigh(some, &Question::relays())?);
+    weights.extend(weigh(some, &Question::captures(&captures([Touch::Written].into_iter())))?);
+    // jemalloc is what pktalloc is compared with here.
+    let mut survivors = some.to_vec();
+    if !survivors.contains(&Name::Jemalloc) {
+        survivors.push(Name::Jemalloc);
+    }
+    weights.extend(weigh(&survivors, &Question::survivors())?);
+    Ok(weights)
+}
+
+fn weigh(subjects: &[Name], questions: &[Question]) -> Result<Vec<(Question, Name, Weight)>, String> {
     let mut weights = Vec::new();
-    for question in Question::ALL {
+    for question in questions {
         for &name in subjects.iter().filter(|name| !matches!(name, Name::Empty | Name::Floor)) {
             if let Ok(weight) = memory::weigh(name, question)? {
-                weights.push((question, name, weight));
+                weights.push((question.clone(), name, weight));
             }
         }
     }

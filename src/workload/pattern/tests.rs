@@ -163,18 +163,19 @@ fn a_relay_keeps_one_of_so_many_for_so_long() {
     let cycle = queue(Pattern::Relay { one_in }, depth).cycle();
     let (mut stayed, mut passed) = (0, 0);
     observe(&cycle, 2, |rank, lived| {
-        // `lived` counts the packet itself; what is passed on sees one more come. The fill stays for its own turn.
+        // `lived` counts the packet itself. What is passed on sees one more come, and the last of a round none. The fill
+        // stays for its own turn.
         if lived > 2 {
             assert_eq!(rank, 0);
-            assert!(lived <= (depth * one_in) as usize, "{lived}");
-            stayed += usize::from(lived == (depth * one_in) as usize);
+            assert!(lived <= (depth * one_in) as usize + 1, "{lived}");
+            stayed += usize::from(lived == (depth * one_in) as usize + 1);
         } else {
             passed += 1;
         }
     });
-    let pairs = 2 * cycle.pairs();
-    assert_eq!(passed, pairs - pairs / one_in as usize);
-    assert_eq!(stayed, pairs / one_in as usize - depth as usize);
+    let (pairs, one_in, depth) = (2 * cycle.pairs(), one_in as usize, depth as usize);
+    assert_eq!(passed, pairs - pairs / one_in);
+    assert_eq!(stayed, pairs / one_in - depth);
 }
 
 #[test]
@@ -293,14 +294,14 @@ fn streams_are_pinned() {
         ("random uniform 1024", 0x7125_BCE8_3033_C346),
         ("random imix 64", 0x1B3C_710F_406A_4E41),
         ("random imix 1024", 0x7296_2B1F_E20A_C835),
-        ("relay-50 1000 64", 0xFE09_7EA4_0EE9_7645),
-        ("relay-50 1000 1024", 0xD24D_1867_331D_5F95),
-        ("relay-50 1400 64", 0xB19E_5E4D_33E6_3A89),
-        ("relay-50 1400 1024", 0xA18A_58F9_9892_DFA1),
-        ("relay-50 uniform 64", 0xC7DA_0825_FB79_B6B5),
-        ("relay-50 uniform 1024", 0x3FA2_60B3_70F4_7093),
-        ("relay-50 imix 64", 0xED34_8AFC_9AF1_FD27),
-        ("relay-50 imix 1024", 0x537D_73FB_5838_C07D),
+        ("relay-50 1000 64", 0x1263_C32B_9209_F579),
+        ("relay-50 1000 1024", 0xF14D_EBF1_2289_D979),
+        ("relay-50 1400 64", 0xA7B6_BA01_E1EE_C999),
+        ("relay-50 1400 1024", 0xF129_0228_11AD_64E9),
+        ("relay-50 uniform 64", 0xD8B5_AF69_E6CB_D3CD),
+        ("relay-50 uniform 1024", 0x0D8E_05C9_1EA7_8622),
+        ("relay-50 imix 64", 0x8C22_0D27_FCD4_AFEA),
+        ("relay-50 imix 1024", 0xDDB3_0EAB_CAC7_2776),
         ("interleaved 1000 64", 0x18A0_6E4D_EC1A_292D),
         ("interleaved 1000 1024", 0x6238_A50F_E297_1FB1),
         ("interleaved 1400 64", 0x96B9_5146_4B98_1465),
