@@ -15,6 +15,7 @@ mod plots;
 mod process;
 mod report;
 mod subject;
+mod tails;
 mod targets;
 mod threads;
 
@@ -87,6 +88,11 @@ enum Command {
     Captures(Part),
     /// Memory alone: what is held while workloads run, and what they leave
     Memory(MemoryPart),
+    /// The longest single call of ten million, in many scenes
+    Tails(tails::Options),
+    /// One run of one scene, asked by the parent process
+    #[command(hide = true)]
+    TailsRun { subject: Name, scene: tails::Scene, calls: usize },
     /// Call traces of real programs: nanoseconds a call, page faults, memory
     Calls(calls::Options),
     /// One subject with one call trace, asked by the parent process
@@ -317,6 +323,8 @@ fn main() -> ExitCode {
         Some(Command::Interleaved(part)) => part.queues(&[Pattern::Interleaved]),
         Some(Command::Captures(part)) => part.captures(),
         Some(Command::Memory(part)) => part.measure(),
+        Some(Command::Tails(options)) => tails::compare(&options),
+        Some(Command::TailsRun { subject, scene, calls }) => tails::serve(subject, scene, calls),
         Some(Command::Calls(options)) => calls::compare(&options),
         Some(Command::CallsSlice(slot)) => calls::serve(slot.subject, &slot.file, slot.bytes),
         Some(Command::CallsCount(slot)) => calls::serve_count(slot.subject, &slot.file, slot.bytes),
@@ -351,6 +359,9 @@ fn run(run: &Run) -> Result<(), String> {
         targets.extend(targets::of_memory(&run.sizes, &run.depths, &weights)?);
     }
     if !run.queues_only {
+        let tails = tails::measure_all(run.quick)?;
+        println!("{}", tails::table(&tails));
+        targets.push(tails::target(&tails));
         let calls = calls::measure_all(rounds as usize)?;
         print!("{}", calls::table(&calls));
         targets.extend(calls::targets(&calls));
