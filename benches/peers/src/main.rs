@@ -4,6 +4,7 @@ mod calls;
 mod cell;
 mod clock;
 mod driver;
+mod duels;
 mod foreign;
 mod instructions;
 mod lane;
@@ -93,6 +94,11 @@ enum Command {
     /// One run of one scene, asked by the parent process
     #[command(hide = true)]
     TailsRun { subject: Name, scene: tails::Scene, calls: usize },
+    /// Growth, large reserves, short-lived allocators, packets: one way against another
+    Duels(duels::Options),
+    /// One side of a duel, asked by the parent process
+    #[command(hide = true)]
+    DuelSide { duel: duels::Duel, side: duels::Side },
     /// Call traces of real programs: nanoseconds a call, page faults, memory
     Calls(calls::Options),
     /// One subject with one call trace, asked by the parent process
@@ -323,6 +329,8 @@ fn main() -> ExitCode {
         Some(Command::Interleaved(part)) => part.queues(&[Pattern::Interleaved]),
         Some(Command::Captures(part)) => part.captures(),
         Some(Command::Memory(part)) => part.measure(),
+        Some(Command::Duels(options)) => duels::compare(&options),
+        Some(Command::DuelSide { duel, side }) => duels::serve(duel, side),
         Some(Command::Tails(options)) => tails::compare(&options),
         Some(Command::TailsRun { subject, scene, calls }) => tails::serve(subject, scene, calls),
         Some(Command::Calls(options)) => calls::compare(&options),
@@ -359,6 +367,7 @@ fn run(run: &Run) -> Result<(), String> {
         targets.extend(targets::of_memory(&run.sizes, &run.depths, &weights)?);
     }
     if !run.queues_only {
+        targets.extend(duels::measure_all(rounds as usize)?);
         let tails = tails::measure_all(run.quick)?;
         println!("{}", tails::table(&tails));
         targets.push(tails::target(&tails));
