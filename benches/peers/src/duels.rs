@@ -2,12 +2,13 @@
 //!
 //! Each side of a duel runs in a process of its own, and the sides take turns.
 
+use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::Duration;
 use std::{fmt, ptr};
 
 use clap::ValueEnum;
-use pktalloc::{AllocError, Allocator, Packet, Realloc};
+use pktalloc::{AllocError, Allocator, Realloc};
 
 use crate::clock::{processor_time, stay_on_one_core};
 use crate::matrix::Figure;
@@ -162,14 +163,11 @@ fn queue(side: Side) -> Box<dyn FnMut()> {
     match side {
         Side::Ours => {
             let packet = move || allocator.packet_from(black_box(&payload)).expect("there is memory");
-            let mut packets: Vec<Packet<&'static Allocator>> = (0..DEPTH).map(|_| packet()).collect();
+            let mut packets: VecDeque<_> = (0..DEPTH).map(|_| packet()).collect();
             Box::new(move || {
-                for _ in 0..64 {
-                    for place in &mut packets {
-                        // The old one leaves before the new one enters, as with the raw blocks.
-                        drop(std::mem::replace(place, Packet::empty(allocator)));
-                        *place = packet();
-                    }
+                for _ in 0..64 * DEPTH {
+                    drop(packets.pop_front());
+                    packets.push_back(packet());
                 }
             })
         }
@@ -180,14 +178,14 @@ fn queue(side: Side) -> Box<dyn FnMut()> {
                 unsafe { ptr::copy_nonoverlapping(black_box(&payload).as_ptr(), block.as_ptr(), PACKET) };
                 block
             };
-            let mut blocks: Vec<_> = (0..DEPTH).map(|_| block()).collect();
+            let mut blocks: VecDeque<_> = (0..DEPTH).map(|_| block()).collect();
             Box::new(move || {
-                for _ in 0..64 {
-                    for place in &mut blocks {
-                        // SAFETY: the block is live, and its place is filled again.
-                        unsafe { allocator.free_sized(*place, PACKET) };
-                        *place = block();
+                for _ in 0..64 * DEPTH {
+                    if let Some(oldest) = blocks.pop_front() {
+                        // SAFETY: the block is live, and left the queue.
+                        unsafe { allocator.free_sized(oldest, PACKET) };
                     }
+                    blocks.push_back(block());
                 }
             })
         }
