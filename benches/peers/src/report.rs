@@ -15,13 +15,13 @@ use crate::targets::Target;
 pub(crate) fn table(rows: &[Row]) -> String {
     let subjects: Vec<Name> =
         Name::value_variants().iter().copied().filter(|&name| rows.iter().any(|row| row.get(name).is_some())).collect();
-    let mut text = format!("{:<34}", "ns per pair (median)");
+    let mut text = format!("{:<56}", "ns per pair (median)");
     for name in &subjects {
         let _ = write!(text, " {:>8}", short(*name));
     }
     text.push_str("   spread\n");
     for row in rows {
-        let _ = write!(text, "{:<34}", row.cell);
+        let _ = write!(text, "{:<56}", row.cell);
         let fastest = fastest_peer(row).map(|(name, _)| name);
         for &name in &subjects {
             let mark = if Some(name) == fastest { "*" } else { "" };
