@@ -86,7 +86,7 @@ impl FreeRanges {
 impl Kept {
     fn free_ranges(&mut self, role: Role) -> &mut FreeRanges {
         match role {
-            Role::Window => &mut self.windows,
+            Role::Region => &mut self.windows,
             Role::Large => &mut self.large,
         }
     }
@@ -125,7 +125,7 @@ impl Kept {
         let range = start..start + bytes;
         self.regions -= 1;
         match role {
-            Role::Window => {
+            Role::Region => {
                 pages::discard(&range);
                 self.windows.give(range);
             }
@@ -318,16 +318,16 @@ mod tests {
     fn addresses_come_back_in_their_own_role_only() {
         let memory = Retained::default();
         let layout = Layout::from_size_align(1 << 17, 1 << 17).unwrap();
-        let window = memory.allocate(layout, Role::Window).unwrap();
+        let window = memory.allocate(layout, Role::Region).unwrap();
         // SAFETY: the region is held, and not used after it was freed, except that it must still be readable.
         unsafe {
             window.write_bytes(7, layout.size());
-            memory.free(window, layout, Role::Window);
+            memory.free(window, layout, Role::Region);
             assert!(window.read() == 0 || window.read() == 7);
         }
         let large = memory.allocate(layout, Role::Large).unwrap();
         assert_ne!(large, window);
-        assert_eq!(memory.allocate(layout, Role::Window), Some(window));
+        assert_eq!(memory.allocate(layout, Role::Region), Some(window));
         assert_eq!(large.addr().get() % layout.align(), 0);
     }
 
