@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, Never, Protocol, Self, SupportsIndex, TypeAlias, final, overload, type_check_only
+from typing import Any, Literal, Never, Protocol, Self, SupportsIndex, TypeAlias, final, overload
 
 from typing_extensions import Buffer
 
@@ -14,7 +14,6 @@ if sys.version_info >= (3, 12):
     _BytesLike: TypeAlias = Buffer
 else:
     # Before 3.12 NumPy's stubs do not say that an array is a buffer.
-    @type_check_only
     class _Array(Protocol):
         @property
         def __array_interface__(self) -> dict[str, Any]: ...
