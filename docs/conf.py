@@ -76,8 +76,19 @@ def read_arguments(*arguments: object) -> None:
         lines[:] = GoogleDocstring(lines, Config(napoleon_use_param=True)).lines()
 
 
+def reach_what_scrolls(_app: Sphinx, _page: str, _template: str, context: dict[str, object], _doctree: object) -> None:
+    """Let the keyboard reach what may be wider than the screen, so that it can be scrolled; give headings a level."""
+    tree = "furo_navigation_tree"
+    if tree in context:
+        context[tree] = str(context[tree]).replace('role="heading"', 'role="heading" aria-level="2"')
+    if "body" in context:
+        body = str(context["body"]).replace("<pre>", '<pre tabindex="0">')
+        context["body"] = body.replace('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper')
+
+
 def setup(app: Sphinx) -> None:
     """Register what is our own."""
     app.connect("autodoc-process-docstring", read_arguments)
+    app.connect("html-page-context", reach_what_scrolls)
     app.connect("source-read", hide_what_rustdoc_hides)
     app.connect("include-read", lambda app, path, _parent, source: hide_what_rustdoc_hides(app, str(path), source))

@@ -79,7 +79,9 @@ root_of() {
     echo "$root"
 }
 
-export RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT=$sources
+# cargo-zigbuild asks the Python that it finds for zig.
+export PATH=$BIN:$PATH
+export RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT=$sources/library
 export CARGO_PROFILE_DEV_DEBUG=0 PROPTEST_CASES="${PROPTEST_CASES:-4}"
 # Programs that take minutes under an emulator, and tests of how long something takes.
 long=(--skip ten_thousand_windows --skip a_refusal_at_any_point --skip a_single_refusal --skip streams_are_pinned
@@ -122,7 +124,7 @@ for target in $targets; do
     if [ "${PIPESTATUS[0]}" -eq 0 ]; then
         passed+=("$target ($(awk '/^test result: / { sum += $4 } END { print sum + 0 }' "$log") tests)")
     else
-        failed+=("$target, see $log")
+        failed+=("$target (see $log)")
     fi
 done
 

@@ -25,7 +25,7 @@ build() {
             return
         fi
         std=(-Zbuild-std)
-        export RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT=$RUST_SOURCES
+        export RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT=$RUST_SOURCES/library
         export RUSTFLAGS="$RUSTFLAGS --remap-path-prefix=$RUST_SOURCES=/rust"
     fi
     echo "+ wheels for $1, $2"
