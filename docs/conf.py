@@ -89,6 +89,7 @@ def reach_what_scrolls(_app: Sphinx, _page: str, _template: str, context: dict[s
 def setup(app: Sphinx) -> None:
     """Register what is our own."""
     app.connect("autodoc-process-docstring", read_arguments)
-    app.connect("html-page-context", reach_what_scrolls)
+    # After the theme, which makes the navigation in the same event.
+    app.connect("html-page-context", reach_what_scrolls, priority=900)
     app.connect("source-read", hide_what_rustdoc_hides)
     app.connect("include-read", lambda app, path, _parent, source: hide_what_rustdoc_hides(app, str(path), source))
