@@ -7,6 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
 
+# maturin asks the Python that it finds for zig.
+export PATH=$BIN:$PATH
 rm -rf dist/*.whl
 arch=$(uname -m)
 # Whoever reads the wheel need not learn where it was built.
