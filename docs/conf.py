@@ -54,16 +54,19 @@ def hide_what_rustdoc_hides(_app: Sphinx, _page: str, source: list[str]) -> None
 
 
 def module_of_stubs() -> ModuleType:
-    """Return the package as its stubs describe it, with types, overloads and docstrings: nothing has to be built."""
+    """Return the extension module as its stubs describe it, with types, overloads and docstrings: nothing is built."""
     path = ROOT / "python" / "pktalloc" / "_pktalloc.pyi"
     module = ModuleType("pktalloc")
     module.__file__ = str(path)
     code = compile(path.read_text(encoding="utf-8"), path, "exec", flags=__future__.annotations.compiler_flag)
     exec(code, module.__dict__)  # noqa: S102
+    for name in module.__annotations__:
+        vars(module).setdefault(name, None)
     return module
 
 
-sys.modules["pktalloc"] = module_of_stubs()
+sys.path.insert(0, str(ROOT / "python"))
+sys.modules["pktalloc._pktalloc"] = module_of_stubs()
 
 
 def read_arguments(*arguments: object) -> None:

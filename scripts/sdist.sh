@@ -15,5 +15,5 @@ away=$(mktemp -d)
 trap 'rm -rf "$away"' EXIT
 tar -xzf "$sdist" -C "$away"
 # Its own copy of the scripts and the tests, not the repository's.
-"$away"/pktalloc-*/scripts/test_installed.sh "$BIN/python" "$sdist"
+bash "$away"/pktalloc-*/scripts/test_installed.sh "$BIN/python" "$sdist"
 echo "make sdist: $(basename "$sdist") builds from itself and passes its tests"

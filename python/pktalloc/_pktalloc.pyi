@@ -10,6 +10,8 @@ from typing_extensions import Buffer
 
 __all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows", "replay"]
 
+__version__: str
+
 if sys.version_info >= (3, 12):
     _BytesLike: TypeAlias = Buffer
 else:
