@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn what_no_system_has_is_refused() {
-        let layout = Layout::from_size_align(1 << 46, 1 << 21).unwrap();
+        let bytes = usize::try_from(1_u64 << 46).unwrap_or(1 << 30);
+        let layout = Layout::from_size_align(bytes, 1 << 21).unwrap();
         let regions: Vec<_> = (0..8).map_while(|_| Os.allocate(layout, Role::Region)).collect();
         assert!(regions.len() < 8);
         for region in regions {

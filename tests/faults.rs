@@ -530,7 +530,7 @@ fn every_memory_limit_is_kept_over_a_long_program() {
 }
 
 /// Regions from the very top of what a process may map downwards.
-#[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64", not(miri)))]
 mod top {
     use super::*;
     use std::ffi::{c_int, c_void};
@@ -552,7 +552,7 @@ mod top {
     // SAFETY: the regions are mappings of their own, and none is in use by anybody else.
     unsafe impl System for Top {
         fn allocate(&self, layout: Layout, _role: Role) -> Option<NonNull<u8>> {
-            // What a process may map ends at a power of two, most often the 47th.
+            // What a process may map ends at a power of two, on x86-64 the 47th.
             let top = 1_usize << 47;
             (1..20_000).map(|step| (top & !(layout.align() - 1)) - step * layout.align()).find_map(|address| {
                 let (at, access) = (std::ptr::without_provenance_mut(address), PROT_READ_WRITE);
@@ -574,7 +574,7 @@ mod top {
 }
 
 /// Nothing overflows where addresses end. Windows of one page reach the last one that the system gives.
-#[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64", not(miri)))]
 #[test]
 fn windows_at_the_top_of_the_address_space_work() {
     fn exercise<const UNIT: usize, const WINDOW_UNITS: usize>(sizes: &[usize], window_bytes: usize) {

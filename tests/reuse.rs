@@ -1,5 +1,7 @@
 //! Which memory is handed out again: the part of it that was in use last.
 
+#![cfg(feature = "std")]
+
 use std::collections::{BTreeSet, VecDeque};
 use std::ptr::NonNull;
 

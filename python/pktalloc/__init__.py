@@ -12,6 +12,6 @@ An `Allocator` hands out `Packet`s. A packet is a buffer like a `bytearray`, mad
 b'hello'
 """
 
-from pktalloc._pktalloc import Allocator, IntegrityError, Packet, Stats, Window, Windows
+from pktalloc._pktalloc import Allocator, IntegrityError, Packet, Stats, Window, Windows, __version__
 
-__all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows"]
+__all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows", "__version__"]

@@ -1,13 +1,26 @@
-# The documentation is in the docstrings of the module itself: help(pktalloc).
+# The docstrings come from the module itself: `make stubs` writes them here.
 
+import sys
 from collections.abc import Callable, Iterator
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, Never, Self, SupportsIndex, final, overload
+from typing import Any, Literal, Never, Protocol, Self, SupportsIndex, TypeAlias, final, overload
 
 from typing_extensions import Buffer
 
 __all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows", "replay"]
+
+__version__: str
+
+if sys.version_info >= (3, 12):
+    _BytesLike: TypeAlias = Buffer
+else:
+    # Before 3.12 NumPy's stubs do not say that an array is a buffer.
+    class _Array(Protocol):
+        @property
+        def __array_interface__(self) -> dict[str, Any]: ...
+
+    _BytesLike: TypeAlias = Buffer | _Array
 
 class IntegrityError(RuntimeError): ...
 
@@ -71,8 +84,8 @@ class Packet:
     @overload
     def __setitem__(self, key: SupportsIndex, value: SupportsIndex, /) -> None: ...
     @overload
-    def __setitem__(self, key: slice, value: Buffer, /) -> None: ...
-    def __contains__(self, key: SupportsIndex | Buffer, /) -> bool: ...
+    def __setitem__(self, key: slice, value: _BytesLike, /) -> None: ...
+    def __contains__(self, key: SupportsIndex | _BytesLike, /) -> bool: ...
     def __iter__(self) -> Iterator[int]: ...
     def __eq__(self, value: object, /) -> bool: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...

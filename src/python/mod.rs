@@ -32,6 +32,7 @@ use pyo3::types::PyModule;
 #[pymodule(gil_used = true)]
 fn _pktalloc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     expect_one_lock(module.py())?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     allocator::register(module)?;
     packet::register(module)?;
     replay::register(module)?;
