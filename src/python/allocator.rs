@@ -1,6 +1,6 @@
 //! `Allocator`: the Python object that owns a heap.
 
-use core::cell::{Cell, Ref, RefCell};
+use core::cell::{Cell, Ref};
 use core::ffi::{CStr, c_int};
 use core::ptr::NonNull;
 
@@ -12,9 +12,8 @@ use pyo3::types::PyType;
 use super::call::{Arguments, count, enter, setting, size};
 use super::docs;
 use super::errors::{allocation_failed, damaged, free_failed};
+use super::memory::{AnyHeap, DEFAULT_UNIT, DEFAULT_WINDOW, Memory};
 use super::packet::{self, PacketRef, exported};
-use super::retained::Retained;
-use super::shape::{AnyHeap, DEFAULT_UNIT, DEFAULT_WINDOW};
 use super::stats::Stats;
 use super::windows::Windows;
 use crate::Realloc;
@@ -27,8 +26,7 @@ const BATCH: usize = 64;
 #[doc = include_str!("allocator.md")]
 #[pyclass(frozen, weakref, module = "pktalloc")]
 pub(super) struct Allocator {
-    /// `None` once closed.
-    heap: RefCell<Option<AnyHeap>>,
+    memory: Memory,
     closed: Cell<bool>,
     /// Exports of all packets together.
     exports: Cell<usize>,
@@ -37,8 +35,6 @@ pub(super) struct Allocator {
     memory_limit: u64,
     zero: bool,
     check: bool,
-    /// Keeps the addresses of freed blocks mapped until this object goes, even when it was closed before.
-    memory: Retained,
 }
 
 // SAFETY: the module declares that it needs the interpreter's lock and refuses to be imported without one, so that one
@@ -81,7 +77,7 @@ impl Allocator {
     /// The heap. While it is borrowed no Python code may run.
     #[inline(always)]
     fn heap(&self) -> PyResult<Ref<'_, AnyHeap>> {
-        Ref::filter_map(self.heap.borrow(), Option::as_ref).map_err(|_| closed())
+        self.memory.heap().ok_or_else(closed)
     }
 
     /// Frees a block; with `check` on, an error leaves it as it was.
@@ -191,18 +187,16 @@ impl Allocator {
             huge_pages,
             ..defaults
         };
-        let memory = Retained::default();
-        let heap = AnyHeap::new(alignment, window_bytes, settings, memory.clone())
-            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let memory =
+            Memory::new(alignment, window_bytes, settings).map_err(|error| PyValueError::new_err(error.to_string()))?;
         Ok(Self {
-            heap: RefCell::new(Some(heap)),
+            memory,
             closed: Cell::new(false),
             exports: Cell::new(0),
             part: Cell::new(None),
             memory_limit: memory_limit.unwrap_or(u64::MAX),
             zero,
             check,
-            memory,
         })
     }
 
@@ -258,9 +252,7 @@ impl Allocator {
     ///
     /// Takes time linear in the number of windows.
     fn trim(&self) -> PyResult<u64> {
-        let bytes = self.heap()?.trim();
-        self.memory.trim();
-        Ok(bytes)
+        self.memory.trim().ok_or_else(closed)
     }
 
     /// Free all packets and give all memory back to the system. To close twice is no error.
@@ -274,7 +266,7 @@ impl Allocator {
         match self.exports.get() {
             0 => {
                 self.closed.set(true);
-                self.heap.take();
+                self.memory.close();
                 Ok(())
             }
             exports => Err(exported("close the allocator", exports)),

@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::shape::AnyHeap;
+use super::memory::AnyHeap;
 use crate::{AllocError, FreeError};
 
 pyo3::create_exception!(

@@ -5,7 +5,7 @@
 //! - `stats`, `windows`: what an allocator tells about itself; `map`: how that is drawn;
 //! - `replay`: what the command line calls;
 //! - `call`, `errors`: how calls come in and how they fail; `docs`: the texts of `help()`;
-//! - `shape`, `retained`: the heap behind an allocator, and the memory behind the heap.
+//! - `memory`: the heap behind an allocator, and all that is asked of it; `retained`: the memory behind the heap.
 
 mod allocator;
 mod bytes;
@@ -14,10 +14,10 @@ mod docs;
 mod errors;
 mod export;
 mod map;
+mod memory;
 mod packet;
 mod replay;
 mod retained;
-mod shape;
 mod stats;
 mod windows;
 

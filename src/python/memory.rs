@@ -1,6 +1,11 @@
-//! The heap behind an allocator, whatever its geometry: the default one is known at compile time, which makes it
-//! faster, any other is chosen at run time.
+//! The memory behind an allocator object: the one place that knows the crate's heap. Everything that the Python face
+//! asks of it is a method here, and no method runs Python code.
+//!
+//! What the rest of the Python face leans on: the bytes of every block stay mapped until the [`Memory`] is dropped, also
+//! after the block was freed and after [`Memory::close`], and until then they are never used for bookkeeping. Some
+//! users of the buffer protocol keep a pointer without an export (see [`super::retained`]).
 
+use core::cell::{Ref, RefCell};
 use core::ptr::NonNull;
 
 use super::retained::Retained;
@@ -16,7 +21,43 @@ const DEFAULT_UNITS: usize = 2048;
 /// Bytes of a window, unless another size is asked for.
 pub(super) const DEFAULT_WINDOW: usize = DEFAULT_UNIT * DEFAULT_UNITS;
 
-/// A heap of either kind of geometry.
+/// A heap that can be closed while its memory may still be pointed to.
+pub(super) struct Memory {
+    /// `None` once closed.
+    heap: RefCell<Option<AnyHeap>>,
+    /// Keeps the addresses of freed blocks mapped.
+    kept: Retained,
+}
+
+impl Memory {
+    /// Asks for nothing yet.
+    pub(super) fn new(alignment: usize, window_bytes: usize, settings: Settings) -> Result<Self, ConfigError> {
+        let kept = Retained::default();
+        let heap = AnyHeap::new(alignment, window_bytes, settings, kept.clone())?;
+        Ok(Self { heap: RefCell::new(Some(heap)), kept })
+    }
+
+    /// The heap, unless it is closed. No Python code may run while it is borrowed.
+    #[inline(always)]
+    pub(super) fn heap(&self) -> Option<Ref<'_, AnyHeap>> {
+        Ref::filter_map(self.heap.borrow(), Option::as_ref).ok()
+    }
+
+    /// Frees every block and gives all pages back; the addresses stay mapped.
+    pub(super) fn close(&self) {
+        self.heap.take();
+    }
+
+    /// Gives back what no block needs; returns how many bytes that were.
+    pub(super) fn trim(&self) -> Option<u64> {
+        let bytes = self.heap()?.trim();
+        self.kept.trim();
+        Some(bytes)
+    }
+}
+
+/// A heap of either kind of geometry: the default one is known at compile time, which makes it faster, any other is
+/// chosen at run time.
 pub(super) enum AnyHeap {
     Default(Heap<Fixed<DEFAULT_UNIT, DEFAULT_UNITS>, Retained>),
     Chosen(Heap<Runtime, Retained>),
@@ -33,12 +74,7 @@ macro_rules! either {
 }
 
 impl AnyHeap {
-    pub(super) fn new(
-        alignment: usize,
-        window_bytes: usize,
-        settings: Settings,
-        memory: Retained,
-    ) -> Result<Self, ConfigError> {
+    fn new(alignment: usize, window_bytes: usize, settings: Settings, memory: Retained) -> Result<Self, ConfigError> {
         if (alignment, window_bytes) == (DEFAULT_UNIT, DEFAULT_WINDOW) {
             Heap::with_settings(Fixed::new(), settings, memory).map(Self::Default)
         } else {
@@ -110,7 +146,7 @@ impl AnyHeap {
         either!(self, heap => heap.integrity_check())
     }
 
-    pub(super) fn trim(&self) -> u64 {
+    fn trim(&self) -> u64 {
         either!(self, heap => heap.trim())
     }
 }
