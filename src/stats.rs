@@ -1,5 +1,6 @@
 //! Figures and maps, derived from the bookkeeping when they are asked for.
 
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
@@ -131,15 +132,18 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// The occupancy of every window, in order of address.
-    pub(crate) fn windows(&self) -> Vec<Occupancy> {
+    /// The occupancy of every window, in order of address; an error when there is no memory for the answer.
+    pub(crate) fn try_windows(&self) -> Result<Vec<Occupancy>, TryReserveError> {
         self.settle();
         let geometry = self.geometry();
         let cold = self.cold.borrow();
-        let occupancy = |(address, window): (usize, crate::descriptor::Window)| {
-            let blocks: Vec<_> =
-                window.map(geometry).blocks().map(|block| block.start as usize..block.end as usize).collect();
-            Occupancy {
+        let mut windows = Vec::new();
+        windows.try_reserve_exact(cold.windows.len())?;
+        for (address, window) in cold.windows.iter() {
+            let mut blocks = Vec::new();
+            blocks.try_reserve_exact(window.map(geometry).blocks().count())?;
+            blocks.extend(window.map(geometry).blocks().map(|block| block.start as usize..block.end as usize));
+            windows.push(Occupancy {
                 address,
                 units: geometry.window_units(),
                 live_units: blocks.iter().map(Range::len).sum(),
@@ -151,8 +155,16 @@ impl<G: Geometry, S: System> Heap<G, S> {
                     Place::Reusable => WindowState::Reusable,
                     Place::Empty => WindowState::Empty,
                 },
-            }
-        };
-        cold.windows.iter().map(occupancy).collect()
+            });
+        }
+        Ok(windows)
+    }
+
+    /// The occupancy of every window, in order of address.
+    ///
+    /// # Panics
+    /// When there is no memory for the answer.
+    pub(crate) fn windows(&self) -> Vec<Occupancy> {
+        self.try_windows().expect("memory for the answer")
     }
 }

@@ -237,7 +237,7 @@ impl Allocator {
     /// >>> [window.live_units for window in a.windows()]
     /// [22]
     fn windows(&self, py: Python<'_>) -> PyResult<Windows> {
-        let occupancy = self.heap()?.windows();
+        let occupancy = self.heap()?.windows().ok_or_else(|| PyMemoryError::new_err(()))?;
         Windows::new(py, occupancy)
     }
 

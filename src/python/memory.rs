@@ -138,8 +138,9 @@ impl AnyHeap {
         either!(self, heap => heap.stats())
     }
 
-    pub(super) fn windows(&self) -> Vec<Occupancy> {
-        either!(self, heap => heap.windows())
+    /// `None` when there is no memory for the answer.
+    pub(super) fn windows(&self) -> Option<Vec<Occupancy>> {
+        either!(self, heap => heap.try_windows()).ok()
     }
 
     pub(super) fn integrity_check(&self) -> Result<(), IntegrityError> {
