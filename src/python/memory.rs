@@ -8,7 +8,7 @@
 use core::cell::{Ref, RefCell};
 use core::ptr::NonNull;
 
-use super::retained::Retained;
+use super::retained::{Kept, Retained};
 use crate::config::Settings;
 use crate::geometry::{Fixed, Runtime};
 use crate::heap::Heap;
@@ -17,24 +17,23 @@ use crate::{AllocError, ConfigError, FreeError, IntegrityError, Occupancy, Reall
 /// Bytes of a unit, unless another alignment is asked for.
 pub(super) const DEFAULT_UNIT: usize = 64;
 /// Units of a window, unless another window size is asked for.
-const DEFAULT_UNITS: usize = 2048;
-/// Bytes of a window, unless another size is asked for.
-pub(super) const DEFAULT_WINDOW: usize = DEFAULT_UNIT * DEFAULT_UNITS;
+pub(super) const DEFAULT_UNITS: usize = 2048;
 
 /// A heap that can be closed while its memory may still be pointed to.
 pub(super) struct Memory {
     /// `None` once closed.
     heap: RefCell<Option<AnyHeap>>,
     /// Keeps the addresses of freed blocks mapped.
-    kept: Retained,
+    kept: Kept,
 }
 
 impl Memory {
-    /// Asks for nothing yet.
-    pub(super) fn new(alignment: usize, window_bytes: usize, settings: Settings) -> Result<Self, ConfigError> {
-        let kept = Retained::default();
-        let heap = AnyHeap::new(alignment, window_bytes, settings, kept.clone())?;
-        Ok(Self { heap: RefCell::new(Some(heap)), kept })
+    /// Takes no memory for blocks yet; `None` when there is none for the bookkeeping.
+    pub(super) fn new(alignment: usize, window_bytes: usize, settings: Settings) -> Option<Result<Self, ConfigError>> {
+        let kept = Kept::new()?;
+        // SAFETY: the heap goes first, see the order of the fields.
+        let heap = AnyHeap::new(alignment, window_bytes, settings, unsafe { kept.handle() });
+        Some(heap.map(|heap| Self { heap: RefCell::new(Some(heap)), kept }))
     }
 
     /// The heap, unless it is closed. No Python code may run while it is borrowed.
@@ -75,7 +74,7 @@ macro_rules! either {
 
 impl AnyHeap {
     fn new(alignment: usize, window_bytes: usize, settings: Settings, memory: Retained) -> Result<Self, ConfigError> {
-        if (alignment, window_bytes) == (DEFAULT_UNIT, DEFAULT_WINDOW) {
+        if (alignment, window_bytes) == (DEFAULT_UNIT, DEFAULT_UNIT * DEFAULT_UNITS) {
             Heap::with_settings(Fixed::new(), settings, memory).map(Self::Default)
         } else {
             Heap::with_settings(Runtime::new(alignment, window_bytes)?, settings, memory).map(Self::Chosen)
