@@ -113,7 +113,7 @@ def test_wrong_arguments_are_type_errors(allocator: Allocator) -> None:
     packet = allocator.allocate(10)
     calls: list[tuple[Callable[..., object], str]] = [
         (allocator.allocate, "missing required argument: 'size'"),
-        (lambda: allocator.allocate(1, 2), "takes at most 1 argument"),  # type: ignore[call-arg]
+        (lambda: allocator.allocate(1, 2, 3), "takes at most 2 arguments"),  # type: ignore[call-arg]
         (lambda: allocator.allocate(1, size=2), "multiple values for argument 'size'"),  # type: ignore[misc]
         (lambda: allocator.allocate(bytes=2), "unexpected keyword argument 'bytes'"),  # type: ignore[call-arg]
         (lambda: allocator.allocate_many(1), "missing required argument: 'count'"),  # type: ignore[call-arg]
@@ -470,7 +470,7 @@ def test_everything_public_is_documented() -> None:
 
 
 def test_signatures_can_be_read() -> None:
-    assert str(inspect.signature(pktalloc.Allocator.allocate)) == "(self, /, size)"
+    assert str(inspect.signature(pktalloc.Allocator.allocate)) == "(self, /, size, headroom=0)"
     assert str(inspect.signature(pktalloc.Allocator.reallocate)) == "(self, /, packet, size, *, copy=True)"
     assert str(inspect.signature(pktalloc.Packet.resize)) == "(self, /, size, copy=True)"
     assert list(inspect.signature(pktalloc.Allocator).parameters) == [

@@ -31,6 +31,14 @@ def set_slice(key: slice, value: bytes) -> None:
     PACKET[key] = value
 
 
+def header_and_tag() -> None:
+    packet = ALLOCATOR.allocate(1000, headroom=14)
+    packet.prepend(b"x" * 14)
+    packet.append(b"y" * 300)
+    packet.append(packet)
+    packet.advance(20)
+
+
 def refuse_while_exported() -> None:
     with PACKET.view:
         PACKET.resize(10)
@@ -66,6 +74,13 @@ CALLS: dict[str, Callable[[], object]] = {
     "allocate too few": lambda: ALLOCATOR.allocate(-5),
     "allocate many": lambda: ALLOCATOR.allocate_many(100, 70),
     "allocate many in vain": lambda: ALLOCATOR.allocate_many(1 << 50, 3),
+    "header and tag": header_and_tag,
+    "prepend too much": lambda: PACKET.prepend(bytes(5000)),
+    "prepend text": lambda: PACKET.prepend("text"),  # type: ignore[arg-type]
+    "advance too far": lambda: PACKET.advance(5000),
+    "copy": PACKET.copy,
+    "split": lambda: PACKET.copy().split(100),
+    "split in vain": lambda: PACKET.split(0),
     "use a released packet": lambda: len(RELEASED),
     "free a foreign packet": lambda: ALLOCATOR.free(Allocator().allocate(1)),
     "free no packet": lambda: ALLOCATOR.free(3),  # type: ignore[arg-type]

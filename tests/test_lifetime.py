@@ -39,6 +39,13 @@ USES: dict[str, Callable[[Packet], object]] = {
     "resize": lambda packet: packet.resize(10),
     "shrink": lambda packet: packet.shrink(10),
     "with": lambda packet: packet.__enter__(),
+    "headroom": lambda packet: packet.headroom,
+    "tailroom": lambda packet: packet.tailroom,
+    "prepend": lambda packet: packet.prepend(b""),
+    "append": lambda packet: packet.append(b""),
+    "advance": lambda packet: packet.advance(0),
+    "split": lambda packet: packet.split(10),
+    "copy": lambda packet: packet.copy(),
 }
 
 ALLOCATOR_USES: dict[str, Callable[[Allocator], object]] = {
@@ -389,7 +396,7 @@ def test_weak_references(allocator: Allocator) -> None:
     assert 1 not in values
 
 
-def test_packets_are_not_hashable_nor_copied_nor_pickled(allocator: Allocator) -> None:
+def test_packets_are_not_hashable_nor_pickled_and_allocators_not_copied(allocator: Allocator) -> None:
     packet = allocator.allocate(100)
     with pytest.raises(TypeError, match="unhashable"):
         hash(packet)
@@ -397,10 +404,9 @@ def test_packets_are_not_hashable_nor_copied_nor_pickled(allocator: Allocator) -
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             with pytest.raises(TypeError, match="cannot pickle"):
                 pickle.dumps(thing, protocol)
+    for copied in (copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="cannot pickle or copy"):
-            copy.copy(thing)
-        with pytest.raises(TypeError, match="cannot pickle or copy"):
-            copy.deepcopy(thing)
+            copied(allocator)
     assert allocator.used_bytes == 128
 
 

@@ -64,7 +64,7 @@ class Programs(RuleBasedStateMachine):
 
     def hold(self, packet: Packet, size: int) -> Held:
         assert len(packet) == size
-        assert packet.address % self.settings_of_allocator.get("alignment", 64) == 0
+        assert packet.address % self.alignment == 0
         if self.settings_of_allocator.get("zero"):
             assert packet == bytes(size)
         held = Held(packet, bytearray(self.fill.randbytes(size)))
@@ -75,9 +75,76 @@ class Programs(RuleBasedStateMachine):
     def forget(self, held: Held) -> None:
         self.held.remove(held)
 
+    @property
+    def alignment(self) -> int:
+        return self.settings_of_allocator.get("alignment", 64)
+
     @rule(target=packets, size=SIZES)
     def allocate(self, size: int) -> Held:
         return self.hold(self.allocator.allocate(size), size)
+
+    @rule(target=packets, size=SIZES, headroom=st.integers(0, 300))
+    def allocate_behind_headroom(self, size: int, headroom: int) -> Held:
+        packet = self.allocator.allocate(size, headroom)
+        assert headroom <= packet.headroom < headroom + self.alignment
+        return self.hold(packet, size)
+
+    @rule(held=packets, size=st.integers(0, 300))
+    def prepend(self, held: Held, size: int) -> None:
+        data = self.fill.randbytes(size)
+        headroom = held.packet.headroom
+        error = BufferError if not held.free_to_move else ValueError
+        refused = not held.free_to_move or size > headroom
+        with pytest.raises(error) if refused else contextlib.nullcontext():
+            held.packet.prepend(data)
+        if not refused:
+            assert held.packet.headroom == headroom - size
+            held.content[:0] = data
+
+    @rule(held=packets, size=st.integers(0, 300))
+    def advance(self, held: Held, size: int) -> None:
+        headroom = held.packet.headroom
+        error = BufferError if not held.free_to_move else ValueError
+        refused = not held.free_to_move or size > len(held.content)
+        with pytest.raises(error) if refused else contextlib.nullcontext():
+            held.packet.advance(size)
+        if not refused:
+            assert held.packet.headroom == headroom + size
+            del held.content[:size]
+
+    @rule(held=packets, size=SIZES)
+    def append(self, held: Held, size: int) -> None:
+        data = self.fill.randbytes(size)
+        headroom, fits = held.packet.headroom, size <= held.packet.tailroom
+        address = held.packet.address
+        with contextlib.nullcontext() if held.free_to_move else pytest.raises(BufferError):
+            held.packet.append(data)
+        if held.free_to_move:
+            held.content += data
+            assert held.packet.headroom == headroom
+            assert held.packet.address == address or not fits
+
+    @rule(held=packets)
+    def copy(self, held: Held) -> None:
+        copy = held.packet.copy()
+        assert copy.headroom == held.packet.headroom
+        assert copy == held.content
+        if len(self.held) < 300:
+            other = Held(copy, bytearray(held.content))
+            self.held.append(other)
+
+    @rule(held=consumes(packets), size=st.integers(1, 3000))
+    def split(self, held: Held, size: int) -> None:
+        for view in held.exports:
+            view.release()
+        held.exports.clear()
+        size = max(size, len(held.content) // 50 + 1)
+        parts = held.packet.split(size)
+        assert held.packet.released
+        self.forget(held)
+        starts = range(0, len(held.content), size)
+        for part, start in zip(parts, starts, strict=True):
+            self.held.append(Held(part, held.content[start : start + size]))
 
     @rule(size=st.integers(0, 3000), count=st.integers(0, 100))
     def allocate_many(self, size: int, count: int) -> None:
@@ -208,7 +275,7 @@ class Programs(RuleBasedStateMachine):
     @invariant()
     def everything_is_as_the_model_says(self) -> None:
         self.allocator.integrity_check()
-        alignment = self.settings_of_allocator.get("alignment", 64)
+        alignment = self.alignment
         least = sum(-(-max(len(held.content), 1) // alignment) * alignment for held in self.held)
         assert self.allocator.used_bytes >= least
         if not self.settings_of_allocator.get("check") and not any(len(held.content) > 4000 for held in self.held):

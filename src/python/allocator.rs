@@ -14,7 +14,7 @@ use super::call::{Arguments, count, enter, int, keywords_only, none, setting, si
 use super::class::{self, Attribute, Class, Method, Object, getter, method, slot};
 use super::errors::{self, damaged};
 use super::memory::{DEFAULT_UNIT, DEFAULT_UNITS, Memory};
-use super::packet::{self, PacketRef};
+use super::packet::{self, PacketRef, Room};
 use super::{docs, figures};
 use crate::config::Settings;
 
@@ -80,26 +80,31 @@ fn with_settings<'py>(
     };
     let memory = Memory::new(alignment, window_bytes, settings).ok_or_else(errors::no_memory)?;
     let memory = memory.map_err(|error| errors::value(format_args!("{error}")))?;
-    let traits =
-        Traits { memory_limit: settings.memory_limit.unwrap_or(u64::MAX), zero: settings.zero, check: settings.check };
+    let traits = Traits {
+        alignment,
+        memory_limit: settings.memory_limit.unwrap_or(u64::MAX),
+        zero: settings.zero,
+        check: settings.check,
+    };
     arena::create(py, memory, traits)
 }
 
 fn allocate<'py>(arena: ArenaRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
-    let size = match arguments.single() {
-        Some(only) => size(only)?,
-        None => {
-            let [size_given] = arguments.required("allocate", ["size"])?;
-            size(size_given)?
-        }
-    };
-    packet::allocate(arena, size)
+    if let Some(only) = arguments.single() {
+        return packet::allocate(arena, size(only)?);
+    }
+    let ([size_given], [headroom]) = arguments.sort("allocate", ["size"], ["headroom"])?;
+    let size = size(size_given)?;
+    let headroom = headroom.map_or(Ok(0), |headroom| count(headroom, "headroom", 0))?;
+    packet::allocate_behind(arena, Room::new(arena.traits(), headroom, size)?)
 }
 
 fn allocate_many<'py>(arena: ArenaRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
-    let [size_given, count_given] = arguments.required("allocate_many", ["size", "count"])?;
-    let (size, count) = (size(size_given)?, count(count_given, "count", 0)?);
-    if (size.max(1) as u64).saturating_mul(count as u64) > arena.traits().memory_limit.min(isize::MAX as u64) {
+    let ([size_given, count_given], [headroom]) = arguments.sort("allocate_many", ["size", "count"], ["headroom"])?;
+    let (size, count_given) = (size(size_given)?, count(count_given, "count", 0)?);
+    let headroom = headroom.map_or(Ok(0), |headroom| count(headroom, "headroom", 0))?;
+    let (room, count) = (Room::new(arena.traits(), headroom, size)?, count_given);
+    if (room.total.max(1) as u64).saturating_mul(count as u64) > arena.traits().memory_limit.min(isize::MAX as u64) {
         return Err(errors::memory(format_args!(
             "{count} packets of {size} bytes are beyond what this allocator may hold"
         )));
@@ -113,9 +118,9 @@ fn allocate_many<'py>(arena: ArenaRef<'_, 'py>, arguments: Arguments<'_, 'py>) -
     let mut filled = 0;
     while filled < count {
         let batch = &mut blocks[..BATCH.min(count - filled)];
-        let capacity = arena.allocate_batch(size, batch)?;
+        let capacity = arena.allocate_batch(room.total, batch)?;
         for (at, &block) in batch.iter().enumerate() {
-            let Some(packet) = packet::create(arena, block, 0, size, capacity) else {
+            let Some(packet) = packet::create(arena, block, room.offset, size, capacity) else {
                 for &unused in &batch[at..] {
                     // SAFETY: the block was allocated just now, and nobody knows it.
                     unsafe { arena.free(unused)? };

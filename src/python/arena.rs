@@ -33,6 +33,8 @@ pub(super) struct Arena {
 /// What an allocator was made with.
 #[derive(Clone, Copy)]
 pub(super) struct Traits {
+    /// Blocks start at multiples of this many bytes.
+    pub(super) alignment: usize,
     pub(super) memory_limit: u64,
     pub(super) zero: bool,
     pub(super) check: bool,
@@ -88,6 +90,11 @@ impl<'a, 'py> ArenaRef<'a, 'py> {
 pub(super) struct ArenaHandle(Py<PyAny>);
 
 impl ArenaHandle {
+    #[inline(always)]
+    pub(super) fn get<'a, 'py>(&'a self, py: Python<'py>) -> ArenaRef<'a, 'py> {
+        ArenaRef(self.0.bind_borrowed(py))
+    }
+
     /// Gives the reference up.
     #[inline(always)]
     pub(super) fn drop_ref(self, py: Python<'_>) {
@@ -297,18 +304,24 @@ impl Arena {
         Ok(moved)
     }
 
-    /// Gives the tail of a block of `capacity` bytes back; returns the capacity that is left.
+    /// Whether a block of `capacity` bytes has nothing to give back behind `size` bytes.
+    #[inline(always)]
+    pub(super) fn is_whole(&self, size: usize, capacity: usize) -> bool {
+        let last = self.traits.alignment - 1;
+        // With `check` on the heap guards what lies behind the size.
+        !self.traits.check && size.max(1).wrapping_add(last) & !last == capacity
+    }
+
+    /// Gives the tail of a block back; returns the capacity that is left.
     ///
     /// # Safety
     /// `block` is a live block of this allocator of at least `size` bytes.
     #[inline]
-    pub(super) unsafe fn shrink(&self, block: NonNull<u8>, size: usize, capacity: usize) -> PyResult<usize> {
+    pub(super) unsafe fn shrink(&self, block: NonNull<u8>, size: usize) -> PyResult<usize> {
         // SAFETY: the caller's promise.
         let left = unsafe { self.heap()?.shrink(block, size.max(1)) };
         let left = left.map_err(|error| self.failed(error, size))?;
-        if left != capacity {
-            self.traces.shrunk(NonNull::slice_from_raw_parts(block, left));
-        }
+        self.traces.shrunk(NonNull::slice_from_raw_parts(block, left));
         Ok(left)
     }
 

@@ -129,12 +129,12 @@ pub(super) const ALLOCATOR_REDUCE_EX: &CStr = c"__reduce_ex__($self, protocol)
 Allocators cannot be pickled or copied.
 ";
 
-pub(super) const ALLOCATE: &CStr = c"allocate($self, size)
+pub(super) const ALLOCATE: &CStr = c"allocate($self, size, headroom=0)
 --
 
-Return a packet of `size` bytes, which may be none.
+Return a packet of `size` bytes, which may be none, with room for at least `headroom` bytes in front of them.
 
-Its address is a multiple of the alignment. What it contains is unspecified, unless the allocator was made with
+Its address is a multiple of the alignment, that is, the address of its first byte, not of the headroom. What it contains is unspecified, unless the allocator was made with
 `zero=True`. Takes constant time, except when memory has to come from the system.
 
 Raises `ValueError` for a negative size or when the allocator is closed, `TypeError` for what is no integer, and
@@ -145,12 +145,16 @@ Raises `ValueError` for a negative size or when the allocator is closed, `TypeEr
 >>> packet = a.allocate(1400)
 >>> len(packet), packet.capacity, packet.address % 64
 (1400, 1408, 0)
+>>> packet = a.allocate(1400, headroom=14)
+>>> packet.headroom, packet.tailroom, packet.address % 64
+(64, 8, 0)
 ";
 
-pub(super) const ALLOCATE_MANY: &CStr = c"allocate_many($self, size, count)
+pub(super) const ALLOCATE_MANY: &CStr = c"allocate_many($self, size, count, headroom=0)
 --
 
-Return a list of `count` packets of `size` bytes each: all of them, or an error and none.
+Return a list of `count` packets of `size` bytes each: all of them, or an error and none. Each has room for at least
+`headroom` bytes in front.
 
 Cheaper than `count` calls of `allocate`, and raises the same errors; a negative count is a `ValueError`.
 
@@ -264,6 +268,101 @@ a buffer export is alive; then nothing has changed.
 (900, 960)
 ";
 
+pub(super) const PREPEND: &CStr = c"prepend($self, data)
+--
+
+Put bytes in front of the packet's, into its headroom. Nothing moves, and nothing but `data` is copied.
+
+Raises `ValueError` when the headroom is too small or the packet is released, and `BufferError` while a buffer export
+is alive; then nothing has changed.
+
+>>> from pktalloc import Allocator
+>>> packet = Allocator().allocate(7, headroom=8)
+>>> packet[:] = b'payload'
+>>> packet.prepend(b'header: ')
+>>> bytes(packet)
+b'header: payload'
+";
+
+pub(super) const ADVANCE: &CStr = c"advance($self, n)
+--
+
+Strip `n` bytes from the front, which become headroom.
+
+Raises `ValueError` when the packet has fewer or is released, and `BufferError` while a buffer export is alive; then
+nothing has changed.
+
+>>> from pktalloc import Allocator
+>>> packet = Allocator().allocate(15)
+>>> packet[:] = b'header: payload'
+>>> packet.advance(8)
+>>> bytes(packet), packet.headroom
+(b'payload', 8)
+";
+
+pub(super) const APPEND: &CStr = c"append($self, data)
+--
+
+Put bytes behind the packet's, into its tailroom; where that is too small the packet grows, as by `resize`, and may
+move to another address.
+
+Raises `MemoryError` when there is no memory, `ValueError` when the packet is released, and `BufferError` while a
+buffer export is alive; then nothing has changed.
+
+>>> from pktalloc import Allocator
+>>> packet = Allocator().allocate(7)
+>>> packet[:] = b'payload'
+>>> packet.tailroom
+57
+>>> packet.append(b', tag')
+>>> bytes(packet), packet.tailroom
+(b'payload, tag', 52)
+";
+
+pub(super) const SPLIT: &CStr = c"split($self, size)
+--
+
+Return a list of packets of `size` bytes each, the last one of what is left, and release this one. Each owns its part:
+the first one keeps the memory, the others are copies.
+
+Raises `ValueError` for a size below 1 or when the packet is released, `MemoryError` when there is no memory, and
+`BufferError` while a buffer export is alive; then nothing has changed.
+
+>>> from pktalloc import Allocator
+>>> packet = Allocator().allocate(8)
+>>> packet[:] = b'abcdefgh'
+>>> [bytes(part) for part in packet.split(3)]
+[b'abc', b'def', b'gh']
+>>> packet.released
+True
+";
+
+pub(super) const COPY: &CStr = c"copy($self)
+--
+
+Return a packet of its own with the same content and headroom, from the same allocator.
+
+>>> from pktalloc import Allocator
+>>> packet = Allocator().allocate(4)
+>>> packet[:] = b'data'
+>>> other = packet.copy()
+>>> other[0] = 0x44
+>>> bytes(packet), bytes(other)
+(b'data', b'Data')
+";
+
+pub(super) const DUNDER_COPY: &CStr = c"__copy__($self)
+--
+
+The same as `copy()`.
+";
+
+pub(super) const DEEPCOPY: &CStr = c"__deepcopy__($self, memo)
+--
+
+The same as `copy()`.
+";
+
 pub(super) const RELEASE: &CStr = c"release($self)
 --
 
@@ -328,23 +427,31 @@ Release the packet; memory that is exported goes with the last export.
 pub(super) const REDUCE: &CStr = c"__reduce__($self)
 --
 
-Packets cannot be pickled or copied; `tobytes()` copies the content.
+Packets cannot be pickled; `tobytes()` copies the content.
 ";
 
 pub(super) const REDUCE_EX: &CStr = c"__reduce_ex__($self, protocol)
 --
 
-Packets cannot be pickled or copied; `tobytes()` copies the content.
+Packets cannot be pickled; `tobytes()` copies the content.
 ";
 
 pub(super) const VIEW: &CStr = c"A `memoryview` of the whole packet, writable, in bytes; a new one each time.";
 
 pub(super) const SIZE: &CStr = c"The size in bytes, the same as `len(packet)`.";
 
-pub(super) const CAPACITY: &CStr = c"The bytes that the packet takes: the size rounded up to whole multiples of the \
-alignment. It can be resized up to here without moving.";
+pub(super) const CAPACITY: &CStr =
+    c"The bytes that the packet can have without moving: its size and its tailroom. What it \
+takes is the headroom on top of that.";
 
-pub(super) const ADDRESS: &CStr = c"Where the packet's bytes start; a multiple of the allocator's alignment.";
+pub(super) const HEADROOM: &CStr = c"The bytes in front of the packet's, which `prepend` can take.";
+
+pub(super) const TAILROOM: &CStr =
+    c"The bytes behind the packet's, which `append` and `resize` can take without moving it.";
+
+pub(super) const ADDRESS: &CStr =
+    c"Where the packet's bytes start; a multiple of the allocator's alignment, until `advance` or \
+`prepend` change it.";
 
 pub(super) const RELEASED: &CStr = c"Whether the memory is given back, by `release()` or because the allocator was \
 closed.";

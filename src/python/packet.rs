@@ -32,7 +32,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::arena::{Arena, ArenaHandle, ArenaRef, exported};
+use super::arena::{Arena, ArenaHandle, ArenaRef, Traits, exported};
 use super::call::enter;
 use super::errors;
 use crate::Realloc;
@@ -110,6 +110,11 @@ impl<'a, 'py> PacketRef<'a, 'py> {
     pub(super) fn as_any(self) -> Borrowed<'a, 'py, PyAny> {
         self.0
     }
+
+    /// The allocator object.
+    pub(super) fn owner(&self) -> ArenaRef<'_, 'py> {
+        self.arena.get(self.0.py())
+    }
 }
 
 /// Makes a packet of a block of `capacity` bytes, whose `size` bytes begin at `offset`; `None`, with the block still
@@ -144,11 +149,34 @@ pub(super) fn create<'py>(
     }
 }
 
+/// Where the bytes of a packet are to lie in its block.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    /// Where they begin.
+    pub(super) offset: usize,
+    /// Where they end.
+    pub(super) total: usize,
+}
+
+impl Room {
+    /// `size` bytes at a multiple of the alignment, with at least `headroom` in front.
+    pub(super) fn new(traits: Traits, headroom: usize, size: usize) -> PyResult<Self> {
+        let offset = headroom.checked_next_multiple_of(traits.alignment).ok_or_else(|| too_large(headroom))?;
+        Ok(Self { offset, total: offset.checked_add(size).ok_or_else(|| too_large(size))? })
+    }
+}
+
 /// Allocates a packet of `size` bytes. Runs no Python code before its block is the packet's.
 #[inline]
 pub(super) fn allocate<'py>(arena: ArenaRef<'_, 'py>, size: usize) -> PyResult<Bound<'py, PyAny>> {
-    let block = arena.allocate(size)?;
-    match create(arena, block.cast(), 0, size, block.len()) {
+    allocate_behind(arena, Room { offset: 0, total: size })
+}
+
+/// Allocates a packet. Runs no Python code before its block is the packet's.
+#[inline]
+pub(super) fn allocate_behind<'py>(arena: ArenaRef<'_, 'py>, room: Room) -> PyResult<Bound<'py, PyAny>> {
+    let block = arena.allocate(room.total)?;
+    match create(arena, block.cast(), room.offset, room.total - room.offset, block.len()) {
         Some(packet) => Ok(packet),
         None => {
             // SAFETY: the block was allocated just now, and nobody knows it.
@@ -205,6 +233,12 @@ impl Packet {
     pub(super) fn capacity(&self) -> PyResult<usize> {
         self.live()?;
         Ok(self.capacity.get() - self.offset.get())
+    }
+
+    /// Bytes in front of the packet's, which [`prepend`](Self::prepend) can take.
+    pub(super) fn headroom(&self) -> PyResult<usize> {
+        self.live()?;
+        Ok(self.offset.get())
     }
 
     /// How many exports are alive.
@@ -309,12 +343,145 @@ impl Packet {
         if size > self.size.get() {
             return Err(not_smaller(self.size.get(), size));
         }
+        let end = self.offset.get() + size;
+        if self.arena.is_whole(end, self.capacity.get()) {
+            self.size.set(size);
+            return Ok(());
+        }
         // SAFETY: the block is this packet's, live, and nothing exports it.
-        let capacity = unsafe { self.arena.shrink(block, self.offset.get() + size, self.capacity.get()) }?;
+        let capacity = unsafe { self.arena.shrink(block, end) }?;
         self.size.set(size);
         self.capacity.set(capacity);
         Ok(())
     }
+}
+
+/// Headers and trailers. The bytes that are given may be the packet's own, where somebody kept a pointer without an export;
+/// what is copied then is unspecified, and nothing worse.
+impl Packet {
+    /// Puts `length` bytes in front, into the headroom.
+    ///
+    /// # Safety
+    /// `source` leads to `length` bytes that stay mapped.
+    pub(super) unsafe fn prepend(&self, source: *const u8, length: usize) -> PyResult<()> {
+        let block = self.unshared("prepend to the packet")?;
+        let Some(offset) = self.offset.get().checked_sub(length) else {
+            return Err(no_headroom(self.offset.get(), length));
+        };
+        // SAFETY: the bytes between the new offset and the old one lie in the block, which nobody exports.
+        unsafe { block.as_ptr().add(offset).copy_from(source, length) };
+        self.offset.set(offset);
+        self.size.set(self.size.get() + length);
+        Ok(())
+    }
+
+    /// Strips `length` bytes from the front, which become headroom.
+    pub(super) fn advance(&self, length: usize) -> PyResult<()> {
+        self.unshared("advance the packet")?;
+        let size = self.size.get();
+        let Some(left) = size.checked_sub(length) else {
+            return Err(errors::value(format_args!("cannot advance a packet of {size} bytes by {length}")));
+        };
+        self.offset.set(self.offset.get() + length);
+        self.size.set(left);
+        Ok(())
+    }
+
+    /// Puts `length` bytes behind the last, into the tailroom; where that is too small the block grows, and may move.
+    ///
+    /// # Safety
+    /// `source` leads to `length` bytes that stay mapped.
+    pub(super) unsafe fn append(&self, source: *const u8, length: usize) -> PyResult<()> {
+        let block = self.unshared("append to the packet")?;
+        let end = self.offset.get() + self.size.get();
+        let new_end = end.checked_add(length).ok_or_else(|| too_large(length))?;
+        let block = if new_end <= self.capacity.get() {
+            block
+        } else {
+            // SAFETY: the block is this packet's, live, `end` of its bytes are in use, and nothing exports it.
+            let block = unsafe { self.arena.reallocate(block, end, new_end, Realloc::CopyExisting) }?;
+            self.block.set(Some(block.cast()));
+            self.capacity.set(block.len());
+            block.cast()
+        };
+        // SAFETY: the block has room for as many behind `end`, and nobody exports it.
+        unsafe { block.as_ptr().add(end).copy_from(source, length) };
+        self.size.set(self.size.get() + length);
+        Ok(())
+    }
+}
+
+/// Copies and parts.
+impl<'py> PacketRef<'_, 'py> {
+    /// A packet of its own with the same bytes and the same headroom.
+    pub(super) fn copy(self) -> PyResult<Bound<'py, PyAny>> {
+        let bytes = self.bytes()?;
+        self.copy_part(self.offset.get(), bytes)
+    }
+
+    /// A packet of its own with some of this one's bytes, behind `offset` bytes of headroom.
+    fn copy_part(self, offset: usize, part: NonNull<[u8]>) -> PyResult<Bound<'py, PyAny>> {
+        let copy = allocate_behind(self.owner(), Room { offset, total: offset + part.len() })?;
+        // SAFETY: it was made just now, with as many bytes, and nothing has run that could have changed either.
+        unsafe {
+            let target = PacketRef(copy.as_borrowed()).bytes()?;
+            target.cast::<u8>().copy_from_nonoverlapping(part.cast(), part.len());
+        }
+        Ok(copy)
+    }
+
+    /// Cuts the packet into parts of `size` bytes, the last one of what is left, and releases it. The first part keeps
+    /// the block; the others are copied. On an error nothing has changed.
+    pub(super) fn split(self, size: usize) -> PyResult<Bound<'py, PyAny>> {
+        let (list, parts) = loop {
+            let parts = self.bytes()?.len().div_ceil(size);
+            // SAFETY: the list is only seen by others when all its places are filled, or freed with some of them empty.
+            let list = unsafe { Bound::from_owned_ptr_or_err(self.py(), ffi::PyList_New(parts as ffi::Py_ssize_t))? };
+            // To make a list may run Python code, which may change the packet.
+            self.unshared("split the packet")?;
+            if self.size.get().div_ceil(size) == parts {
+                break (list, parts);
+            }
+        };
+        let put = |place: usize, part: Bound<'py, PyAny>| {
+            // SAFETY: the place exists and is empty, and the list takes the reference.
+            unsafe { ffi::PyList_SetItem(list.as_ptr(), place as ffi::Py_ssize_t, part.into_ptr()) };
+        };
+        for place in 1..parts {
+            let bytes = self.bytes()?;
+            let (start, length) = (place * size, size.min(bytes.len() - place * size));
+            // SAFETY: the part lies in the packet.
+            let part = NonNull::slice_from_raw_parts(unsafe { bytes.cast::<u8>().add(start) }, length);
+            put(place, self.copy_part(0, part)?);
+        }
+        if parts > 0 {
+            let kept = size.min(self.size.get());
+            put(0, self.hand_over(kept)?);
+        } else {
+            self.free("split the packet")?;
+        }
+        Ok(list)
+    }
+
+    /// Makes a new packet of the block and of this packet's first `size` bytes, and gives the rest of the block back.
+    fn hand_over(self, size: usize) -> PyResult<Bound<'py, PyAny>> {
+        let block = self.unshared("split the packet")?;
+        let part = create(self.owner(), block, self.offset.get(), size, 0).ok_or_else(errors::no_memory)?;
+        let heir = PacketRef(part.as_borrowed());
+        // One block has one packet, whatever fails.
+        heir.block.set(None);
+        self.shrink(size)?;
+        heir.block.set(self.block.take());
+        heir.capacity.set(self.capacity.get());
+        Ok(part)
+    }
+}
+
+#[cold]
+fn no_headroom(headroom: usize, length: usize) -> PyErr {
+    errors::value(format_args!(
+        "cannot prepend {length} bytes to a packet with a headroom of {headroom}: allocate it with headroom={length}"
+    ))
 }
 
 #[cold]

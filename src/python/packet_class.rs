@@ -8,7 +8,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMemoryView, PyTuple};
 
-use super::call::{Arguments, enter, int, none, size, truth};
+use super::call::{Argument, Arguments, count, enter, int, none, size, truth};
 use super::class::{self, Attribute, Class, Function, Method, Object, getter, method, slot};
 use super::packet::{self, CLASS, PacketObject, PacketRef};
 use super::{bytes, docs, errors, export};
@@ -44,6 +44,54 @@ fn tobytes<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Ob
     Ok(bytes::copied(packet)?.into_any())
 }
 
+/// Calls `body` with the bytes of a bytes-like object; of the packet's own a copy, since an export of it would be in the way.
+fn with_data(
+    packet: PacketRef<'_, '_>,
+    data: Argument<'_, '_>,
+    body: impl FnOnce(*const u8, usize) -> PyResult<()>,
+) -> PyResult<()> {
+    if data.as_ptr() == packet.as_any().as_ptr() {
+        let copy = bytes::copied(packet)?;
+        return export::with_bytes(copy.as_any().as_borrowed(), ffi::PyBUF_SIMPLE, body);
+    }
+    export::with_bytes(data, ffi::PyBUF_FULL_RO, body)
+}
+
+fn prepend<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
+    let [data] = arguments.required("prepend", ["data"])?;
+    // SAFETY: the bytes are exported until `with_data` returns, or those of a packet, which stay mapped.
+    with_data(packet, data, |start, length| unsafe { packet.prepend(start, length) })?;
+    Ok(none(packet.py()))
+}
+
+fn append<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
+    let [data] = arguments.required("append", ["data"])?;
+    // SAFETY: as for `prepend`.
+    with_data(packet, data, |start, length| unsafe { packet.append(start, length) })?;
+    Ok(none(packet.py()))
+}
+
+fn advance<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
+    let [n] = arguments.required("advance", ["n"])?;
+    packet.advance(count(n, "n", 0)?)?;
+    Ok(none(packet.py()))
+}
+
+fn split<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
+    let [size] = arguments.required("split", ["size"])?;
+    packet.split(count(size, "size", 1)?)
+}
+
+fn copy<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
+    let [] = arguments.required("copy", [])?;
+    packet.copy()
+}
+
+fn deepcopy<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
+    let [_memo] = arguments.required("__deepcopy__", ["memo"])?;
+    packet.copy()
+}
+
 fn with_enter<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
     let [] = arguments.required("__enter__", [])?;
     packet.bytes()?;
@@ -56,9 +104,7 @@ fn with_exit<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> 
 }
 
 fn reduce<'py>(_: PacketRef<'_, 'py>, _: Arguments<'_, 'py>) -> Object<'py> {
-    Err(errors::kind(format_args!(
-        "cannot pickle or copy a pktalloc.Packet: it owns memory; tobytes() copies its content"
-    )))
+    Err(errors::kind(format_args!("cannot pickle a pktalloc.Packet: it owns memory; tobytes() copies its content")))
 }
 
 /// `hex(sep, bytes_per_sep)`: that of `bytes`, arguments and errors included.
@@ -90,6 +136,14 @@ fn get_size<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
 
 fn capacity<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
     int(packet.py(), packet.capacity()? as u64)
+}
+
+fn headroom<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
+    int(packet.py(), packet.headroom()? as u64)
+}
+
+fn tailroom<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
+    int(packet.py(), (packet.capacity()? - packet.bytes()?.len()) as u64)
 }
 
 fn address<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
@@ -137,6 +191,13 @@ fn make(py: Python<'_>) -> Object<'_> {
     let methods = [
         Method(c"resize", method!(PacketRef, resize), docs::RESIZE),
         Method(c"shrink", method!(PacketRef, shrink), docs::SHRINK),
+        Method(c"prepend", method!(PacketRef, prepend), docs::PREPEND),
+        Method(c"append", method!(PacketRef, append), docs::APPEND),
+        Method(c"advance", method!(PacketRef, advance), docs::ADVANCE),
+        Method(c"split", method!(PacketRef, split), docs::SPLIT),
+        Method(c"copy", method!(PacketRef, copy), docs::COPY),
+        Method(c"__copy__", method!(PacketRef, copy), docs::DUNDER_COPY),
+        Method(c"__deepcopy__", method!(PacketRef, deepcopy), docs::DEEPCOPY),
         Method(c"release", method!(PacketRef, release), docs::RELEASE),
         Method(c"tobytes", method!(PacketRef, tobytes), docs::TOBYTES),
         Method(c"hex", Function::Tuple(hex), docs::HEX),
@@ -149,6 +210,8 @@ fn make(py: Python<'_>) -> Object<'_> {
         Attribute(c"view", getter!(PacketRef, view), docs::VIEW),
         Attribute(c"size", getter!(PacketRef, get_size), docs::SIZE),
         Attribute(c"capacity", getter!(PacketRef, capacity), docs::CAPACITY),
+        Attribute(c"headroom", getter!(PacketRef, headroom), docs::HEADROOM),
+        Attribute(c"tailroom", getter!(PacketRef, tailroom), docs::TAILROOM),
         Attribute(c"address", getter!(PacketRef, address), docs::ADDRESS),
         Attribute(c"released", getter!(PacketRef, released), docs::RELEASED),
     ];
