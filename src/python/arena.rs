@@ -252,9 +252,8 @@ impl Arena {
     pub(super) fn allocate_batch(&self, size: usize, blocks: &mut [NonNull<u8>]) -> PyResult<usize> {
         let capacity = self.heap()?.allocate_batch(size.max(1), blocks);
         let capacity = capacity.map_err(|error| self.failed(error, size))?;
-        for &block in &*blocks {
-            self.traces.track(NonNull::slice_from_raw_parts(block, capacity));
-        }
+        // Where the first is not traced none is: nothing in between can switch it on.
+        blocks.iter().all(|&block| self.traces.track(NonNull::slice_from_raw_parts(block, capacity)));
         Ok(capacity)
     }
 
@@ -262,21 +261,28 @@ impl Arena {
     ///
     /// # Safety
     /// `block` is a live block of this allocator.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn free(&self, block: NonNull<u8>) -> PyResult<()> {
-        // The heap is there as long as an export is, even if it is closed.
-        let Some(heap) = self.memory.heap() else { return Err(closed()) };
         if self.traits.check {
             // SAFETY: the caller's promise.
-            let freed = unsafe { heap.try_free(block) };
-            drop(heap);
-            freed.map_err(|error| free_failed(&error))?;
+            unsafe { self.free_checked(block) }?;
         } else {
+            // The heap is there as long as an export is, even if it is closed.
+            let Some(heap) = self.memory.heap() else { return Err(closed()) };
             // SAFETY: the caller's promise.
             unsafe { heap.free(block) };
         }
         self.traces.untrack(block);
         Ok(())
+    }
+
+    /// # Safety
+    /// As for [`free`](Self::free).
+    #[cold]
+    unsafe fn free_checked(&self, block: NonNull<u8>) -> PyResult<()> {
+        // SAFETY: the caller's promise.
+        let freed = unsafe { self.memory.heap().ok_or_else(closed)?.try_free(block) };
+        freed.map_err(|error| free_failed(&error))
     }
 
     /// Gives a block, of which `old` bytes were asked for, room for `new`. With `zero` on, the bytes that it gains are

@@ -167,14 +167,18 @@ impl Room {
 }
 
 /// Allocates a packet of `size` bytes. Runs no Python code before its block is the packet's.
-#[inline]
+#[inline(always)]
 pub(super) fn allocate<'py>(arena: ArenaRef<'_, 'py>, size: usize) -> PyResult<Bound<'py, PyAny>> {
-    allocate_behind(arena, Room { offset: 0, total: size })
+    allocate_in(arena, Room { offset: 0, total: size })
 }
 
 /// Allocates a packet. Runs no Python code before its block is the packet's.
-#[inline]
 pub(super) fn allocate_behind<'py>(arena: ArenaRef<'_, 'py>, room: Room) -> PyResult<Bound<'py, PyAny>> {
+    allocate_in(arena, room)
+}
+
+#[inline(always)]
+fn allocate_in<'py>(arena: ArenaRef<'_, 'py>, room: Room) -> PyResult<Bound<'py, PyAny>> {
     let block = arena.allocate(room.total)?;
     match create(arena, block.cast(), room.offset, room.total - room.offset, block.len()) {
         Some(packet) => Ok(packet),
@@ -297,7 +301,7 @@ impl Packet {
         self.leaving.set(self.block.get().is_some());
         match outcome {
             Err(error) if raising => {
-                error.write_unraisable(py, None);
+                report(py, error);
                 Ok(())
             }
             outcome => outcome,
@@ -305,7 +309,7 @@ impl Packet {
     }
 
     /// Frees the block, if there is one that the allocator has not freed, where nobody can be told that it failed.
-    #[inline]
+    #[inline(always)]
     fn free_unseen(&self, py: Python<'_>) {
         let Some(block) = self.block.take() else { return };
         if self.arena.is_closed() {
@@ -313,12 +317,7 @@ impl Packet {
         }
         // SAFETY: the block is this packet's, live, and nothing exports it.
         if let Err(error) = unsafe { self.arena.free(block) } {
-            // An exception may be on its way up while packets are dropped; it must not be replaced by this one.
-            let pending = PyErr::take(py);
-            error.write_unraisable(py, None);
-            if let Some(pending) = pending {
-                pending.restore(py);
-            }
+            report(py, error);
         }
     }
 
@@ -474,6 +473,17 @@ impl<'py> PacketRef<'_, 'py> {
         heir.block.set(self.block.take());
         heir.capacity.set(self.capacity.get());
         Ok(part)
+    }
+}
+
+/// Says that something failed where nobody can be told. An exception may be on its way up while packets are dropped; it is
+/// not replaced.
+#[cold]
+fn report(py: Python<'_>, error: PyErr) {
+    let pending = PyErr::take(py);
+    error.write_unraisable(py, None);
+    if let Some(pending) = pending {
+        pending.restore(py);
     }
 }
 
