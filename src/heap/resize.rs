@@ -210,6 +210,48 @@ impl<G: Geometry, S: System> Heap<G, S> {
         true
     }
 
+    /// Cuts a live block into `blocks` of them: the first one of `first` bytes, each behind it of `part`, the last one of
+    /// all that is left. Nothing moves. False, with nothing changed, where that is not possible: for a large block, for
+    /// lengths that are no whole units or that a map cannot keep, and with `check` on, which guards the end of a block.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    ///
+    /// # Panics
+    /// As [`free`](Self::free).
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    pub(crate) unsafe fn split(&self, block: NonNull<u8>, first: usize, part: usize, blocks: usize) -> bool {
+        let unit = self.geometry.unit_bytes();
+        let Site::Units { window, start, end } = self.site(block) else { return false };
+        if self.settings.check || !first.is_multiple_of(unit) || !part.is_multiple_of(unit) || first == 0 || part == 0 {
+            return false;
+        }
+        let (total, first, part) = ((end - start) as usize, first / unit, part / unit);
+        let before_last = part.checked_mul(blocks.saturating_sub(2)).and_then(|middle| middle.checked_add(first));
+        let Some(last) = before_last.and_then(|before| total.checked_sub(before)).filter(|&last| last > 0) else {
+            return false;
+        };
+        let kept = |units: usize| whole_length(units as u32) == units as u32;
+        if blocks < 2 || !kept(first) || !kept(last) || (blocks > 2 && !kept(part)) {
+            return false;
+        }
+        let map = window.map(self.geometry);
+        let mut at = start;
+        for place in 0..blocks {
+            let units = if place == blocks - 1 {
+                last
+            } else if place == 0 {
+                first
+            } else {
+                part
+            } as u32;
+            map.set(at, units);
+            at += units;
+        }
+        debug_assert_eq!(at, end);
+        true
+    }
+
     /// Where a live block lies.
     ///
     /// # Panics
