@@ -230,6 +230,35 @@ def test_parts_own_what_they_have(allocator: Allocator, size: int, advanced: int
     allocator.integrity_check()
 
 
+@pytest.mark.parametrize("headroom", [0, 64, 128])
+def test_parts_of_whole_units_stay_where_they_are(headroom: int) -> None:
+    allocator = Allocator()
+    packet = filled(allocator, 20_000, headroom)
+    content, address = bytes(packet), packet.address
+    parts = packet.split(1280)
+    assert [part.address for part in parts] == [address + start for start in range(0, 20_000, 1280)]
+    assert b"".join(map(bytes, parts)) == content
+    assert [part.headroom for part in parts] == [headroom] + [0] * 15
+    assert [part.capacity for part in parts] == [1280] * 15 + [832]
+    assert allocator.used_bytes == headroom + 20_032
+    allocator.integrity_check()
+    for part in parts[::2]:
+        part.release()
+    allocator.integrity_check()
+    assert [bytes(part) for part in parts[1::2]] == [
+        content[start : start + 1280] for start in range(1280, 20_000, 2560)
+    ]
+    assert allocator.stats().live_packets == 8
+    parts[1].resize(5000)
+    parts[1].append(b"more")
+    parts[3].prepend(b"")
+    allocator.integrity_check()
+    del parts, part
+    assert allocator.used_bytes == 0
+    allocator.trim()
+    allocator.integrity_check()
+
+
 def test_an_empty_packet_has_no_parts(allocator: Allocator) -> None:
     packet = allocator.allocate(0)
     assert packet.split(100) == []

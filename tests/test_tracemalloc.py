@@ -62,6 +62,19 @@ def test_a_change_of_size_is_shown() -> None:
     assert traces() == {line(7): packet.capacity}
 
 
+def test_parts_are_shown() -> None:
+    allocator = Allocator()
+    packet = allocator.allocate(10_240)
+    parts = packet.split(1024)
+    assert traces() == {line(3): 10_240}
+    assert len(tracemalloc.take_snapshot().traces) > 10
+    more = parts[0].split(100)
+    assert traces() == {line(3): 9 * 1024, line(6): 10 * 128 + 64}
+    parts.clear()
+    more.clear()
+    assert traces() == {}
+
+
 def test_close_takes_all_traces_back() -> None:
     with Allocator() as allocator:
         packets = allocator.allocate_many(1400, 100)

@@ -331,6 +331,36 @@ impl Arena {
         Ok(left)
     }
 
+    /// Cuts a block of `capacity` bytes into `blocks` of them without moving anything: the first one of `first` bytes, each
+    /// behind it of `part`, the last one of all that is left. False, with nothing changed, where that is not possible.
+    ///
+    /// # Safety
+    /// `block` is a live block of this allocator.
+    pub(super) unsafe fn split(
+        &self,
+        block: NonNull<u8>,
+        capacity: usize,
+        first: usize,
+        part: usize,
+        blocks: usize,
+    ) -> PyResult<bool> {
+        // SAFETY: the caller's promise.
+        let cut = unsafe { self.heap()?.split(block, first, part, blocks) };
+        if cut {
+            self.traces.untrack(block);
+            let starts = core::iter::once(0).chain((0..blocks - 1).map(|place| first + place * part));
+            let mut bounds = starts.chain([capacity]).peekable();
+            while let (Some(start), Some(&end)) = (bounds.next(), bounds.peek()) {
+                // SAFETY: the part lies in what was the block.
+                let traced = self.traces.track(NonNull::slice_from_raw_parts(unsafe { block.add(start) }, end - start));
+                if !traced {
+                    break;
+                }
+            }
+        }
+        Ok(cut)
+    }
+
     #[cold]
     fn failed(&self, error: AllocError, size: usize) -> PyErr {
         allocation_failed(error, size, || self.memory.heap()?.integrity_check().err())

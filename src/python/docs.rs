@@ -322,8 +322,9 @@ buffer export is alive; then nothing has changed.
 pub(super) const SPLIT: &CStr = c"split($self, size)
 --
 
-Return a list of packets of `size` bytes each, the last one of what is left, and release this one. Each owns its part:
-the first one keeps the memory, the others are copies.
+Return a list of packets of `size` bytes each, the last one of what is left, and release this one. Each owns its part.
+Where headroom and `size` are multiples of the alignment the parts stay where they are; otherwise all but the first
+are copies. So are those of a packet of more than a quarter of a window, and of any with `check` on.
 
 Raises `ValueError` for a size below 1 or when the packet is released, `MemoryError` when there is no memory, and
 `BufferError` while a buffer export is alive; then nothing has changed.

@@ -125,6 +125,16 @@ impl AnyHeap {
         either!(self, heap => unsafe { heap.shrink(block, size) })
     }
 
+    /// Cuts a block into `blocks` of them without moving anything: the first one of `first` bytes, each behind it of
+    /// `part`, the last one of all that is left. False, with nothing changed, where that is not possible.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    pub(super) unsafe fn split(&self, block: NonNull<u8>, first: usize, part: usize, blocks: usize) -> bool {
+        // SAFETY: the caller's promise.
+        either!(self, heap => unsafe { heap.split(block, first, part, blocks) })
+    }
+
     pub(super) fn used_bytes(&self) -> u64 {
         either!(self, heap => heap.used_bytes())
     }

@@ -25,7 +25,7 @@
 
 use core::cell::Cell;
 use core::ffi::c_int;
-use core::ops::Deref;
+use core::ops::{Deref, Range};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -429,8 +429,9 @@ impl<'py> PacketRef<'_, 'py> {
         Ok(copy)
     }
 
-    /// Cuts the packet into parts of `size` bytes, the last one of what is left, and releases it. The first part keeps
-    /// the block; the others are copied. On an error nothing has changed.
+    /// Cuts the packet into parts of `size` bytes, the last one of what is left, and releases it. Where the parts are
+    /// whole units they stay where they are; otherwise the first one keeps the block, and the others are copied. On an
+    /// error nothing has changed.
     pub(super) fn split(self, size: usize) -> PyResult<Bound<'py, PyAny>> {
         let (list, parts) = loop {
             let parts = self.bytes()?.len().div_ceil(size);
@@ -442,24 +443,66 @@ impl<'py> PacketRef<'_, 'py> {
                 break (list, parts);
             }
         };
-        let put = |place: usize, part: Bound<'py, PyAny>| {
-            // SAFETY: the place exists and is empty, and the list takes the reference.
-            unsafe { ffi::PyList_SetItem(list.as_ptr(), place as ffi::Py_ssize_t, part.into_ptr()) };
-        };
-        for place in 1..parts {
-            let bytes = self.bytes()?;
-            let (start, length) = (place * size, size.min(bytes.len() - place * size));
-            // SAFETY: the part lies in the packet.
-            let part = NonNull::slice_from_raw_parts(unsafe { bytes.cast::<u8>().add(start) }, length);
-            put(place, self.copy_part(0, part)?);
-        }
-        if parts > 0 {
-            let kept = size.min(self.size.get());
-            put(0, self.hand_over(kept)?);
-        } else {
+        if parts == 0 {
             self.free("split the packet")?;
+        } else if parts == 1 || !self.split_in_place(size, &list, parts)? {
+            self.split_by_copy(size, &list, parts)?;
         }
         Ok(list)
+    }
+
+    /// Where the part of this number lies in the packet.
+    fn part(self, place: usize, size: usize) -> Range<usize> {
+        place * size..self.size.get().min(place.saturating_add(1).saturating_mul(size))
+    }
+
+    /// Makes a packet of each part where it lies; false, with this one as it was, where that is not possible.
+    fn split_in_place(self, size: usize, list: &Bound<'py, PyAny>, parts: usize) -> PyResult<bool> {
+        let block = self.unshared("split the packet")?;
+        let (offset, capacity, alignment) = (self.offset.get(), self.capacity.get(), self.arena.traits().alignment);
+        let first = offset + size;
+        if !first.is_multiple_of(alignment) || !size.is_multiple_of(alignment) {
+            return Ok(false);
+        }
+        // The objects first: they can fail. Until the block is cut it is that of this packet alone.
+        let start = |place: usize| if place == 0 { 0 } else { first + (place - 1) * size };
+        for place in 0..parts {
+            let end = if place == parts - 1 { capacity } else { start(place + 1) };
+            let in_front = if place == 0 { offset } else { 0 };
+            let length = self.part(place, size).len();
+            let part = create(self.owner(), block, in_front, length, end - start(place));
+            let part = part.ok_or_else(errors::no_memory)?;
+            PacketRef(part.as_borrowed()).block.set(None);
+            put(list, place, part);
+        }
+        // SAFETY: the block is this packet's, and live.
+        if !unsafe { self.arena.split(block, capacity, first, size, parts) }? {
+            return Ok(false);
+        }
+        self.block.set(None);
+        for place in 0..parts {
+            // SAFETY: the list has as many places, with packets in them that nobody else knows; the parts lie in the block.
+            unsafe {
+                let part = PacketRef::new(self.py(), ffi::PyList_GetItem(list.as_ptr(), place as ffi::Py_ssize_t));
+                part.block.set(Some(block.add(start(place))));
+                if place == parts - 1 {
+                    part.shrink(part.size.get())?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Makes a packet of the block with the first part, and copies the others.
+    fn split_by_copy(self, size: usize, list: &Bound<'py, PyAny>, parts: usize) -> PyResult<()> {
+        for place in 1..parts {
+            let range = self.part(place, size);
+            // SAFETY: the part lies in the packet.
+            let start = unsafe { self.bytes()?.cast::<u8>().add(range.start) };
+            put(list, place, self.copy_part(0, NonNull::slice_from_raw_parts(start, range.len()))?);
+        }
+        put(list, 0, self.hand_over(self.part(0, size).len())?);
+        Ok(())
     }
 
     /// Makes a new packet of the block and of this packet's first `size` bytes, and gives the rest of the block back.
@@ -474,6 +517,12 @@ impl<'py> PacketRef<'_, 'py> {
         heir.capacity.set(self.capacity.get());
         Ok(part)
     }
+}
+
+/// Puts a packet into a list that nobody else knows yet.
+fn put(list: &Bound<'_, PyAny>, place: usize, packet: Bound<'_, PyAny>) {
+    // SAFETY: the callers pass places that the list has, and the list takes the reference.
+    unsafe { ffi::PyList_SetItem(list.as_ptr(), place as ffi::Py_ssize_t, packet.into_ptr()) };
 }
 
 /// Says that something failed where nobody can be told. An exception may be on its way up while packets are dropped; it is
