@@ -176,7 +176,7 @@ impl<'a> Map<'a> {
     }
 
     /// The live blocks that start in this map, in order; the last one may end behind it.
-    pub(crate) fn blocks(self) -> impl Iterator<Item = Range<u32>> + use<'a> {
+    pub(crate) fn blocks(self) -> impl Iterator<Item = Range<u32>> + Clone + use<'a> {
         let units = self.0.len() as u32;
         let mut from = 0;
         core::iter::from_fn(move || {

@@ -1,5 +1,6 @@
 //! Figures and maps, derived from the bookkeeping when they are asked for.
 
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
@@ -135,24 +136,28 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// The occupancy of every window that is held, in order of address.
-    pub(crate) fn windows(&self) -> Vec<Occupancy> {
+    /// The occupancy of every window that is held, in order of address; an error when there is no memory for the answer.
+    pub(crate) fn try_windows(&self) -> Result<Vec<Occupancy>, TryReserveError> {
         self.settle();
+        let geometry = self.geometry();
         let cold = self.cold.borrow();
-        cold.regions
-            .iter()
-            .flat_map(|(_, region)| region.held(self.geometry()))
-            .map(|window| self.occupancy(window))
-            .collect()
+        let mut windows = Vec::new();
+        windows.try_reserve_exact(cold.held_windows)?;
+        for window in cold.regions.iter().flat_map(|(_, region)| region.held(geometry)) {
+            windows.push(self.occupancy(window)?);
+        }
+        Ok(windows)
     }
 
-    fn occupancy(&self, window: Window) -> Occupancy {
+    fn occupancy(&self, window: Window) -> Result<Occupancy, TryReserveError> {
         let geometry = self.geometry();
         let units = geometry.window_units();
         let lead = window.lead.get() as usize;
         let starting = window.map(geometry).blocks().map(|block| block.start as usize..(block.end as usize).min(units));
-        let blocks: Vec<_> = (lead > 0).then_some(0..lead).into_iter().chain(starting).collect();
-        Occupancy {
+        let mut blocks = Vec::new();
+        blocks.try_reserve_exact(starting.clone().count() + usize::from(lead > 0))?;
+        blocks.extend((lead > 0).then_some(0..lead).into_iter().chain(starting));
+        Ok(Occupancy {
             address: window.address(geometry),
             units,
             live_units: blocks.iter().map(Range::len).sum(),
@@ -164,6 +169,14 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 Place::Reusable => WindowState::Reusable,
                 Place::Empty => WindowState::Empty,
             },
-        }
+        })
+    }
+
+    /// The occupancy of every window that is held, in order of address.
+    ///
+    /// # Panics
+    /// When there is no memory for the answer.
+    pub(crate) fn windows(&self) -> Vec<Occupancy> {
+        self.try_windows().expect("memory for the answer")
     }
 }

@@ -290,6 +290,51 @@ impl<G: Geometry, S: System> Heap<G, S> {
         true
     }
 
+    /// Cuts a live block into `blocks` of them: the first one of `first` bytes, each behind it of `part`, the last one of
+    /// all that is left. Nothing moves. False, with nothing changed, where that is not possible: for a block that lies in
+    /// several windows or in none, for lengths that are no whole units or that a map cannot keep, and with `check` on, which
+    /// guards the end of a block.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    ///
+    /// # Panics
+    /// As [`free`](Self::free).
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    pub(crate) unsafe fn split(&self, block: NonNull<u8>, first: usize, part: usize, blocks: usize) -> bool {
+        let geometry = self.geometry;
+        let (unit, per_window) = (geometry.unit_bytes(), geometry.window_units());
+        let Site::Units(region, units) = self.site(block) else { return false };
+        let in_one_window = units.start / per_window == (units.end - 1) / per_window;
+        if self.settings.check || !in_one_window || blocks < 2 || first == 0 || part == 0 {
+            return false;
+        }
+        if !first.is_multiple_of(unit) || !part.is_multiple_of(unit) {
+            return false;
+        }
+        let (first, part) = (first / unit, part / unit);
+        let before_last = part.checked_mul(blocks - 2).and_then(|middle| middle.checked_add(first));
+        let Some(last) = before_last.and_then(|before| units.len().checked_sub(before)).filter(|&last| last > 0) else {
+            return false;
+        };
+        let is_whole = |units: usize| whole_length(units as u32) == units as u32;
+        if !is_whole(first) || !is_whole(last) || (blocks > 2 && !is_whole(part)) {
+            return false;
+        }
+        let map = region.window(units.start / per_window, geometry).map(geometry);
+        let mut at = units.start % per_window;
+        for place in 0..blocks {
+            let length = match place {
+                0 => first,
+                _ if place == blocks - 1 => last,
+                _ => part,
+            };
+            map.set(at as u32, length as u32);
+            at += length;
+        }
+        true
+    }
+
     /// Whether no block lies in these units of a window: `None` if one does, and otherwise whether they are the next ones
     /// of the extent.
     fn is_free(&self, window: Window, units: Range<u32>) -> Option<bool> {
