@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::windows::Windows;
-use crate::replay::{Error, Link, Options, Phase, Plan, Progress, Report, Rule, Spread, Trace};
+use crate::replay::{Error, Link, Options, Phase, Plan, Progress, ReadOptions, Report, Rule, Spread, Trace};
 use crate::replay::{replay as run, windows_at_peak as run_to_peak};
 
 const NANOSECONDS_PER_MILLISECOND: f64 = 1e6;
@@ -41,7 +41,9 @@ fn replay<'py>(
         (None, None, None) => None,
         (Some(depth), None, None) => Some(Rule::Depth(depth)),
         (None, Some(delay_ms), None) => Some(Rule::Delay(nanoseconds(delay_ms)?)),
-        (None, None, Some(link)) => Some(Rule::Link(Link::load(&link).map_err(|error| exception(&link, &error))?)),
+        (None, None, Some(link)) => Some(Rule::Link(
+            Link::load(&link, &mut |_, _, _| ControlFlow::Continue(())).map_err(|error| exception(&link, &error))?,
+        )),
         _ => {
             return Err(PyValueError::new_err("only one of depth, delay_ms and link may be given"));
         }
@@ -88,7 +90,7 @@ fn load_and_run(
     rounds: Option<u32>,
     progress: &mut Progress<'_>,
 ) -> Result<(Trace, Plan, Report), Error> {
-    let trace = Trace::load(file, progress)?;
+    let trace = Trace::load(file, ReadOptions::default(), progress)?;
     let plan = Plan::new(&trace, options, progress)?;
     let report = run(&plan, rounds, progress)?;
     Ok((trace, plan, report))

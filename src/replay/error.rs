@@ -4,8 +4,6 @@ use core::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::table::{LINK_COLUMNS, PACKET_COLUMNS};
-
 /// Why a replay cannot go on.
 #[derive(Debug)]
 pub enum Error {
@@ -20,6 +18,8 @@ pub enum Error {
     Unrecognized {
         /// The file.
         path: PathBuf,
+        /// What it is, where its first bytes tell.
+        found: Option<&'static str>,
     },
     /// The file is a link's departures where packets were expected.
     LinkNotPackets {
@@ -51,6 +51,11 @@ pub enum Error {
         place: Place,
         /// What is wrong there.
         fault: Fault,
+    },
+    /// The system has no memory for the trace or the plan.
+    NoMemory {
+        /// What was to be held.
+        what: &'static str,
     },
     /// The trace, times its copies, has more packets than a replay takes.
     TooManyPackets {
@@ -108,8 +113,17 @@ pub enum Place {
         /// The byte.
         byte: u64,
     },
+    /// A block of a pcapng capture that holds no packet, and the byte at which it starts.
+    Block {
+        /// What kind of block.
+        kind: &'static str,
+        /// The byte.
+        byte: u64,
+    },
     /// A line of a text file, counted from 1.
     Line(u64),
+    /// The end of the file.
+    End,
 }
 
 /// What is wrong at a place in a file.
@@ -142,7 +156,9 @@ impl fmt::Display for Place {
         match self {
             Self::Byte(byte) => write!(f, "byte {byte}"),
             Self::Packet { number, byte } => write!(f, "packet {number} at byte {byte}"),
+            Self::Block { kind, byte } => write!(f, "{kind} at byte {byte}"),
             Self::Line(line) => write!(f, "line {line}"),
+            Self::End => f.write_str("the end"),
         }
     }
 }
@@ -164,11 +180,15 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { path, source } => write!(f, "{}: {}", path.display(), plain(source)),
-            Self::Unrecognized { path } => write!(
-                f,
-                "{}: neither a capture (pcap, pcapng) nor a trace (CSV that starts with `# {PACKET_COLUMNS}`)",
-                path.display()
-            ),
+            Self::Unrecognized { path, found } => {
+                write!(f, "{}: ", path.display())?;
+                if let Some(found) = found {
+                    write!(f, "{found}; ")?;
+                }
+                f.write_str(
+                    "neither a capture (pcap, pcapng) nor a trace (CSV that starts with `# dt_us,size,life_us,kind`)",
+                )
+            }
             Self::LinkNotPackets { path } => write!(
                 f,
                 "{}: the departures of a link, not packets; name it with --link and replay a capture through it",
@@ -180,10 +200,11 @@ impl fmt::Display for Error {
                 path.display()
             ),
             Self::NotALink { path } => {
-                write!(f, "{}: not the departures of a link (CSV that starts with `# {LINK_COLUMNS}`)", path.display())
+                write!(f, "{}: not the departures of a link (CSV that starts with `# dt_ms,count`)", path.display())
             }
             Self::Empty { path, what } => write!(f, "{}: holds no {what}", path.display()),
             Self::Fault { path, place, fault } => write!(f, "{}: {place}: {fault}", path.display()),
+            Self::NoMemory { what } => write!(f, "there is no memory for {what}"),
             Self::TooManyPackets { allowed } => {
                 write!(f, "more than {allowed} packets, copies included: too many to replay at once")
             }

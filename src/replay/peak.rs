@@ -2,22 +2,26 @@
 
 use core::ptr::NonNull;
 
+use super::error::Error;
+use super::memory::filled;
+use super::plan::Plan;
 use super::subject::Subject;
-use super::{Error, Plan};
-use crate::{Allocator, Occupancy};
+use crate::{Allocator, Occupancy, WindowState};
 
-/// Runs a plan up to the first moment at which it holds the most bytes, and looks at the windows.
+/// Bytes of a unit of the default allocator.
+const UNIT: usize = 64;
+
+/// Runs a plan up to the first moment at which it holds the most bytes, and looks at the windows. Blocks that lie in no
+/// window, having memory of their own, are shown as windows with one block.
 ///
 /// # Errors
-/// [`Error::OutOfMemory`].
+/// [`Error::OutOfMemory`], [`Error::NoMemory`].
 pub fn windows_at_peak(plan: &Plan) -> Result<Vec<Occupancy>, Error> {
     let mut allocator = Allocator::new();
-    let mut held: Vec<Option<(NonNull<u8>, u32)>> = vec![None; plan.stream.slots];
-    let mut live_bytes = 0;
-    for op in &plan.stream.ops {
-        let slot = &mut held[op.slot as usize];
-        if let Some((block, size)) = slot.take() {
-            live_bytes -= u64::from(size);
+    let mut held = filled(None, plan.stream.slots, "the packets at the peak")?;
+    for op in &plan.stream.ops[..plan.peak_op] {
+        let slot: &mut Option<(NonNull<u8>, u32)> = &mut held[op.slot as usize];
+        if let Some((block, _)) = slot.take() {
             // SAFETY: the block is live, and was taken out of its slot.
             unsafe { Subject::free(&mut allocator, block) };
         }
@@ -25,14 +29,29 @@ pub fn windows_at_peak(plan: &Plan) -> Result<Vec<Occupancy>, Error> {
             let block = Subject::allocate(&mut allocator, op.size);
             let block = block.ok_or(Error::OutOfMemory { subject: Allocator::NAME, size: op.size })?;
             *slot = Some((block, op.size));
-            live_bytes += u64::from(op.size);
-            if live_bytes == plan.peak_bytes {
-                break;
-            }
         }
     }
+    let mut windows = allocator.windows();
+    let in_windows = windows.len();
+    for (block, size) in held.into_iter().flatten() {
+        let address = block.addr().get();
+        let before = windows[..in_windows].partition_point(|window| window.address <= address);
+        if windows[..before].last().is_some_and(|window| address < window.address + window.units * UNIT) {
+            continue;
+        }
+        let units = (size as usize).div_ceil(UNIT);
+        windows.push(Occupancy {
+            address,
+            units,
+            live_units: units,
+            bookkeeping: 0..0,
+            blocks: core::iter::once(0..units).collect(),
+            state: WindowState::Full,
+        });
+    }
+    windows.sort_by_key(|window| window.address);
     // Dropping the allocator frees what is held.
-    Ok(allocator.windows())
+    Ok(windows)
 }
 
 #[cfg(test)]
@@ -62,6 +81,7 @@ mod tests {
             largest: 1000,
             peak_packets: 2,
             peak_bytes: 1500,
+            peak_op: 2,
         };
         let windows = windows_at_peak(&plan).unwrap();
         let lengths: Vec<_> = windows.iter().flat_map(|window| &window.blocks).map(ExactSizeIterator::len).collect();

@@ -7,10 +7,13 @@ use std::time::Instant;
 use crate::Allocator;
 use crate::workload::{Op, Stream};
 
+use super::error::Error;
+use super::memory::filled;
+use super::plan::Plan;
+use super::progress::{Phase, Progress, report_progress};
 use super::report::{Report, Spread};
 use super::subject::{BareLoop, Malloc, Subject};
 use super::verify::verify;
-use super::{Error, Phase, Plan, Progress, report_progress};
 
 /// How many rounds are timed unless the caller says otherwise or a round is long: enough for quartiles.
 pub const DEFAULT_ROUNDS: u32 = 21;
@@ -27,8 +30,18 @@ const ROUND: Duration = Duration::from_millis(10);
 /// More passes than a round can need: each takes a nanosecond at least.
 const MOST_PASSES: u32 = 1 << 24;
 
-/// How many operations are timed at a stretch; progress is reported between stretches.
-const STRETCH: usize = 1 << 20;
+/// How many operations run between two looks at the clock, which are a part of the time: 25 ns for a thousand times
+/// that.
+const STRETCH: usize = 1 << 13;
+
+/// How many where packets are huge, and each may take the system milliseconds.
+const HUGE_STRETCH: usize = 1 << 4;
+
+/// A packet that is larger than any of a network.
+const HUGE: u32 = 1 << 17;
+
+/// How often progress is reported.
+const TICK: Duration = Duration::from_millis(50);
 
 /// Replays a plan against this allocator and against malloc.
 ///
@@ -45,9 +58,9 @@ pub fn replay(plan: &Plan, rounds: Option<u32>, progress: &mut Progress<'_>) -> 
         return Err(Error::Option { name: "rounds", allowed: "at least 1" });
     }
     let held_bytes = verify(&mut Allocator::new(), &plan.stream, progress)?;
-    let mut ours = Blocks::new(Allocator::new(), plan.stream.slots);
-    let mut malloc = Blocks::new(Malloc, plan.stream.slots);
-    let mut bare_loop = Blocks::new(BareLoop, plan.stream.slots);
+    let mut ours = Blocks::new(Allocator::new(), plan.stream.slots)?;
+    let mut malloc = Blocks::new(Malloc, plan.stream.slots)?;
+    let mut bare_loop = Blocks::new(BareLoop, plan.stream.slots)?;
     let mut tick = || report_progress(progress, Phase::Timing, 0, 0);
     let passes = passes_per_round(&mut ours, &plan.stream, &mut tick)?;
     // A round off the record: each has its memory by the time that counts, and the length of a round is known.
@@ -80,14 +93,13 @@ pub fn replay(plan: &Plan, rounds: Option<u32>, progress: &mut Progress<'_>) -> 
     })
 }
 
-/// Called between stretches, off the clock; an error ends the run.
+/// Called now and then, off the clock; an error ends the run.
 type Tick<'a> = dyn FnMut() -> Result<(), Error> + 'a;
 
 /// How often the stream must run for a round to last long enough; runs it to find out.
 fn passes_per_round<S: Subject>(blocks: &mut Blocks<S>, stream: &Stream, tick: &mut Tick<'_>) -> Result<u32, Error> {
     let mut passes = 1;
-    // A stream of several stretches is long enough.
-    while stream.ops.len() <= STRETCH && blocks.time(stream, passes, tick)? < ROUND && passes < MOST_PASSES {
+    while blocks.time(stream, passes, tick)? < ROUND && passes < MOST_PASSES {
         passes *= 2;
     }
     Ok(passes)
@@ -101,28 +113,26 @@ struct Blocks<S: Subject> {
 }
 
 impl<S: Subject> Blocks<S> {
-    fn new(subject: S, slots: usize) -> Self {
-        Self { subject, slots: vec![None; slots] }
+    fn new(subject: S, slots: usize) -> Result<Self, Error> {
+        Ok(Self { subject, slots: filled(None, slots, "the packets to time")? })
     }
 
-    /// Runs the whole stream as often as told and returns how long that took.
+    /// Runs the whole stream as often as told and returns how long that took, ticks excluded.
     fn time(&mut self, stream: &Stream, passes: u32, tick: &mut Tick<'_>) -> Result<Duration, Error> {
-        if stream.ops.len() <= STRETCH {
-            tick()?;
-            let start = Instant::now();
-            for _ in 0..passes {
-                self.run(&stream.ops)?;
-            }
-            return Ok(start.elapsed());
-        }
+        let stretch = if stream.ops.iter().any(|op| op.size > HUGE) { HUGE_STRETCH } else { STRETCH };
         let mut elapsed = Duration::ZERO;
-        for stretch in (0..passes).flat_map(|_| stream.ops.chunks(STRETCH)) {
-            tick()?;
-            let start = Instant::now();
-            self.run(stretch)?;
-            elapsed += start.elapsed();
+        tick()?;
+        let mut start = Instant::now();
+        for ops in (0..passes).flat_map(|_| stream.ops.chunks(stretch)) {
+            self.run(ops)?;
+            let now = start.elapsed();
+            if now > TICK {
+                elapsed += now;
+                tick()?;
+                start = Instant::now();
+            }
         }
-        Ok(elapsed)
+        Ok(elapsed + start.elapsed())
     }
 
     /// One body of machine code per subject, not merged with its callers.

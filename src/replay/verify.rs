@@ -1,13 +1,23 @@
-//! The verifying pass: every byte of every packet is written when it comes and checked when it leaves.
+//! The verifying pass: the bytes of every packet are written when it comes and checked when it leaves.
 
 use core::mem::MaybeUninit;
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::slice;
 
 use crate::workload::Stream;
 
+use super::error::Error;
+use super::memory::filled;
+use super::progress::{PROGRESS_STRIDE, Phase, Progress, report_progress};
 use super::subject::Verifiable;
-use super::{Error, PROGRESS_STRIDE, Phase, Progress, report_progress};
+
+/// The largest packet of which every byte is written: no packet of a network is larger. Of what claims to be, the
+/// first and the last half of this are written, so that a file of a few bytes cannot claim gigabytes of work.
+pub(super) const FULLY_WRITTEN_BYTES: u32 = 1 << 16;
+
+/// Progress is reported after this many bytes, which take milliseconds to write and check.
+const REPORT_BYTES: u64 = 16 << 20;
 
 /// Runs the stream once over all bytes, then the allocator's self-check. Returns the most bytes that the allocator
 /// had taken from the system.
@@ -20,11 +30,14 @@ pub(super) fn verify<S: Verifiable>(
     stream: &Stream,
     progress: &mut Progress<'_>,
 ) -> Result<u64, Error> {
-    let mut queue = VerifiedPackets { subject, held: vec![None; stream.slots] };
+    let mut queue = VerifiedPackets { subject, held: filled(None, stream.slots, "the packets to verify")? };
     let mut packets = 0;
     let mut peak = 0;
+    let mut bytes = 0;
     for (index, &op) in stream.ops.iter().enumerate() {
-        if index.is_multiple_of(PROGRESS_STRIDE) {
+        bytes += u64::from(op.size.min(FULLY_WRITTEN_BYTES));
+        if index.is_multiple_of(PROGRESS_STRIDE) || bytes > REPORT_BYTES {
+            bytes = 0;
             report_progress(progress, Phase::Verifying, index, stream.ops.len())?;
         }
         if op.is_free() {
@@ -63,8 +76,11 @@ impl<S: Verifiable> VerifiedPackets<'_, S> {
     fn allocate_and_fill(&mut self, slot: usize, size: u32, packet: u64) -> Result<(), Error> {
         self.check_and_free(slot)?;
         let block = self.subject.allocate(size).ok_or(Error::OutOfMemory { subject: S::NAME, size })?;
-        // SAFETY: the block is new and has at least `size` bytes, which nothing else refers to.
-        fill(unsafe { slice::from_raw_parts_mut(block.cast().as_ptr(), size as usize) }, packet);
+        for part in parts(size) {
+            // SAFETY: the block is new and has at least `size` bytes, the part included, which nothing else refers to.
+            let bytes = unsafe { slice::from_raw_parts_mut(block.add(part.start).cast().as_ptr(), part.len()) };
+            fill(bytes, packet);
+        }
         self.held[slot] = Some(Held { block, size, packet });
         Ok(())
     }
@@ -74,8 +90,11 @@ impl<S: Verifiable> VerifiedPackets<'_, S> {
         let Some(Held { block, size, packet }) = self.held[slot].take() else {
             return Ok(());
         };
-        // SAFETY: the block is live and its `size` bytes were filled.
-        let changed = first_change(unsafe { slice::from_raw_parts(block.as_ptr(), size as usize) }, packet);
+        let changed = parts(size).into_iter().find_map(|part| {
+            // SAFETY: the block is live and this part of its `size` bytes was filled.
+            let bytes = unsafe { slice::from_raw_parts(block.add(part.start).as_ptr(), part.len()) };
+            first_change(bytes, packet).map(|byte| part.start + byte)
+        });
         // SAFETY: it is freed once, having been taken out of its slot.
         unsafe { self.subject.free(block) };
         match changed {
@@ -92,6 +111,12 @@ impl<S: Verifiable> Drop for VerifiedPackets<'_, S> {
             unsafe { self.subject.free(held.block) };
         }
     }
+}
+
+/// The bytes of a packet that are written: all, or the first and the last of a huge one.
+fn parts(size: u32) -> [Range<usize>; 2] {
+    let (size, whole) = (size as usize, FULLY_WRITTEN_BYTES as usize);
+    if size <= whole { [0..size, size..size] } else { [0..whole / 2, size - whole / 2..size] }
 }
 
 const WORD: usize = size_of::<u64>();
@@ -123,8 +148,8 @@ fn first_change(bytes: &[u8], packet: u64) -> Option<usize> {
 mod tests {
     use core::ops::ControlFlow;
 
-    use super::super::subject::Subject;
     use super::*;
+    use crate::replay::subject::Subject;
     use crate::workload::Op;
 
     fn proceed(_: Phase, _: u64, _: u64) -> ControlFlow<()> {
@@ -194,6 +219,14 @@ mod tests {
                 assert_eq!(first_change(&bytes, 77), Some(changed));
             }
         }
+    }
+
+    #[test]
+    fn of_a_huge_packet_both_ends_are_written() {
+        let most = FULLY_WRITTEN_BYTES as usize;
+        assert_eq!(parts(FULLY_WRITTEN_BYTES), [0..most, most..most]);
+        assert_eq!(parts(16 << 20), [0..most / 2, (16 << 20) - most / 2..16 << 20]);
+        assert_eq!(parts(0), [0..0, 0..0]);
     }
 
     #[test]
