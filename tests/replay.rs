@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use pktalloc::replay::{
-    Counts, DEFAULT_DEPTH, Error, Fault, Format, Lifetime, Link, MAX_PACKET_BYTES, Note, Options, Packet, Phase, Place,
-    Plan, ReadOptions, Rule, Trace, replay,
+    CallKind, CallTrace, Competitor, Counts, DEFAULT_DEPTH, Error, Fault, Format, Lifetime, Link, MAX_PACKET_BYTES,
+    Note, Options, Packet, Phase, Place, Plan, Program, ReadOptions, Recording, Rule, Runner, Setup, Trace,
 };
 use pktalloc::workload::Op;
 use proptest::prelude::*;
@@ -653,7 +653,10 @@ fn claims_of_huge_packets_cost_no_more_than_small_ones() {
     }
     let plan = plan(&load(&capture.bytes).unwrap(), None);
     let started = std::time::Instant::now();
-    replay(&plan, Some(1), &mut proceed).unwrap();
+    for competitor in competitors() {
+        let found = run(&Program::from(plan.clone()), &competitor).unwrap();
+        assert!(found.resident_bytes.is_none_or(|bytes| bytes < 256 << 20), "{found:?}");
+    }
     // Writing and reading 3.2 GB takes seconds and 3.2 GB.
     assert!(started.elapsed().as_secs() < 20);
 }
@@ -864,30 +867,192 @@ fn options_that_make_no_sense_are_refused() {
     assert_eq!(message(None, u32::MAX), "more than 16777216 packets, copies included: too many to replay at once");
     let held = message(Some(Rule::Depth(1_000_000)), 1000);
     assert!(held.starts_with("more than 4294967296 bytes would be held at once"), "{held}");
-    let rounds = replay(&plan(&trace, None), Some(0), &mut proceed).unwrap_err();
-    assert_eq!(rounds.to_string(), "rounds must be at least 1");
+}
+
+/// Those that run everywhere.
+fn competitors() -> [Competitor; 2] {
+    [Competitor::Pktalloc(Setup::default()), Competitor::Malloc]
+}
+
+/// Runs a program once in each way; the first pass.
+fn run(program: &Program, competitor: &Competitor) -> Result<pktalloc::replay::FirstPass, Error> {
+    let mut runner = Runner::new(program, competitor)?;
+    let found = runner.first_pass(&mut proceed)?;
+    runner.begin()?;
+    runner.round(2, &mut || Ok(()))?;
+    Ok(found)
 }
 
 #[test]
 fn a_replay_reports_what_it_ran() {
     let plan = plan(&trace("# dt_us,size\n0,1\n1,1500\n1,100000\n"), Some(Rule::Depth(2)));
-    let mut phases = Vec::new();
-    let mut watch = |phase, done, total| {
-        assert!(total == 0 || done <= total);
-        phases.push(phase);
-        ControlFlow::Continue(())
-    };
-    let report = replay(&plan, Some(3), &mut watch).unwrap();
-    assert_eq!(report.rounds, 3);
-    assert!(report.passes > 1, "three packets do not last 10 ms");
-    assert_eq!(report.live_bytes, 101_500);
-    assert!(report.held_over_live() >= 1.0, "{report:?}");
-    for spread in [report.ours, report.malloc, report.bare_loop, report.speedup] {
-        assert!(0.0 < spread.low && spread.low <= spread.median && spread.median <= spread.high);
+    assert_eq!(plan.peak_bytes, 101_500);
+    let program = Program::from(plan);
+    assert_eq!((program.units(), program.len()), (3, 6));
+    for competitor in competitors() {
+        let mut runner = Runner::new(&program, &competitor).unwrap();
+        let mut phases = Vec::new();
+        let mut watch = |phase, done, total| {
+            assert!(total == 0 || done <= total);
+            phases.push(phase);
+            ControlFlow::Continue(())
+        };
+        let found = runner.first_pass(&mut watch).unwrap();
+        phases.dedup();
+        assert_eq!(phases, [Phase::Verifying]);
+        match competitor {
+            Competitor::Malloc => assert_eq!(found.held_bytes, None),
+            _ => assert!(found.held_bytes.unwrap() >= 101_500, "{found:?}"),
+        }
+        // How much is a matter of what the process did before: see the tests of the command.
+        assert_eq!(found.resident_bytes.is_some(), cfg!(target_os = "linux"));
+        assert!(found.longest > std::time::Duration::ZERO, "{found:?}");
+        assert!(["allocate", "free"].contains(&found.longest_call), "{found:?}");
+        let steps: Vec<_> = found.moments.iter().map(|moment| (moment.step, moment.live_bytes)).collect();
+        assert_eq!(steps, [(1, 1), (2, 1501), (3, 1500), (4, 101_500), (5, 100_000), (6, 0)]);
+        runner.begin().unwrap();
+        let mut ticks = 0;
+        let passes = runner
+            .passes_per_round(&mut || {
+                ticks += 1;
+                Ok(())
+            })
+            .unwrap();
+        assert!(passes > 1 && ticks > 1, "three packets do not last 10 ms");
+        assert!(runner.round(passes, &mut || Ok(())).unwrap() > std::time::Duration::from_millis(1));
     }
-    assert!(report.to_string().ends_with("ns per packet."));
-    phases.dedup();
-    assert_eq!(phases, [Phase::Verifying, Phase::Timing]);
+}
+
+#[test]
+fn settings_are_those_of_the_allocator() {
+    let program = Program::from(plan(&trace("# dt_us,size\n0,60\n1,1500\n1,9000\n"), Some(Rule::Depth(2))));
+    let limited = Setup { memory_limit: Some(1), ..Setup::default() };
+    assert!(run(&program, &Competitor::Pktalloc(limited)).unwrap_err().to_string().starts_with("memory_limit is 1"));
+    let settings = Setup {
+        zero: true,
+        check: true,
+        preallocated_windows: Some(1),
+        keep_empty_windows: Some(0),
+        memory_limit: Some(64 << 20),
+        ..Setup::default()
+    };
+    run(&program, &Competitor::Pktalloc(settings)).unwrap();
+    let tight = Setup { memory_limit: Some(1 << 20), preallocated_windows: Some(1), ..Setup::default() };
+    let large = Program::from(plan(&trace("# dt_us,size\n0,8000000\n"), None));
+    let error = run(&large, &Competitor::Pktalloc(tight)).unwrap_err();
+    assert_eq!(error.to_string(), "pktalloc has no memory for a packet of 8000000 bytes");
+}
+
+#[test]
+fn a_library_that_is_none_is_named() {
+    let program = Program::from(plan(&trace("# dt_us,size\n0,60\n"), None));
+    let error = run(&program, &Competitor::Library("/no/such/library.so".into())).unwrap_err();
+    assert!(error.to_string().starts_with("/no/such/library.so: cannot be loaded as an allocator: "), "{error}");
+    if cfg!(all(target_os = "linux", target_env = "gnu")) {
+        let error = run(&program, &Competitor::Library("libm.so.6".into())).unwrap_err();
+        assert!(error.to_string().ends_with(": it has no malloc of its own"), "{error}");
+    }
+}
+
+#[test]
+fn a_program_goes_to_another_process_and_comes_back() {
+    let packets = Program::from(plan(&trace("# dt_us,size\n0,60\n1,1500\n"), None));
+    let calls = Program::from(calls("new,7,,\nallocate,7,3,5\nreallocate_copy,7,3,50\ndrop,7,,\n").unwrap());
+    for program in [packets, calls] {
+        let mut bytes = Vec::new();
+        program.write(&mut bytes).unwrap();
+        assert_eq!(Program::read(&mut &bytes[..]).unwrap(), program);
+        for end in 0..bytes.len() {
+            assert!(Program::read(&mut &bytes[..end]).is_err());
+        }
+        bytes[0] = 0;
+        assert!(Program::read(&mut &bytes[..]).is_err());
+    }
+}
+
+fn calls(rows: &str) -> Result<CallTrace, Error> {
+    let file = TestFile::new(format!("# call,allocator,block,size\n{rows}").as_bytes());
+    match Recording::load(&file.0, ReadOptions::default(), &mut proceed)? {
+        Recording::Calls(trace) => Ok(trace),
+        Recording::Packets(_) => panic!("not calls"),
+    }
+}
+
+#[test]
+fn calls_are_read_and_end_with_nothing_allocated() {
+    // Numbers are used again; 9 goes with its allocator, 8 and allocator 1 are left at the end of the file.
+    let rows = "new,0,,\nallocate,0,9,100\nnew,1,,\nallocate,1,8,0\nreallocate_copy,0,9,300\n\
+                reallocate_discard,0,9,200\nallocate,1,7,50\nfree,1,7,\nallocate,1,7,60\ndrop,0,,\nnew,0,,\n";
+    let trace = calls(rows).unwrap();
+    let steps: Vec<_> = trace.calls.iter().map(|call| (call.kind, call.allocator, call.slot, call.size)).collect();
+    use CallKind::{Allocate, Drop, Free, New, ReallocateCopy, ReallocateDiscard, Release};
+    let expected = [
+        (New, 0, 0, 0),
+        (Allocate, 0, 0, 100),
+        (New, 1, 0, 0),
+        (Allocate, 1, 1, 1),
+        (ReallocateCopy, 0, 0, 300),
+        (ReallocateDiscard, 0, 0, 200),
+        (Allocate, 1, 2, 50),
+        (Free, 1, 2, 0),
+        (Allocate, 1, 2, 60),
+        (Release, 0, 0, 0),
+        (Drop, 0, 0, 0),
+        (New, 0, 0, 0),
+        (Drop, 0, 0, 0),
+        (Release, 1, 1, 0),
+        (Release, 1, 2, 0),
+        (Drop, 1, 0, 0),
+    ];
+    assert_eq!(steps, expected);
+    assert_eq!((trace.slots, trace.allocators, trace.units()), (3, 2, 7));
+    assert_eq!((trace.bytes, trace.smallest, trace.largest), (710, 0, 300));
+    assert_eq!((trace.peak_bytes, trace.peak_op), (300, 5));
+    let program = Program::from(trace);
+    for competitor in competitors() {
+        let found = run(&program, &competitor).unwrap();
+        assert_eq!(found.moments.last().unwrap().live_bytes, 0);
+    }
+}
+
+#[test]
+fn calls_that_make_no_sense_are_refused_with_their_line() {
+    let message = |rows: &str| {
+        let text = calls(&format!("new,0,,\nallocate,0,1,10\n{rows}\n")).unwrap_err().to_string();
+        text.split_once(": line 4: ").unwrap_or_else(|| panic!("{text}")).1.to_owned()
+    };
+    assert_eq!(message("new,0,,"), "allocator is `0`; allowed: one that there is not yet");
+    for call in ["drop,5,,", "allocate,5,2,10"] {
+        assert_eq!(message(call), "allocator is `5`; allowed: one that was made by `new` and not dropped");
+    }
+    assert_eq!(message("allocate,0,1,10"), "block is `1`; allowed: one that is not allocated");
+    for call in ["free,0,2,", "reallocate_copy,0,2,5", "reallocate_discard,0,2,5"] {
+        assert_eq!(message(call), "block is `2`; allowed: one that is allocated");
+    }
+    assert_eq!(message("allocate,0,2,-5"), "size is `-5`; allowed: 0 to 1073741824 bytes");
+    assert_eq!(message("allocate,0,2,"), "size is ``; allowed: 0 to 1073741824 bytes");
+    assert_eq!(message("free,0,,"), "block is ``; allowed: a whole number");
+    assert!(message("munmap,0,1,5").starts_with("call is `munmap`; allowed: new, drop, allocate"));
+    assert_eq!(message("free,0,1"), "columns: 3; expected: 4");
+    assert!(calls("").unwrap_err().to_string().ends_with("holds no allocations"));
+    let both = calls("new,0,,\nnew,1,,\nallocate,0,1,5\nfree,1,1,\n").unwrap_err().to_string();
+    assert!(both.ends_with("line 5: allocator is `1`; allowed: the one that the block came from"), "{both}");
+}
+
+#[test]
+fn the_shared_call_traces_replay() {
+    let Some(directory) = shared_traces() else { return };
+    for (name, units, largest) in [("fec_stream", 199_998, 31_296), ("fec_block", 108_459, 74_016)] {
+        let path = directory.join(format!("calls/{name}.csv.gz"));
+        let Ok(Recording::Calls(trace)) = Recording::load(&path, ReadOptions::default(), &mut proceed) else {
+            panic!("{name} is no call trace");
+        };
+        assert_eq!((trace.units(), trace.largest), (units, largest));
+        let program = Program::from(trace);
+        for competitor in competitors() {
+            run(&program, &competitor).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -900,11 +1065,16 @@ fn a_replay_can_be_interrupted_at_every_step() {
             if step == stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let trace = Trace::load(&file.0, ReadOptions::default(), &mut watch)?;
-        let plan = Plan::new(&trace, &Options::default(), &mut watch)?;
-        replay(&plan, Some(1), &mut watch).map(drop)
+        let program = Program::from(Plan::new(&trace, &Options::default(), &mut watch)?);
+        let mut runner = Runner::new(&program, &Competitor::Pktalloc(Setup::default()))?;
+        runner.first_pass(&mut watch)?;
+        runner.round(1, &mut || match watch(Phase::Timing, 0, 0) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Interrupted),
+        })
     };
-    // Reading, planning, verifying (twice), finding out how long a round lasts, one round of each.
-    for step in 1..8 {
+    // Planning, verifying (twice), one round.
+    for step in 1..5 {
         assert!(matches!(run(step), Err(Error::Interrupted)), "step {step}");
     }
     assert!(run(0).is_ok());
@@ -956,7 +1126,9 @@ fn the_shared_traces_replay() {
             let plan = Plan::new(trace, &Options { rule, copies: 3 }, &mut proceed).unwrap();
             assert_eq!(sizes(&plan).len() as u64, 2 * plan.packets);
         }
-        replay(&plan(trace, None), Some(1), &mut proceed).unwrap();
+        for competitor in competitors() {
+            run(&Program::from(plan(trace, None)), &competitor).unwrap();
+        }
     }
 }
 

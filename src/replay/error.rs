@@ -26,6 +26,11 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The file is a call trace where packets were expected.
+    CallsNotPackets {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is a histogram of sizes where packets were expected.
     HistogramNotPackets {
         /// The file.
@@ -74,19 +79,28 @@ pub enum Error {
         /// What it may be.
         allowed: &'static str,
     },
+    /// A setting of the allocator makes no sense; the text names it and what is allowed.
+    Config(String),
+    /// A shared library cannot be used as an allocator.
+    Library {
+        /// The library.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The one who watches the progress asked for the end.
     Interrupted,
     /// An allocator gave no memory.
     OutOfMemory {
         /// Which allocator.
-        subject: &'static str,
+        subject: String,
         /// How many bytes it was asked for.
         size: u32,
     },
     /// A packet's bytes changed while it was held: two blocks overlapped.
     Corrupted {
         /// Which allocator.
-        subject: &'static str,
+        subject: String,
         /// Which packet, counted from 1 in the order of allocation.
         packet: u64,
         /// The first byte of it that changed.
@@ -95,7 +109,7 @@ pub enum Error {
     /// The allocator's self-check found damage after the verifying pass.
     Integrity {
         /// Which allocator.
-        subject: &'static str,
+        subject: String,
         /// What the self-check said.
         finding: String,
     },
@@ -186,7 +200,8 @@ impl fmt::Display for Error {
                     write!(f, "{found}; ")?;
                 }
                 f.write_str(
-                    "neither a capture (pcap, pcapng) nor a trace (CSV that starts with `# dt_us,size,life_us,kind`)",
+                    "neither a capture (pcap, pcapng) nor a trace (CSV that starts with `# dt_us,size,life_us,kind` or \
+                     `# call,allocator,block,size`)",
                 )
             }
             Self::LinkNotPackets { path } => write!(
@@ -194,6 +209,7 @@ impl fmt::Display for Error {
                 "{}: the departures of a link, not packets; name it with --link and replay a capture through it",
                 path.display()
             ),
+            Self::CallsNotPackets { path } => write!(f, "{}: a call trace, not packets", path.display()),
             Self::HistogramNotPackets { path } => write!(
                 f,
                 "{}: a histogram of sizes, not packets in time; it can set sizes in a benchmark but not be replayed",
@@ -215,6 +231,8 @@ impl fmt::Display for Error {
                 )
             }
             Self::Option { name, allowed } => write!(f, "{name} must be {allowed}"),
+            Self::Config(text) => f.write_str(text),
+            Self::Library { path, why } => write!(f, "{}: cannot be loaded as an allocator: {why}", path.display()),
             Self::Interrupted => f.write_str("interrupted"),
             Self::OutOfMemory { subject, size } => {
                 write!(f, "{subject} has no memory for a packet of {size} bytes")

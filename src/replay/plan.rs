@@ -170,6 +170,15 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// What is known of it, without its operations.
+    #[must_use]
+    pub fn without_stream(&self) -> Self {
+        let stream = Stream::default();
+        Self { stream, rule: self.rule.clone(), ..*self }
+    }
+}
+
 /// Packets that are held, by when they leave, and the program that comes of it.
 struct HeldPackets {
     ops: Vec<Op>,

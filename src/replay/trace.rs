@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use super::calls::CallTrace;
 use super::error::{Error, Fault, Place};
 use super::packet::{Packet, Packets};
 use super::progress::{Progress, Watch};
 use super::source::Source;
 use super::table::Table;
-use super::{capture, link, rows};
+use super::{calls, capture, link, rows};
 
 /// What kind of file a trace was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,28 +90,27 @@ pub struct ReadOptions {
     pub strict: bool,
 }
 
-/// Packets in the order of their arrival; at least one.
+/// What a file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trace {
-    packets: Vec<Packet>,
-    format: Format,
-    notes: Vec<Note>,
+pub enum Recording {
+    /// Packets: of a capture or of a text file.
+    Packets(Trace),
+    /// The calls of a program.
+    Calls(CallTrace),
 }
 
-impl Trace {
-    /// Reads a pcap, pcapng or CSV file, plain or compressed with gzip or zstd, in time that grows with its length and
-    /// memory that grows with the number of its packets.
-    ///
-    /// Packets are put in the order of their timestamps; those with the same one stay in the order of the file.
+impl Recording {
+    /// Reads a pcap, a pcapng or a CSV file, plain or compressed with gzip or zstd, in time that grows with its length
+    /// and memory that grows with the number of its packets or calls.
     ///
     /// # Errors
-    /// Everything of [`Error`] that has a path: what cannot be opened, is no such file, is damaged, or holds no packet.
+    /// Everything of [`Error`] that has a path: what cannot be opened, is no such file, is damaged, or holds nothing.
     /// [`Error::TooManyPackets`] beyond [`MAX_PACKETS`](super::MAX_PACKETS); [`Error::NoMemory`],
     /// [`Error::Interrupted`].
     pub fn load(path: &Path, options: ReadOptions, progress: &mut Progress<'_>) -> Result<Self, Error> {
         let watch = Watch::new(progress);
-        let trace = Self::read(path, options, Source::open(path, &watch));
-        if watch.stopped() { Err(Error::Interrupted) } else { trace }
+        let recording = Self::read(path, options, Source::open(path, &watch));
+        if watch.stopped() { Err(Error::Interrupted) } else { recording }
     }
 
     /// The same for a file that is open, such as standard input; `name` is for messages.
@@ -124,24 +124,48 @@ impl Trace {
         progress: &mut Progress<'_>,
     ) -> Result<Self, Error> {
         let watch = Watch::new(progress);
-        let trace = Self::read(name, options, Source::of_file(file, &watch));
-        if watch.stopped() { Err(Error::Interrupted) } else { trace }
+        let recording = Self::read(name, options, Source::of_file(file, &watch));
+        if watch.stopped() { Err(Error::Interrupted) } else { recording }
     }
 
     fn read(path: &Path, options: ReadOptions, source: io::Result<Source<'_>>) -> Result<Self, Error> {
         let source = source.map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        let (format, packets, notes) = match capture::Magic::of(source.head()) {
-            Some(magic) => {
-                let (packets, notes) = capture::read(path, magic, source)?;
-                (magic.format(), packets, notes)
-            }
-            None => (Format::Csv, read_text(path, source)?, Vec::new()),
+        let Some(magic) = capture::Magic::of(source.head()) else {
+            return read_text(path, source);
         };
+        let (packets, notes) = capture::read(path, magic, source)?;
         if options.strict
             && let Some(note) = notes.first()
         {
             return Err(refused(path, note));
         }
+        Trace::new(path, magic.format(), packets, notes).map(Self::Packets)
+    }
+}
+
+/// Packets in the order of their arrival; at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    packets: Vec<Packet>,
+    format: Format,
+    notes: Vec<Note>,
+}
+
+impl Trace {
+    /// Reads a file that holds packets, as [`Recording::load`] does.
+    ///
+    /// Packets are put in the order of their timestamps; those with the same one stay in the order of the file.
+    ///
+    /// # Errors
+    /// Those of [`Recording::load`]; [`Error::CallsNotPackets`].
+    pub fn load(path: &Path, options: ReadOptions, progress: &mut Progress<'_>) -> Result<Self, Error> {
+        match Recording::load(path, options, progress)? {
+            Recording::Packets(trace) => Ok(trace),
+            Recording::Calls(_) => Err(Error::CallsNotPackets { path: path.to_owned() }),
+        }
+    }
+
+    fn new(path: &Path, format: Format, packets: Packets, notes: Vec<Note>) -> Result<Self, Error> {
         if packets.len() == 0 {
             return Err(Error::Empty { path: path.to_owned(), what: "packets" });
         }
@@ -173,7 +197,7 @@ impl Trace {
     }
 }
 
-fn read_text(path: &Path, source: Source<'_>) -> Result<Packets, Error> {
+fn read_text(path: &Path, source: Source<'_>) -> Result<Recording, Error> {
     let unrecognized = |found| Error::Unrecognized { path: path.to_owned(), found };
     if let Some(found) = known_by_name(source.head()) {
         return Err(unrecognized(Some(found)));
@@ -182,7 +206,16 @@ fn read_text(path: &Path, source: Source<'_>) -> Result<Packets, Error> {
     match table.columns() {
         link::COLUMNS => Err(Error::LinkNotPackets { path: path.to_owned() }),
         "size,frequency" => Err(Error::HistogramNotPackets { path: path.to_owned() }),
-        columns if rows::are_packets(columns) => rows::read(table),
+        calls::COLUMNS => {
+            let trace = calls::read(table)?;
+            if trace.units() == 0 {
+                return Err(Error::Empty { path: path.to_owned(), what: "allocations" });
+            }
+            Ok(Recording::Calls(trace))
+        }
+        columns if rows::are_packets(columns) => {
+            Trace::new(path, Format::Csv, rows::read(table)?, Vec::new()).map(Recording::Packets)
+        }
         _ => Err(unrecognized(None)),
     }
 }
