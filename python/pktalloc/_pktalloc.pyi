@@ -7,7 +7,17 @@ from typing import Any, Literal, Never, Self, SupportsIndex, final, overload
 
 from typing_extensions import Buffer
 
-__all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows", "replay"]
+__all__ = [
+    "Allocator",
+    "IntegrityError",
+    "Packet",
+    "ReplayProgram",
+    "ReplayRunner",
+    "Stats",
+    "Window",
+    "Windows",
+    "load",
+]
 
 class IntegrityError(RuntimeError): ...
 
@@ -139,14 +149,46 @@ class Windows:
     def to_svg(self) -> str: ...
     def _repr_html_(self) -> str: ...
 
-def replay(
+# What follows is for the package's own command line.
+def load(
     file: str | PathLike[str],
     *,
+    fd: int | None = None,
+    strict: bool = False,
     depth: int | None = None,
     delay_ms: float | None = None,
     link: str | PathLike[str] | None = None,
     copies: int = 1,
-    rounds: int | None = None,
     progress: Callable[[str, int, int], object] | None = None,
-    windows_at_peak: bool = False,
-) -> dict[str, Any]: ...
+) -> tuple[ReplayProgram, dict[str, Any]]: ...
+
+@final
+class ReplayProgram:
+    @property
+    def units(self) -> int: ...
+    def write(self, fd: int) -> None: ...
+    @staticmethod
+    def read(fd: int) -> ReplayProgram: ...
+    def profile(self) -> dict[str, Any]: ...
+
+@final
+class ReplayRunner:
+    def __new__(
+        cls,
+        program: ReplayProgram,
+        allocator: str | PathLike[str],
+        *,
+        alignment: int | None = None,
+        window_bytes: int | None = None,
+        preallocated_windows: int | None = None,
+        keep_empty_windows: int | None = None,
+        memory_limit: int | None = None,
+        zero: bool = False,
+        check: bool = False,
+        huge_pages: bool = False,
+    ) -> Self: ...
+    def first_pass(self, progress: Callable[[str, int, int], object] | None = None) -> dict[str, Any]: ...
+    def begin(self) -> None: ...
+    def passes_per_round(self) -> int: ...
+    def round(self, passes: int) -> float: ...
+    def windows_at_peak(self) -> Windows: ...

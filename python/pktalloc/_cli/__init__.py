@@ -5,7 +5,8 @@
 - `workers`, `worker`: each allocator runs in a process of its own; `competitors`: which there are on this machine;
 - `outputs`, `progress`, `exits`: files that are written, the bar, and how failures are said.
 
-`main` is all that is loaded at first: an interrupt during the rest of the imports is caught, and what is not installed is named.
+`main` is all that is loaded at first: an interrupt during the rest of the imports is caught, and what is not installed
+is named.
 """
 
 from __future__ import annotations

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import math
+import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from pktalloc._cli.exits import EXIT_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from _typeshed import SupportsWrite
 
 MOST_32_BIT = 2**32 - 1
 MOST_64_BIT = 2**64 - 1
@@ -50,6 +53,13 @@ class OneLineParser(argparse.ArgumentParser):
         """End with the message and where to read more."""
         self.exit(EXIT_USAGE, f"pktalloc: {message} (see {self.prog} --help)\n")
 
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Print, and let what goes wrong with it be known, which the one of the base class does not."""
+        stream = sys.stderr if file is None else file
+        # None where it is closed.
+        if message and stream is not None:
+            stream.write(message)
+
 
 def parser() -> argparse.ArgumentParser:
     """The arguments that the command understands."""
@@ -67,7 +77,7 @@ def add_replay(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         "replay",
         help="replay a capture, a trace or the calls of a program against pktalloc and other allocators",
         description=REPLAY,
-        epilog="\n".join([FILES, HELD, STATUS]),
+        epilog=f"{FILES}\n{HELD}\n{STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_file(replay)
@@ -121,8 +131,8 @@ def add_competitors(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--allocators",
         metavar="LIST",
-        help="compare with these: malloc, jemalloc, mimalloc, tcmalloc, snmalloc, rpmalloc, or paths of shared libraries, "
-        "separated by commas (default: malloc and all that are installed)",
+        help="compare with these: malloc, jemalloc, mimalloc, tcmalloc, snmalloc, rpmalloc, or paths of shared "
+        "libraries, separated by commas (default: malloc and all that are installed)",
     )
 
 

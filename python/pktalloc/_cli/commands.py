@@ -41,20 +41,19 @@ def run(words: Sequence[str] | None = None) -> int:
 def parse(words: Sequence[str] | None) -> argparse.Namespace | int:
     """The options, or the exit status of what ends here: help, the version, a mistake."""
     try:
-        return arguments.parser().parse_args(words)
-    except SystemExit as end:
-        # What was printed may not have gone out yet.
-        for stream in sys.stdout, sys.stderr:
-            try:
-                if stream is not None:
-                    stream.flush()
-            except BrokenPipeError:
-                silence(stream)
-                return EXIT_BROKEN_PIPE
-            except OSError as error:
-                silence(stream)
-                return fail(f"standard output: {error.strerror or error}", EXIT_FAILURE)
-        return end.code if isinstance(end.code, int) else 0
+        try:
+            return arguments.parser().parse_args(words)
+        except SystemExit as end:
+            # What was printed may not have gone out yet.
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return end.code if isinstance(end.code, int) else 0
+    except BrokenPipeError:
+        silence(sys.stdout)
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        silence(sys.stdout)
+        return fail(f"standard output: {error.strerror or error}", EXIT_FAILURE)
 
 
 def inputs(options: argparse.Namespace) -> list[str]:

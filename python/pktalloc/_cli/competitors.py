@@ -54,7 +54,10 @@ def installed(names: list[str]) -> list[Competitor]:
     # In a process of its own: loading a library runs its initialisers.
     done = subprocess.run(
         [sys.executable, "-I", "-c", PROBE, json.dumps(wanted)],
-        capture_output=True, env=environment(), check=False, stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=environment(),
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     try:
         found = json.loads(done.stdout)

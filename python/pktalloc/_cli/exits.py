@@ -34,7 +34,7 @@ def fail(what: object, status: int) -> int:
 
 
 def silence(stream: TextIO) -> None:
-    """Let what is left in a stream that cannot be written go nowhere, so that the interpreter's end says nothing more."""
+    """Let what is left in a stream that cannot be written go nowhere: the interpreter's end then says no more."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

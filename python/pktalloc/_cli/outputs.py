@@ -45,7 +45,7 @@ class Output:
     def write(self, text: str) -> None:
         """Replace what was in the file."""
         try:
-            with open(self._fd, "w", encoding="utf-8", closefd=False) as file:  # noqa: PTH123 - it is open already
+            with open(self._fd, "w", encoding="utf-8", closefd=False) as file:
                 if stat.S_ISREG(os.fstat(self._fd).st_mode):
                     os.ftruncate(self._fd, 0)
                 os.set_blocking(self._fd, True)
@@ -76,7 +76,7 @@ def unwritable(path: str, error: OSError) -> ValueError:
 def same_file(first: str, second: str) -> bool:
     """Whether two names lead to one file."""
     try:
-        return os.path.samefile(first, second)
+        return Path(first).samefile(second)
     except (OSError, ValueError):
         return False
 

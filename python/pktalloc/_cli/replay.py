@@ -13,6 +13,7 @@ from pktalloc._cli.workers import Worker, WorkerError, shared
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from pktalloc._cli.progress import ProgressBar
 
@@ -51,7 +52,7 @@ def load(options: argparse.Namespace, progress: ProgressBar) -> tuple[_pktalloc.
     return program, {"file": name, **facts}
 
 
-def measure(
+def measure(  # noqa: PLR0913 - what is not the program and its rivals is named at the call
     program: _pktalloc.ReplayProgram,
     facts: dict[str, Any],
     competitors: list[Competitor],
@@ -70,8 +71,7 @@ def measure(
         for competitor in [Competitor(OURS), *competitors]:
             try:
                 worker = stack.enter_context(Worker(competitor, file, settings))
-                name = competitor.name
-                found.append(worker.ask("first_pass", lambda _, done, total, n=name: progress(f"checking {n}", done, total)))
+                found.append(worker.ask("first_pass", step_of(f"checking {competitor.name}", progress)))
                 worker.ask("begin")
                 workers.append(worker)
             except WorkerError as error:
@@ -97,7 +97,9 @@ def measure(
             "name": worker.competitor.name,
             "library": worker.competitor.library,
             "ns": spread(column),
-            "speedup": None if worker is workers[0] else spread([other / own for own, other in zip(times[0], column, strict=True)]),
+            "speedup": None
+            if worker is workers[0]
+            else spread([other / own for own, other in zip(times[0], column, strict=True)]),
             "held_bytes": first["held_bytes"],
             "resident_bytes": first["resident_bytes"],
             "longest_ns": first["longest_ns"],
@@ -123,6 +125,11 @@ def measure(
     return result | verdict(result)
 
 
+def step_of(phase: str, progress: ProgressBar) -> Callable[[str, int, int], None]:
+    """Report the progress of a worker as that of a phase of its own."""
+    return lambda _, done, total: progress(phase, done, total)
+
+
 def spread(values: list[float]) -> dict[str, float]:
     """Median and quartiles; between two values where none is in the middle."""
     if len(values) == 1:
@@ -144,14 +151,14 @@ def verdict(result: dict[str, Any]) -> dict[str, str]:
     else:
         winner = "equal"
     rival = title(best["name"]) + (", the fastest of the others," if len(others) > 1 else "")
-    unit = f"ns per {result['unit']}"
-    sentences = {
-        OURS: f"pktalloc is {times(ratio)} times as fast as {rival} on this traffic: {own:.1f} against {other:.1f} {unit}",
-        "equal": f"This run shows no difference between pktalloc and {rival} on this traffic: {own:.1f} and {other:.1f} {unit}",
-        best["name"]: f"{capital(rival)} is {times(1 / ratio)} times as fast as pktalloc on this traffic: "
-        f"{other:.1f} against {own:.1f} {unit}",
-    }
-    sentence = sentences[winner]
+    figures = f"{own:.1f} against {other:.1f} ns per {result['unit']}"
+    if winner == OURS:
+        sentence = f"pktalloc is {times(ratio)} times as fast as {rival} on this traffic: {figures}"
+    elif winner == "equal":
+        sentence = f"This run shows no difference between pktalloc and {rival} on this traffic: {figures}"
+    else:
+        figures = f"{other:.1f} against {own:.1f} ns per {result['unit']}"
+        sentence = f"{capital(rival)} is {times(1 / ratio)} times as fast as pktalloc on this traffic: {figures}"
     memory = memory_sentence(ours, best)
     return {
         "best": best["name"],
@@ -170,7 +177,7 @@ def memory_sentence(ours: dict[str, Any], best: dict[str, Any]) -> str:
 
 def times(ratio: float) -> str:
     """A ratio above 1 that is not rounded to 1."""
-    return f"{ratio:.2f}" if ratio < 1.95 else f"{ratio:.1f}"  # noqa: PLR2004 - 1.95 rounds to 2.0
+    return f"{ratio:.2f}" if ratio < 1.95 else f"{ratio:.1f}"
 
 
 def title(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Any
 
 from rich import box
@@ -20,15 +22,29 @@ def replay(result: dict[str, Any]) -> str:
     return rendered(Group(facts(result), comparison(result), *left_out(result), verdict))
 
 
+class Lines(io.StringIO):
+    """What is rendered for the standard output, to be written at once."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """What the standard output can say."""
+        return sys.stdout.encoding or "ascii"
+
+    def isatty(self) -> bool:
+        """Whether the standard output is a terminal."""
+        return sys.stdout.isatty()
+
+
 def rendered(what: RenderableType) -> str:
     """Lines of text, as wide as the terminal is."""
-    console = Console(highlight=False)
+    lines = Lines()
+    console = Console(highlight=False, file=lines)
     if console.width < LEAST_WIDTH:
-        console = Console(highlight=False, width=USUAL_WIDTH if console.width < 1 else LEAST_WIDTH)
-    with console.capture() as capture:
-        console.print(what)
+        width = USUAL_WIDTH if console.width < 1 else LEAST_WIDTH
+        console = Console(highlight=False, file=lines, width=width)
+    console.print(what)
     # A line is padded to the width of the table, which is of no use outside of it.
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    return "\n".join(line.rstrip() for line in lines.getvalue().splitlines())
 
 
 def facts(result: dict[str, Any]) -> Table:
@@ -79,8 +95,8 @@ def comparison(result: dict[str, Any]) -> Table:
         )
     loop = result["loop_ns"]["median"]
     table.caption = (
-        f"Medians of {rounds}; {loop:.1f} ns of each are the replay's own loop. Most bytes taken from the system, most resident "
-        f"growth of a process of its own; {result['peak_bytes']:,} bytes were live at most."
+        f"Medians of {rounds}; {loop:.1f} ns of each are the replay's own loop. Most bytes taken from the system, most "
+        f"resident growth of a process of its own; {result['peak_bytes']:,} bytes were live at most."
     )
     return table
 

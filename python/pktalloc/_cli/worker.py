@@ -1,7 +1,7 @@
 """The process of one allocator: `python -m pktalloc._cli.worker`.
 
-It takes a line of JSON for each thing to do and answers with lines of JSON: `progress`, then `result` or `error`. Its first line
-names the program's file and the allocator. It ends when its input does.
+It takes a line of JSON for each thing to do and answers with lines of JSON: `progress`, then `result` or `error`. The
+first thing to do names the program's file and the allocator. It ends when its input does.
 """
 
 from __future__ import annotations
