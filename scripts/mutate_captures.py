@@ -65,7 +65,7 @@ def ours(path: Path) -> tuple[int, int, list[str]] | str:
     return facts["packets"], facts["bytes"], facts["notes"]
 
 
-def disagreement(path: Path, warned: Warned, kinds: Counter[str]) -> str | None:
+def disagreement(path: Path, warned: Warned, kinds: Counter[str]) -> str | None:  # noqa: PLR0911 - one each
     """What the two readers do not agree on, if anything."""
     mine = ours(path)
     if isinstance(mine, str):

@@ -970,6 +970,23 @@ fn a_program_goes_to_another_process_and_comes_back() {
     }
 }
 
+#[test]
+fn the_head_of_a_program_frees_what_is_live() {
+    let packets = Program::from(plan(&trace("# dt_us,size\n0,60\n1,1500\n1,70\n"), Some(Rule::Depth(2))));
+    let rows = "new,7,,\nallocate,7,3,5\nreallocate_copy,7,3,50\nnew,8,,\nallocate,8,4,9\nfree,7,3,\n";
+    for program in [packets, Program::from(calls(rows).unwrap())] {
+        assert_eq!(program.head(usize::MAX).unwrap(), program);
+        for steps in 0..program.len() {
+            let head = program.head(steps).unwrap();
+            assert!(head.units() <= program.units());
+            for competitor in competitors() {
+                let found = run(&head, &competitor).unwrap();
+                assert!(found.moments.last().is_none_or(|moment| moment.live_bytes == 0), "{steps}: {found:?}");
+            }
+        }
+    }
+}
+
 fn calls(rows: &str) -> Result<CallTrace, Error> {
     let file = TestFile::new(format!("# call,allocator,block,size\n{rows}").as_bytes());
     match Recording::load(&file.0, ReadOptions::default(), &mut proceed)? {

@@ -278,6 +278,16 @@ impl ReplayProgram {
         program.map(Self).map_err(|error| exception(None, &error))
     }
 
+    /// How many steps there are.
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The first steps, and frees of what is live then.
+    fn head(&self, py: Python<'_>, steps: usize) -> PyResult<Self> {
+        py.detach(|| self.0.head(steps)).map(Self).map_err(|error| exception(None, &error))
+    }
+
     /// Sizes (upper ends of ranges, with counts), lifetimes (by doublings of later allocations) and live bytes (after
     /// numbers of steps).
     fn profile<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

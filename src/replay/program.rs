@@ -245,6 +245,66 @@ impl Program {
     }
 }
 
+impl Program {
+    /// The first `steps` of it, and the frees of what is live then, so that nothing stays allocated.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn head(&self, steps: usize) -> Result<Self, Error> {
+        const WHAT: &str = "the first part of the program";
+        let steps = steps.min(self.len());
+        let mut held = filled((0_u32, 0_usize), self.slots(), WHAT)?;
+        let mut live = filled(false, self.allocators(), WHAT)?;
+        let (mut live_bytes, mut peak_bytes, mut peak_step, mut units) = (0, 0, 0, 0);
+        for step in 0..steps {
+            let (allocator, action) = self.action(step);
+            match action {
+                Action::New => live[allocator] = true,
+                Action::Drop => live[allocator] = false,
+                Action::Allocate { slot, size } | Action::Resize { slot, size, .. } => {
+                    live_bytes = live_bytes - u64::from(held[slot].0) + u64::from(size);
+                    held[slot] = (size, allocator);
+                    units += 1;
+                }
+                Action::Free { slot } | Action::Release { slot } => {
+                    live_bytes -= u64::from(core::mem::take(&mut held[slot].0));
+                    units += u64::from(matches!((&self.steps, action), (Steps::Calls { .. }, Action::Free { .. })));
+                }
+            }
+            if live_bytes > peak_bytes || peak_step == 0 {
+                (peak_bytes, peak_step) = (live_bytes, step + 1);
+            }
+        }
+        let left = held.iter().enumerate().filter(|(_, (size, _))| *size > 0);
+        let number = |slot: usize| u32::try_from(slot).expect("slots are counted in 32 bits");
+        let steps = match &self.steps {
+            Steps::Packets(stream) => {
+                let mut ops = Vec::new();
+                reserve(&mut ops, steps + stream.slots, WHAT)?;
+                ops.extend_from_slice(&stream.ops[..steps]);
+                ops.extend(left.map(|(slot, _)| Op::free(number(slot))));
+                Steps::Packets(Stream { ops, slots: stream.slots })
+            }
+            Steps::Calls { calls: all, slots, allocators } => {
+                let mut calls = Vec::new();
+                reserve(&mut calls, steps + slots + allocators, WHAT)?;
+                calls.extend_from_slice(&all[..steps]);
+                let end = |slot, allocator: usize, kind| Call {
+                    slot,
+                    size: 0,
+                    allocator: u16::try_from(allocator).expect("at most 65536 allocators"),
+                    kind,
+                };
+                calls.extend(left.map(|(slot, &(_, allocator))| end(number(slot), allocator, CallKind::Release)));
+                let still = live.iter().enumerate().filter(|(_, live)| **live);
+                calls.extend(still.map(|(allocator, _)| end(0, allocator, CallKind::Drop)));
+                Steps::Calls { calls, slots: *slots, allocators: *allocators }
+            }
+        };
+        Ok(Self { steps, units, peak_step, peak_bytes })
+    }
+}
+
 /// What a program looks like, for pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {

@@ -3,6 +3,7 @@
 - `arguments`: what the command understands; `commands`: what it does, and how it ends;
 - `replay`: loading, measuring, and the verdict; `tables`: how that looks on a terminal;
 - `workers`, `worker`: each allocator runs in a process of its own; `competitors`: which there are on this machine;
+- `tune`: settings; `report`: the page with pictures;
 - `outputs`, `progress`, `exits`: files that are written, the bar, and how failures are said.
 
 `main` is all that is loaded at first: an interrupt during the rest of the imports is caught, and what is not installed
@@ -18,7 +19,7 @@ from pktalloc._cli.exits import EXIT_FAILURE, EXIT_INTERRUPTED, fail
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-EXTRA = ("rich",)
+EXTRA = ("pygal", "rich")
 """What the extra `cli` brings."""
 
 

@@ -6,17 +6,20 @@ import contextlib
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pktalloc._cli import arguments, outputs, tables
+from pktalloc._cli import arguments, outputs, report, tables
 from pktalloc._cli.competitors import chosen
 from pktalloc._cli.exits import EXIT_BROKEN_PIPE, EXIT_FAILURE, EXIT_USAGE, fail, silence, warn, write_out
 from pktalloc._cli.progress import ProgressBar
 from pktalloc._cli.replay import load, measure
+from pktalloc._cli.tune import tune as try_settings
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from pktalloc._pktalloc import ReplayProgram
 
 
 def run(words: Sequence[str] | None = None) -> int:
@@ -29,7 +32,7 @@ def run(words: Sequence[str] | None = None) -> int:
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
     try:
-        return {"replay": replay}[options.command](options)
+        return {"replay": replay, "tune": tune}[options.command](options)
     except ValueError as error:
         return fail(error, EXIT_USAGE)
     except MemoryError as error:
@@ -65,19 +68,9 @@ def inputs(options: argparse.Namespace) -> list[str]:
 
 def replay(options: argparse.Namespace) -> int:
     """The command `replay`."""
-    if sys.stdout is None:
-        return fail("standard output: it is closed", EXIT_FAILURE)
-    read = inputs(options)
-    outputs.refuse_output_onto(read)
-    with contextlib.ExitStack() as stack:
-        map_file = stack.enter_context(outputs.Output(options.map, read, [])) if options.map is not None else None
-        bar = ProgressBar()
-        stack.callback(bar.close)
+    with prepared(options, {"map": options.map, "report": options.report}) as (bar, files):
         competitors = chosen(options.allocators)
-        program, facts = load(options, bar)
-        for note in facts["notes"]:
-            bar.close()
-            warn(f"{facts['file']}: {note}")
+        program, facts = loaded(options, bar)
         result = measure(
             program,
             facts,
@@ -85,13 +78,55 @@ def replay(options: argparse.Namespace) -> int:
             arguments.settings(options),
             rounds=options.rounds,
             progress=bar,
-            want_map=map_file is not None,
+            want_map=bool(files),
         )
         bar.close()
-        picture = result.pop("map", None)
+        picture = result.pop("map", "")
         moments = [allocator.pop("moments") for allocator in result["allocators"]]
-        del moments
         status = write_out(json.dumps(result) if options.json else tables.replay(result))
-        if map_file is not None and picture is not None:
-            map_file.write(picture)
+        if "map" in files:
+            files["map"].write(picture)
+        if "report" in files:
+            files["report"].write(report.replay_page(result, program.profile(), moments, picture))
     return status
+
+
+def tune(options: argparse.Namespace) -> int:
+    """The command `tune`."""
+    with prepared(options, {"report": options.report}) as (bar, files):
+        program, facts = loaded(options, bar)
+        result = try_settings(program, facts, bar)
+        bar.close()
+        status = write_out(json.dumps(result) if options.json else tables.tune(result))
+        if "report" in files:
+            files["report"].write(report.tune_page(result, program.profile()))
+    return status
+
+
+@contextlib.contextmanager
+def prepared(
+    options: argparse.Namespace, named: dict[str, str | None]
+) -> Iterator[tuple[ProgressBar, dict[str, outputs.Output]]]:
+    """A bar, and the files to write: none of them an input, and all of them open."""
+    if sys.stdout is None:
+        message = "standard output: it is closed"
+        raise RuntimeError(message)
+    read = inputs(options)
+    outputs.refuse_output_onto(read)
+    wanted = {name: path for name, path in named.items() if path is not None}
+    with contextlib.ExitStack() as stack:
+        files: dict[str, outputs.Output] = {}
+        for name, path in wanted.items():
+            files[name] = stack.enter_context(outputs.Output(path, read, [file.path for file in files.values()]))
+        bar = ProgressBar()
+        stack.callback(bar.close)
+        yield bar, files
+
+
+def loaded(options: argparse.Namespace, bar: ProgressBar) -> tuple[ReplayProgram, dict[str, Any]]:
+    """What the file holds; what is wrong with its end is said at once."""
+    program, facts = load(options, bar)
+    for note in facts["notes"]:
+        bar.close()
+        warn(f"{facts['file']}: {note}")
+    return program, facts

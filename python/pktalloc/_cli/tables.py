@@ -11,6 +11,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pktalloc._cli import tune as tuning
+
 LEAST_WIDTH = 40
 """Narrower terminals get wrapped lines."""
 USUAL_WIDTH = 80
@@ -20,6 +22,47 @@ def replay(result: dict[str, Any]) -> str:
     """What a replay found."""
     verdict = Text(result["verdict"], style="bold")
     return rendered(Group(facts(result), comparison(result), *left_out(result), verdict))
+
+
+def tune(result: dict[str, Any]) -> str:
+    """What tuning found."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+    table.add_column("settings", overflow="fold")
+    for name in (f"ns per {result['unit']}", "held bytes", "in memory", "longest call"):
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_column("", overflow="fold")
+    for trial in result["trials"]:
+        table.add_row(
+            shape(trial["settings"]),
+            f"{trial['ns']:.1f}",
+            count(trial["held_bytes"]),
+            count(trial["resident_bytes"]),
+            f"{trial['longest_ns'] / 1000:,.1f} us",
+            trial["why"],
+        )
+    table.caption = tried(result)
+    # Lines to paste are not wrapped.
+    lines = f"\nRust:    {result['rust']}\nPython:  {result['python']}\n"
+    top = rendered(Group(facts({**result, "settings": {}}), table))
+    return "\n".join([top, lines, rendered(Text(result["reason"], style="bold"))])
+
+
+def tried(result: dict[str, Any]) -> str:
+    """What the figures of tuning are."""
+    steps = f"{result['steps_tried']:,} of {result['steps']:,} operations"
+    return f"{result['shapes_tried']} shapes tried on {steps}; the fastest of {tuning.LAST_ROUNDS} rounds."
+
+
+def shape(settings: dict[str, int | bool]) -> str:
+    """Settings in a cell."""
+    window = settings["window_bytes"]
+    size = f"{window >> 20} MiB" if window >= 1 << 20 else f"{window >> 10} KiB"
+    rest = [
+        name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value}"
+        for name, value in settings.items()
+        if name not in {"alignment", "window_bytes"}
+    ]
+    return ", ".join([f"units of {settings['alignment']}, windows of {size}", *rest])
 
 
 class Lines(io.StringIO):
@@ -52,6 +95,13 @@ def facts(result: dict[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
+    for name, value in fact_rows(result):
+        table.add_row(name, Text(value))
+    return table
+
+
+def fact_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same, as names and values."""
     rows = [("file", result["file"]), ("traffic", source(result))]
     if result["packets"] is not None:
         rows += [
@@ -69,14 +119,11 @@ def facts(result: dict[str, Any]) -> Table:
     if result["settings"]:
         given = ", ".join(f"{name.replace('_', '-')} {value:,}" for name, value in result["settings"].items())
         rows.append(("settings", given.replace(" True", "")))
-    for name, value in rows:
-        table.add_row(name, Text(value))
-    return table
+    return rows
 
 
 def comparison(result: dict[str, Any]) -> Table:
     """The allocators side by side."""
-    rounds = f"{result['rounds']} round" + ("" if result["rounds"] == 1 else "s")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
     table.add_column("", overflow="fold")
     table.add_column(f"ns per {result['unit']}", justify="right", overflow="fold")
@@ -93,12 +140,22 @@ def comparison(result: dict[str, Any]) -> Table:
             count(one["resident_bytes"]),
             f"{one['longest_ns'] / 1000:,.1f} us",
         )
-    loop = result["loop_ns"]["median"]
-    table.caption = (
-        f"Medians of {rounds}; {loop:.1f} ns of each are the replay's own loop. Most bytes taken from the system, most "
-        f"resident growth of a process of its own; {result['peak_bytes']:,} bytes were live at most."
-    )
+    table.caption = caption(result)
     return table
+
+
+def rounds(result: dict[str, Any]) -> str:
+    """How many rounds."""
+    return f"{result['rounds']} round" + ("" if result["rounds"] == 1 else "s")
+
+
+def caption(result: dict[str, Any]) -> str:
+    """What the figures are."""
+    loop = result["loop_ns"]["median"]
+    return (
+        f"Medians of {rounds(result)}; {loop:.1f} ns of each are the replay's own loop. Most bytes taken from the "
+        f"system, most resident growth of a process of its own; {result['peak_bytes']:,} bytes were live at most."
+    )
 
 
 def left_out(result: dict[str, Any]) -> list[RenderableType]:
