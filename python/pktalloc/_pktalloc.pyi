@@ -8,15 +8,8 @@ from typing import Any, Literal, Never, Self, SupportsIndex, final, overload
 from typing_extensions import Buffer
 
 __all__ = [
-    "Allocator",
-    "IntegrityError",
-    "Packet",
-    "ReplayProgram",
-    "ReplayRunner",
-    "Stats",
-    "Window",
-    "Windows",
-    "load",
+    *("Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows"),
+    *("ReplayProgram", "ReplayRunner", "begin_recording", "end_recording", "load", "recorder"),
 ]
 
 class IntegrityError(RuntimeError): ...
@@ -161,6 +154,10 @@ def load(
     copies: int = 1,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> tuple[ReplayProgram, dict[str, Any]]: ...
+def begin_recording(fd: int, slots: int, least: int, most: int) -> None: ...
+def end_recording(fd: int, out: int, compress: bool) -> dict[str, int]: ...
+
+recorder: bytes | None
 
 @final
 class ReplayProgram:

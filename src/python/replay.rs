@@ -5,17 +5,19 @@
 use core::ops::ControlFlow;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 
 use super::windows::Windows;
 use crate::replay::{
     CallTrace, Competitor, Error, Link, Options, Phase, Plan, Program, Progress, ReadOptions, Recording, Rule, Runner,
-    Setup, Trace,
+    Setup, Trace, convert_recording, recording_bytes, recording_header,
 };
 
 const NANOSECONDS_PER_MILLISECOND: f64 = 1e6;
@@ -24,6 +26,9 @@ const NANOSECONDS_PER_SECOND: f64 = 1e9;
 /// Adds the replay to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(load, module)?)?;
+    module.add_function(wrap_pyfunction!(begin_recording, module)?)?;
+    module.add_function(wrap_pyfunction!(end_recording, module)?)?;
+    module.add("recorder", RECORDER.map(|library| PyBytes::new(module.py(), library)))?;
     module.add_class::<ReplayProgram>()?;
     module.add_class::<ReplayRunner>()
 }
@@ -246,6 +251,57 @@ fn describe_calls(facts: &Bound<'_, PyDict>, trace: &CallTrace) -> PyResult<()> 
     facts.set_item("lifetimes", None::<u64>)?;
     facts.set_item("peak_packets", trace.slots)?;
     facts.set_item("peak_bytes", trace.peak_bytes)
+}
+
+/// The library that `pktalloc record` preloads, where there is one for the system.
+#[cfg(pktalloc_recorder)]
+const RECORDER: Option<&[u8]> = Some(include_bytes!(env!("PKTALLOC_RECORDER")));
+#[cfg(not(pktalloc_recorder))]
+const RECORDER: Option<&[u8]> = None;
+
+/// Make an empty file one that the recorder can write to: `slots` calls, of blocks of `least` to `most` bytes.
+#[pyfunction]
+fn begin_recording(fd: i32, slots: u64, least: u64, most: u64) -> PyResult<()> {
+    let mut file = duplicate(fd)?;
+    file.write_all(&recording_header(slots, least, most))?;
+    Ok(file.set_len(recording_bytes(slots))?)
+}
+
+/// Write what was recorded in a file as a call trace, compressed with gzip or plain; what it holds, and what was left out.
+#[pyfunction]
+fn end_recording<'py>(py: Python<'py>, fd: i32, out: i32, compress: bool) -> PyResult<Bound<'py, PyDict>> {
+    let (mut file, out) = (duplicate(fd)?, duplicate(out)?);
+    let found = py.detach(|| {
+        file.rewind()?;
+        let mut input = BufReader::new(file);
+        if compress {
+            let mut encoder = GzEncoder::new(BufWriter::new(out), Compression::default());
+            let found = convert_recording(&mut input, BufWriter::new(&mut encoder))?;
+            encoder.finish()?.flush()?;
+            Ok(found)
+        } else {
+            convert_recording(&mut input, BufWriter::new(out))
+        }
+    });
+    let found = found.map_err(|error: io::Error| match error.kind() {
+        io::ErrorKind::OutOfMemory => PyMemoryError::new_err("there is no memory for the recording"),
+        _ => error.into(),
+    })?;
+    let result = PyDict::new(py);
+    for (name, count) in [
+        ("processes", found.processes),
+        ("allocated", found.allocated),
+        ("freed", found.freed),
+        ("resized", found.resized),
+        ("smaller", found.smaller),
+        ("larger", found.larger),
+        ("unknown", found.unknown),
+        ("over_limit", found.over_limit),
+        ("unfinished", found.unfinished),
+    ] {
+        result.set_item(name, count)?;
+    }
+    Ok(result)
 }
 
 /// A program of allocations and frees.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MOST_32_BIT = 2**32 - 1
 MOST_64_BIT = 2**64 - 1
+MOST_CALLS = 2**25
+"""As many as a replay takes."""
 
 REPLAY = """\
 Allocate and free the packets of a capture or a trace, or the calls of a
@@ -31,6 +33,18 @@ Try units of 16 to 256 bytes, windows of 16 KiB to 2 MiB and the other settings
 on a file, and print the few that are worth having: time, memory and the longest
 call, with the lines to paste. The defaults are recommended unless others take a
 tenth less time or hold a fifth less memory, and are no worse at the rest.
+"""
+
+RECORD = """\
+Run a program, record the calls of malloc, calloc, realloc and free of it and of
+the programs that it starts, and write them as a call trace for `replay` and
+`tune`. Linux; programs that are linked statically or change their user cannot
+be recorded.
+"""
+
+RECORD_STATUS = """\
+Exit status: that of the program, 128 and the number of the signal that ended
+it, 127 if it cannot be started, 2 if an option is wrong.
 """
 
 FILES = """\
@@ -76,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command", parser_class=OneLineParser)
     add_replay(commands)
     add_tune(commands)
+    add_record(commands)
     return top
 
 
@@ -118,6 +133,39 @@ def add_tune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     add_file(tune)
     add_report(tune)
     tune.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def add_record(commands: argparse._SubParsersAction[OneLineParser]) -> None:
+    """The command `record`."""
+    record = commands.add_parser(
+        "record",
+        help="record the allocations of a program as a call trace",
+        usage="pktalloc record [options] -- COMMAND [ARGUMENT ...]",
+        description=RECORD,
+        epilog=RECORD_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    record.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="the call trace; compressed if the name ends in .gz (default: COMMAND.calls.csv.gz)",
+    )
+    record.add_argument(
+        "--min-size", metavar="BYTES", type=size(), default=64, help="leave out smaller blocks (default: 64)"
+    )
+    record.add_argument(
+        "--max-size", metavar="BYTES", type=size(), default=1 << 20, help="leave out larger blocks (default: 1M)"
+    )
+    record.add_argument(
+        "--limit",
+        metavar="N",
+        type=whole_number(1, MOST_CALLS),
+        default=1 << 22,
+        help="record at most N calls, each 32 bytes of a temporary file (default: 4194304)",
+    )
+    record.add_argument("--json", action="store_true", help="print what was recorded and left out as one JSON object")
+    record.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="what to run, with its arguments")
 
 
 def add_file(command: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from pktalloc._cli import arguments, outputs, report, tables
 from pktalloc._cli.competitors import chosen
 from pktalloc._cli.exits import EXIT_BROKEN_PIPE, EXIT_FAILURE, EXIT_USAGE, fail, silence, warn, write_out
 from pktalloc._cli.progress import ProgressBar
+from pktalloc._cli.record import record
 from pktalloc._cli.replay import load, measure
 from pktalloc._cli.tune import tune as try_settings
 
@@ -32,7 +33,7 @@ def run(words: Sequence[str] | None = None) -> int:
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
     try:
-        return {"replay": replay, "tune": tune}[options.command](options)
+        return {"replay": replay, "tune": tune, "record": record}[options.command](options)
     except ValueError as error:
         return fail(error, EXIT_USAGE)
     except MemoryError as error:

@@ -7,10 +7,13 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+
+T = TypeVar("T")
 
 
 class Output:
@@ -44,15 +47,24 @@ class Output:
 
     def write(self, text: str) -> None:
         """Replace what was in the file."""
-        try:
-            with open(self._fd, "w", encoding="utf-8", closefd=False) as file:
-                if stat.S_ISREG(os.fstat(self._fd).st_mode):
-                    os.ftruncate(self._fd, 0)
-                os.set_blocking(self._fd, True)
+
+        def fill(fd: int) -> None:
+            with open(fd, "w", encoding="utf-8", closefd=False) as file:
                 file.write(text)
+
+        self.write_with(fill)
+
+    def write_with(self, fill: Callable[[int], T]) -> T:
+        """Replace what was in the file by what a function writes to its descriptor."""
+        try:
+            if stat.S_ISREG(os.fstat(self._fd).st_mode):
+                os.ftruncate(self._fd, 0)
+            os.set_blocking(self._fd, True)
+            result = fill(self._fd)
         except OSError as error:
             raise unwritable(self.path, error) from error
         self._written = True
+        return result
 
     def __enter__(self) -> Self:
         """Nothing more to do: it is open."""

@@ -63,6 +63,10 @@ CHART = Style(
     legend_font_size=14,
     value_font_size=13,
     transition="0s",
+    guide_stroke_color="var(--line)",
+    guide_stroke_dasharray="0",
+    major_guide_stroke_color="var(--line)",
+    major_guide_stroke_dasharray="0",
 )
 
 
@@ -225,18 +229,23 @@ def bars(title: str, names: Sequence[str], values: Sequence[float]) -> str:
     chart = pygal.HorizontalBar(
         **options(
             show_legend=False,
-            print_values=True,
-            print_values_position="top",
             height=70 + 42 * len(names),
-            value_formatter=lambda value: f"{value:,.1f}" if value < 1000 else f"{value:,.0f}",
+            value_formatter=figure_of,
         )
     )
     # The first is drawn at the bottom.
-    chart.x_labels = list(reversed(names))
+    chart.x_labels = [
+        f"{name}: {figure_of(value)}" for name, value in zip(reversed(names), reversed(values), strict=True)
+    ]
     chart.add(title, list(reversed(values)))
     return drawn(
         chart, title + ": " + ", ".join(f"{name} {value:,.1f}" for name, value in zip(names, values, strict=True))
     )
+
+
+def figure_of(value: float) -> str:
+    """A figure with as many digits as matter."""
+    return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
 
 
 def memory_over_time(names: Sequence[str], moments: list[list[list[int | None]]]) -> str:
