@@ -8,8 +8,18 @@ from typing import Any, Literal, Never, Self, SupportsIndex, final, overload
 from typing_extensions import Buffer
 
 __all__ = [
-    *("Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows"),
-    *("ReplayProgram", "ReplayRunner", "begin_recording", "end_recording", "load", "recorder"),
+    "Allocator",
+    "IntegrityError",
+    "Packet",
+    "ReplayProgram",
+    "ReplayRunner",
+    "Stats",
+    "Window",
+    "Windows",
+    "begin_recording",
+    "end_recording",
+    "load",
+    "recorder",
 ]
 
 class IntegrityError(RuntimeError): ...

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pktalloc._cli import arguments, outputs, report, tables
+from pktalloc._cli import arguments, outputs, tables
 from pktalloc._cli.competitors import chosen
 from pktalloc._cli.exits import EXIT_BROKEN_PIPE, EXIT_FAILURE, EXIT_USAGE, fail, silence, warn, write_out
 from pktalloc._cli.progress import ProgressBar
@@ -19,6 +20,7 @@ from pktalloc._cli.tune import tune as try_settings
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
+    from types import ModuleType
 
     from pktalloc._pktalloc import ReplayProgram
 
@@ -34,6 +36,8 @@ def run(words: Sequence[str] | None = None) -> int:
             reconfigure(errors="backslashreplace")
     try:
         return {"replay": replay, "tune": tune, "record": record}[options.command](options)
+    except ModuleNotFoundError:
+        raise
     except ValueError as error:
         return fail(error, EXIT_USAGE)
     except MemoryError as error:
@@ -70,6 +74,8 @@ def inputs(options: argparse.Namespace) -> list[str]:
 def replay(options: argparse.Namespace) -> int:
     """The command `replay`."""
     with prepared(options, {"map": options.map, "report": options.report}) as (bar, files):
+        if "report" in files:
+            pages()
         competitors = chosen(options.allocators)
         program, facts = loaded(options, bar)
         result = measure(
@@ -88,19 +94,21 @@ def replay(options: argparse.Namespace) -> int:
         if "map" in files:
             files["map"].write(picture)
         if "report" in files:
-            files["report"].write(report.replay_page(result, program.profile(), moments, picture))
+            files["report"].write(pages().replay_page(result, program.profile(), moments, picture))
     return status
 
 
 def tune(options: argparse.Namespace) -> int:
     """The command `tune`."""
     with prepared(options, {"report": options.report}) as (bar, files):
+        if "report" in files:
+            pages()
         program, facts = loaded(options, bar)
         result = try_settings(program, facts, bar)
         bar.close()
         status = write_out(json.dumps(result) if options.json else tables.tune(result))
         if "report" in files:
-            files["report"].write(report.tune_page(result, program.profile()))
+            files["report"].write(pages().tune_page(result, program.profile()))
     return status
 
 
@@ -122,6 +130,11 @@ def prepared(
         bar = ProgressBar()
         stack.callback(bar.close)
         yield bar, files
+
+
+def pages() -> ModuleType:
+    """What writes pages: loaded when there is one to write, since the charts take their time."""
+    return importlib.import_module("pktalloc._cli.report")
 
 
 def loaded(options: argparse.Namespace, bar: ProgressBar) -> tuple[ReplayProgram, dict[str, Any]]:

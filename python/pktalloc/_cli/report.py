@@ -8,21 +8,12 @@ from __future__ import annotations
 
 import html
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
-import pygal
-from pygal.style import Style
-
-from pktalloc._cli import tables
+from pktalloc._cli import charts, tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pygal.graph.graph import Graph
-
-SVG = "{http://www.w3.org/2000/svg}"
-COLOURS = 6
-"""How many the page's style has."""
 MOST_ROWS = 40
 """Of a table under a picture."""
 
@@ -49,25 +40,6 @@ figure svg { display: block; width: 100%; min-width: 34rem; height: auto; }
 .map { background: #fff; } details { margin: 0.5rem 0; } summary { cursor: pointer; }
 pre { overflow-x: auto; padding: 0.6rem; border: 1px solid var(--line); }
 """
-
-CHART = Style(
-    background="transparent",
-    plot_background="transparent",
-    foreground="var(--front)",
-    foreground_strong="var(--front)",
-    foreground_subtle="var(--line)",
-    colors=tuple(f"var(--c{number})" for number in range(COLOURS)),
-    font_family="inherit",
-    label_font_size=13,
-    major_label_font_size=13,
-    legend_font_size=14,
-    value_font_size=13,
-    transition="0s",
-    guide_stroke_color="var(--line)",
-    guide_stroke_dasharray="0",
-    major_guide_stroke_color="var(--line)",
-    major_guide_stroke_dasharray="0",
-)
 
 
 def replay_page(
@@ -191,43 +163,10 @@ def figure(picture: str, caption: str, figures: str) -> str:
     return f"<figure>{scrolling(caption, picture)}<figcaption>{html.escape(caption)}</figcaption></figure>{more}"
 
 
-def drawn(chart: Graph, title: str) -> str:
-    """The chart as SVG, without what pygal adds for scripts, and with a name for those who cannot see it."""
-    root = chart.render_tree()
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if not isinstance(child.tag, str) or child.tag.removeprefix(SVG) in {"script", "desc"}:
-                parent.remove(child)
-    root.set("role", "img")
-    root.set("aria-label", title)
-    for attribute in "width", "height":
-        root.attrib.pop(attribute, None)
-    text = ElementTree.tostring(root, encoding="unicode")
-    return text.replace("ns0:", "").replace("xmlns:ns0", "xmlns")
-
-
-def options(**more: Any) -> dict[str, Any]:
-    """What all charts have in common."""
-    return {
-        "style": CHART,
-        "js": [],
-        "width": 900,
-        "height": 380,
-        "margin": 10,
-        "show_dots": False,
-        "dots_size": 2,
-        "legend_at_bottom": True,
-        "legend_box_size": 14,
-        "truncate_legend": -1,
-        "tooltip_border_radius": 0,
-        **more,
-    }
-
-
 def bars(title: str, names: Sequence[str], values: Sequence[float]) -> str:
     """A bar for each name."""
-    chart = pygal.HorizontalBar(
-        **options(
+    chart = charts.HorizontalBar(
+        **charts.options(
             show_legend=False,
             height=70 + 42 * len(names),
             value_formatter=figure_of,
@@ -238,7 +177,7 @@ def bars(title: str, names: Sequence[str], values: Sequence[float]) -> str:
         f"{name}: {figure_of(value)}" for name, value in zip(reversed(names), reversed(values), strict=True)
     ]
     chart.add(title, list(reversed(values)))
-    return drawn(
+    return charts.drawn(
         chart, title + ": " + ", ".join(f"{name} {value:,.1f}" for name, value in zip(names, values, strict=True))
     )
 
@@ -250,8 +189,8 @@ def figure_of(value: float) -> str:
 
 def memory_over_time(names: Sequence[str], moments: list[list[list[int | None]]]) -> str:
     """Live bytes, and what each allocator took for them."""
-    chart = pygal.XY(
-        **options(value_formatter=si, x_value_formatter=si, x_title="operations", stroke_style={"width": 2})
+    chart = charts.XY(
+        **charts.options(value_formatter=si, x_value_formatter=si, x_title="operations", stroke_style={"width": 2})
     )
     chart.add("live", [(step, live) for step, live, _, _ in moments[0]])
     for name, found in zip(names, moments, strict=True):
@@ -265,7 +204,7 @@ def memory_over_time(names: Sequence[str], moments: list[list[list[int | None]]]
         [f"{step:,}", f"{live:,}", *(tables.count(found[row][3]) for found in moments if row < len(found))]
         for row, (step, live, _, _) in enumerate(moments[0])
     ]
-    return figure(drawn(chart, caption), caption, table(caption, ["operations", "live", *names], thinned(rows)))
+    return figure(charts.drawn(chart, caption), caption, table(caption, ["operations", "live", *names], thinned(rows)))
 
 
 def traffic(profile: dict[str, Any]) -> list[str]:
@@ -273,13 +212,13 @@ def traffic(profile: dict[str, Any]) -> list[str]:
     sizes = profile["sizes"]
     width = sizes[0][0]
     ranges = [f"{upper - width + 1:,} to {upper:,}" for upper, _ in sizes]
-    chart = pygal.Bar(**options(show_legend=False, x_label_rotation=50, height=420, show_minor_x_labels=False))
+    chart = charts.Bar(**charts.options(show_legend=False, x_label_rotation=50, height=420, show_minor_x_labels=False))
     chart.x_labels = ranges
     chart.x_labels_major = ranges[:: max(1, len(ranges) // 8)]
     chart.add("blocks", [count for _, count in sizes])
     caption = "How many blocks were asked for with how many bytes."
     by_size = figure(
-        drawn(chart, caption),
+        charts.drawn(chart, caption),
         caption,
         table(
             caption, ["bytes", "blocks"], [[name, f"{count:,}"] for name, (_, count) in zip(ranges, sizes, strict=True)]
@@ -287,12 +226,12 @@ def traffic(profile: dict[str, Any]) -> list[str]:
     )
     lives = ["0", *(f"{1 << power:,} to {(2 << power) - 1:,}" for power in range(len(profile["lifetimes"]) - 1))]
     lives[1:2] = ["1"] if len(lives) > 1 else []
-    chart = pygal.Bar(**options(show_legend=False, x_label_rotation=50, height=420))
+    chart = charts.Bar(**charts.options(show_legend=False, x_label_rotation=50, height=420))
     chart.x_labels = lives
     chart.add("blocks", profile["lifetimes"])
     caption = "How many further blocks were allocated while a block lived."
     by_life = figure(
-        drawn(chart, caption),
+        charts.drawn(chart, caption),
         caption,
         table(
             caption,

@@ -257,7 +257,8 @@ def reason(best: Trial, default: Trial) -> str:
     if not changed(best.settings):
         return (
             "The defaults are the best here: nothing that was tried takes a tenth less time, or holds a fifth less "
-            f"memory, without being worse at the other. They take {default.ns:.1f} ns and hold {default.held_bytes:,} bytes."
+            f"memory, without being worse at the other. They take {default.ns:.1f} ns and hold {default.held_bytes:,} "
+            "bytes."
         )
     time, memory = best.ratio / default.ratio, best.held_bytes / default.held_bytes
     return (
