@@ -183,6 +183,19 @@ def test_the_status_of_the_program_is_passed_on(program: Path, record: Record, t
     assert [path.name for path in tmp_path.iterdir()] == ["trace.csv.gz"]
 
 
+def test_the_program_and_what_it_reads_are_not_overwritten(program: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.write_text("kept")
+    before = program.read_bytes()
+    for output in program, data:
+        done = subprocess.run(
+            [*COMMAND, "record", "-o", output, "--", program, data], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"pktalloc: {output}: it is an input, which is not overwritten\n"
+    assert (program.read_bytes(), data.read_text()) == (before, "kept")
+
+
 def test_a_python_program_is_recorded_and_replayed(record: Record, tmp_path: Path) -> None:
     code = "for n in range(2000): b = bytearray(1400); b += bytes(1000)"
     _, calls, done = record(sys.executable, "-c", code)

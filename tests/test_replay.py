@@ -301,13 +301,13 @@ def test_the_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None
 class Terminal:
     """A replay whose error output is a terminal; its output is discarded."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, command: str = "replay") -> None:
         self.screen, theirs = pty.openpty()
         environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
         # A shell has what runs in its background ignore interrupts, and so would all that this starts.
         ours = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=theirs, env=environment
+            [*COMMAND[:-1], command, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=theirs, env=environment
         )
         signal.signal(signal.SIGINT, ours)
         os.close(theirs)
@@ -768,6 +768,17 @@ def test_an_interrupt_ends_the_imports(tmp_path: Path, trace: Path) -> None:
     assert running.interrupt() < 0.5
 
 
+def test_an_interrupt_ends_tuning(trace: Path) -> None:
+    terminal = Terminal(trace, command="tune")
+    assert b"trying shapes" in terminal.read_until(b"trying shapes")
+    terminal.process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    text, status = terminal.finish()
+    assert status == 130
+    assert time.monotonic() - started < 0.5
+    assert text.endswith(b"pktalloc: interrupted\r\n")
+
+
 def test_an_interrupt_ends_huge_packets(tmp_path: Path) -> None:
     path = tmp_path / "huge.csv"
     path.write_text("# dt_us,size\n" + "1,16000000\n" * 200_000)
@@ -797,9 +808,9 @@ def test_no_process_is_left_behind(trace: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_no_memory_is_one_line_and_status_1(tmp_path: Path) -> None:
     path = tmp_path / "many.csv"
-    path.write_text("# dt_us,size\n" + "1,1400\n" * 500_000)
+    path.write_text("# dt_us,size\n" + "1,1400\n" * 2_000_000)
     said = set()
-    for megabytes in range(64, 224, 16):
+    for megabytes in range(90, 210, 15):
         limited = ["sh", "-c", f'ulimit -v {megabytes << 10}; exec "$@"', "sh"]
         done = subprocess.run([*limited, *QUICK, path], capture_output=True, check=False)
         if b"Traceback" in done.stderr or b"ImportError" in done.stderr or b"cannot" in done.stderr:

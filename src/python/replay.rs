@@ -460,10 +460,13 @@ impl ReplayRunner {
         Ok(time.as_secs_f64())
     }
 
-    /// The windows when the most bytes are live.
-    fn windows_at_peak(&mut self, py: Python<'_>) -> PyResult<Windows> {
-        let windows = self.run(py, None, |runner, tick| runner.windows_at_peak(&mut ticking(tick)))?;
-        Windows::new(py, windows)
+    /// The windows when the most bytes are live, at most so many of them, and how many there are.
+    #[pyo3(signature = (most=None))]
+    fn windows_at_peak(&mut self, py: Python<'_>, most: Option<usize>) -> PyResult<(Windows, usize)> {
+        let mut windows = self.run(py, None, |runner, tick| runner.windows_at_peak(&mut ticking(tick)))?;
+        let count = windows.len();
+        windows.truncate(most.unwrap_or(count));
+        Ok((Windows::new(py, windows)?, count))
     }
 }
 

@@ -85,16 +85,17 @@ def replay(options: argparse.Namespace) -> int:
             arguments.settings(options),
             rounds=options.rounds,
             progress=bar,
-            want_map=bool(files),
+            want_map="map" in files,
+            want_page="report" in files,
         )
         bar.close()
-        picture = result.pop("map", "")
+        picture, page_map = result.pop("map", ""), result.pop("page_map", None)
         moments = [allocator.pop("moments") for allocator in result["allocators"]]
         status = write_out(json.dumps(result) if options.json else tables.replay(result))
         if "map" in files:
             files["map"].write(picture)
         if "report" in files:
-            files["report"].write(pages().replay_page(result, program.profile(), moments, picture))
+            files["report"].write(pages().replay_page(result, program.profile(), moments, page_map))
     return status
 
 

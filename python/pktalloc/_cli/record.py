@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -38,7 +39,9 @@ def record(options: argparse.Namespace) -> int:
     if options.min_size > options.max_size:
         return fail(f"--min-size is {options.min_size}; allowed: at most --max-size, {options.max_size}", EXIT_USAGE)
     path = options.output or f"{Path(words[0]).name}.calls.csv.gz"
-    with Output(path, [], []) as output, tempfile.TemporaryDirectory(prefix="pktalloc-record-") as folder:
+    # What the program may read, itself included.
+    read = [word for word in [shutil.which(words[0]) or words[0], *words[1:]] if Path(word).is_file()]
+    with Output(path, read, []) as output, tempfile.TemporaryDirectory(prefix="pktalloc-record-") as folder:
         library, notes = Path(folder, "libpktalloc_record.so"), Path(folder, "notes")
         library.write_bytes(_pktalloc.recorder)
         with notes.open("w+b") as file:

@@ -28,6 +28,9 @@ SECONDS_OF_ROUNDS = 10.0
 NOTABLE_RATIO = 1.05
 """Below this ratio of medians two count as equal: what a shared machine moves by between two runs."""
 
+MOST_WINDOWS = 200
+"""How many a page shows."""
+
 STANDARD_INPUT = "standard input"
 
 
@@ -61,6 +64,7 @@ def measure(  # noqa: PLR0913 - what is not the program and its rivals is named 
     rounds: int | None,
     progress: ProgressBar,
     want_map: bool = False,
+    want_page: bool = False,
 ) -> dict[str, Any]:
     """Run a program on pktalloc and on its competitors, and return what was found."""
     left_out: list[dict[str, str]] = []
@@ -80,7 +84,8 @@ def measure(  # noqa: PLR0913 - what is not the program and its rivals is named 
             message = "; ".join(f"{one['name']}: {one['why']}" for one in left_out)
             raise RuntimeError(message or "there is nothing to compare with")
         loop = stack.enter_context(Worker(Competitor(LOOP), file, {}))
-        picture = workers[0].ask("map") if want_map else None
+        picture = workers[0].ask("map", most=None)[0] if want_map else None
+        page_map = workers[0].ask("map", most=MOST_WINDOWS) if want_page else None
         passes = workers[0].ask("passes")
         timed = [*workers, loop]
         # A round off the record: each has its memory by the time that counts, and the length of a round is known.
@@ -122,6 +127,8 @@ def measure(  # noqa: PLR0913 - what is not the program and its rivals is named 
     }
     if picture is not None:
         result["map"] = picture
+    if page_map is not None:
+        result["page_map"] = page_map
     return result | verdict(result)
 
 

@@ -10,6 +10,7 @@ import html
 from typing import TYPE_CHECKING, Any
 
 from pktalloc._cli import charts, tables
+from pktalloc._cli.replay import MOST_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,7 +44,7 @@ pre { overflow-x: auto; padding: 0.6rem; border: 1px solid var(--line); }
 
 
 def replay_page(
-    result: dict[str, Any], profile: dict[str, Any], moments: list[list[list[int | None]]], windows: str
+    result: dict[str, Any], profile: dict[str, Any], moments: list[list[list[int | None]]], windows: tuple[str, int]
 ) -> str:
     """The page of a replay."""
     allocators = result["allocators"]
@@ -242,10 +243,13 @@ def traffic(profile: dict[str, Any]) -> list[str]:
     return [section("Sizes", by_size), section("Lifetimes", by_life)]
 
 
-def map_of(windows: str) -> str:
-    """The map; a long one is behind a click."""
+def map_of(windows: tuple[str, int]) -> str:
+    """The map, which is behind a click."""
+    svg, count = windows
     caption = "Windows as rows, blocks in two alternating colours, holes light, when the most bytes were live."
-    picture = f'<div class="map">{windows}</div>'
+    if count > MOST_WINDOWS:
+        caption += f" The first {MOST_WINDOWS} of {count:,} windows; --map draws all."
+    picture = f'<div class="map">{svg}</div>'
     return f"<details><summary>Show the map</summary>{figure(picture, caption, '')}</details>"
 
 

@@ -48,7 +48,8 @@ def serve() -> None:
             elif task["do"] == "passes":
                 result = runner.passes_per_round()
             elif task["do"] == "map":
-                result = runner.windows_at_peak().to_svg()
+                windows, count = runner.windows_at_peak(task["most"])
+                result = windows.to_svg(), count
             else:
                 result = runner.round(task["passes"])
         except (ValueError, MemoryError, RuntimeError, OSError) as error:
