@@ -808,7 +808,7 @@ def test_no_process_is_left_behind(trace: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_no_memory_is_one_line_and_status_1(tmp_path: Path) -> None:
     path = tmp_path / "many.csv"
-    path.write_text("# dt_us,size\n" + "1,1400\n" * 2_000_000)
+    path.write_text("# dt_us,size\n" + "1,60\n" * 2_000_000)
     said = set()
     for megabytes in range(90, 210, 15):
         limited = ["sh", "-c", f'ulimit -v {megabytes << 10}; exec "$@"', "sh"]
