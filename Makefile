@@ -48,12 +48,15 @@ PROVENANCE := RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zcrate-attr=feature(strict_provenanc
 
 # The comparison with other allocators is a package of its own, with its own settings for the C and C++ that it builds.
 PEERS := cd benches/peers && $(CARGO)
+# So are programs on crates that others wrote.
+CLIENTS := cd benches/clients && $(CARGO)
 
 # What the installed package is made of: when one of these is newer, it is built again.
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
     $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: help demo test package msrv cross wheels sdist lint lint-peers fmt api stubs bench bench-full bench-threads bench-python fuzz fuzz-python \
+.PHONY: help demo test package msrv cross wheels sdist lint lint-peers fmt api stubs bench bench-full bench-threads bench-clients \
+    bench-python fuzz fuzz-python \
     sanitize mutants soak check-cost loom tsan docs clean
 
 help: ## list the targets
@@ -126,9 +129,11 @@ api: $(VENV)/stamp-venv ## list what others can build on, in docs/public-api.txt
 stubs: $(VENV)/stamp-lint $(VENV)/stamp-test ## write the docstrings of the built module into its stubs (make lint compares)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/stub_docs.py
 
-lint-peers: ## check the comparison with other allocators (builds them: needs a C++ compiler)
+lint-peers: ## check the comparison with other allocators, and the clients (builds them: needs a C++ compiler)
 	$(PEERS) fmt --check
 	$(PEERS) clippy --locked --all-targets -- -D warnings
+	$(CLIENTS) fmt --check
+	$(CLIENTS) clippy --locked --all-targets -- -D warnings
 
 bench: ## measure: criterion on the crate, then enough of the peers to judge every target (minutes)
 	$(CARGO) bench --locked
@@ -139,6 +144,10 @@ bench-full: ## measure every cell of the comparison with the peers (an hour or s
 
 bench-threads: ## measure packets that other threads free, beside other allocators (a minute; wants two idle cores)
 	$(PEERS) run --locked --release --quiet -- threads
+
+bench-clients: ## measure programs on crates that others wrote, with their own memory and with pktalloc (minutes)
+	@$(CLIENTS) build --locked --release --quiet --bins
+	@$(CLIENTS) run --locked --release --quiet
 
 bench-python: $(VENV)/stamp-test ## measure the Python face beside bytearray, and judge its targets
 	@$(BIN)/python -m pytest -q benches/bench_python.py --benchmark-max-time=0.2 --benchmark-columns=min,median --benchmark-sort=min
@@ -179,6 +188,7 @@ docs: $(VENV)/stamp-docs ## build the site, with the documentation of the crate,
 clean: ## remove what was built, the virtual environment included
 	$(CARGO) clean
 	$(PEERS) clean
+	$(CLIENTS) clean
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find python tests scripts -name __pycache__ -prune -exec rm -rf {} +
 	find python -name '*.so' -delete

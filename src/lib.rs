@@ -156,27 +156,27 @@ mod allocator;
 #[cfg(feature = "allocator-api2")]
 mod api2;
 pub mod bitset;
-mod check;
 mod config;
-mod descriptor;
 mod error;
 mod geometry;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod heap;
 mod list;
+mod map;
 mod packet;
 mod poison;
+#[cfg(feature = "shared")]
 mod prefetch;
 #[cfg(feature = "python")]
 mod python;
+mod region;
 #[cfg(feature = "replay")]
 pub mod replay;
 #[cfg(feature = "shared")]
 mod shared;
 mod stats;
 pub mod system;
-mod window;
 // Streams of packets for tests and measurements: documented with `replay`, which measures.
 #[cfg(feature = "std")]
 #[cfg_attr(not(feature = "replay"), doc(hidden))]
@@ -185,9 +185,8 @@ pub mod workload;
 pub use allocator::Allocator;
 #[cfg(feature = "allocator-api2")]
 pub use api2::RcAllocator;
-pub use check::{IntegrityError, Overflow, Total, WriteAfterFree};
 pub use config::{Config, ConfigError};
-pub use error::{AllocError, FreeError};
+pub use error::{AllocError, FreeError, IntegrityError, Overflow, Total, WriteAfterFree};
 pub use heap::Realloc;
 pub use packet::{Owner, Packet, Room};
 #[cfg(feature = "shared")]

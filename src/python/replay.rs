@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::windows::Windows;
+use super::figures;
 use crate::replay::{Error, Link, Options, Phase, Plan, Progress, Report, Rule, Spread, Trace};
 use crate::replay::{replay as run, windows_at_peak as run_to_peak};
 
@@ -75,7 +75,7 @@ fn replay<'py>(
         (Ok((trace, plan, report, windows)), None) => {
             let result = dictionary(py, &file, &trace, &plan, &report)?;
             if let Some(windows) = windows {
-                result.set_item("windows_at_peak", Windows::new(py, windows)?)?;
+                result.set_item("windows_at_peak", figures::windows(py, windows)?)?;
             }
             Ok(result)
         }

@@ -1,6 +1,6 @@
-//! Units and holes: which units of a window are in use. Knows integers only, no pointers and no system.
+//! The map of a window: which of its units are in use. Knows integers only, no pointers and no system.
 //!
-//! A window's map has a byte a unit: the length, in units, of the block that **starts** there, or 0.
+//! A map has a byte a unit: the length code of the block that **starts** there, or 0.
 //!
 //! ```text
 //! unit   0 1 2 3 4 5 6 7 8 9
@@ -20,26 +20,32 @@
 //! |---|---|
 //! | 0 | no block starts here |
 //! | 1 to 127 | a block of that many units |
-//! | 128 to 191 | a longer block, in eight steps an octave ([`whole_length`] rounds up to one) |
-//! | 192 to 223 | a *parked* block of 1 to 32 units: freed, and about to be handed out again |
+//! | 128 to 159 | a *cached* block of 1 to 32 units: freed, and about to be handed out again |
+//! | 160 to 255 | a longer block, in eight steps an octave ([`whole_length`] rounds up to one) |
+//!
+//! The last block of a window may be a span, which goes on in the windows behind it. How many units a span takes at the
+//! front of those, their *lead*, is not in their maps: walks start behind it.
 
 use core::cell::Cell;
 use core::ops::Range;
 
 /// The longest block, in units, whose length may be any number.
 pub(crate) const LONGEST_EXACT: u32 = FIRST_LONG - 1;
-/// The longest block, in units, that can be parked.
-pub(crate) const LONGEST_PARKED: u32 = 32;
-/// The first byte of a longer block, and that block's length in units.
-const FIRST_LONG: u32 = 128;
+/// The longest block, in units, that can be cached.
+pub(crate) const LONGEST_CACHED: u32 = 32;
+/// The byte of a cached block, less its length.
+const CACHED: u32 = FIRST_LONG - 1;
+/// The first byte of a longer block.
+const LONG: u32 = FIRST_LONG + LONGEST_CACHED;
+/// The length in units of the shortest longer block. A block of several windows is at least that long, so that the hot path,
+/// which serves shorter ones, finds them in one window.
+pub(crate) const FIRST_LONG: u32 = 128;
 /// Steps of an octave from there on.
 const STEPS: u32 = 8;
 /// Base-2 logarithm of the first step.
 const FIRST_STEP: u32 = FIRST_LONG.ilog2() - STEPS.ilog2();
-/// What is added to a parked block's length, less 1.
-const PARKED: u32 = 192;
 /// Units that are looked at together when a hole is measured.
-const CHUNK: usize = 64;
+const WORD: usize = size_of::<u64>();
 
 /// The smallest length that a map can keep and that is at least `units`, which is not 0.
 pub(crate) fn whole_length(units: u32) -> u32 {
@@ -54,19 +60,31 @@ fn code_of(units: u32) -> u8 {
     let step = units.ilog2() - STEPS.ilog2();
     // A length that rounds up to the next octave has 2 * STEPS steps, which is the next octave's first code.
     let steps = units.div_ceil(1 << step);
-    (FIRST_LONG + (step - FIRST_STEP) * STEPS + (steps - STEPS)) as u8
+    (LONG + (step - FIRST_STEP) * STEPS + (steps - STEPS)) as u8
 }
 
 /// The length in units that a map's byte stands for.
 fn length_of(code: u8) -> u32 {
     match u32::from(code) {
         exact @ ..FIRST_LONG => exact,
-        long @ FIRST_LONG..PARKED => {
-            let above = long - FIRST_LONG;
+        cached @ FIRST_LONG..LONG => cached - CACHED,
+        long => {
+            let above = long - LONG;
             (STEPS + above % STEPS) << (FIRST_STEP + above / STEPS)
         }
-        parked => parked - PARKED + 1,
     }
+}
+
+/// What a map stores for a cached block of `units` units, at most `LONGEST_CACHED`.
+#[inline(always)]
+pub(crate) fn cached_code(units: u32) -> u8 {
+    debug_assert!((1..=LONGEST_CACHED).contains(&units));
+    (CACHED + units) as u8
+}
+
+/// Whether a map's byte stands for a cached block.
+fn is_cached(code: u8) -> bool {
+    (FIRST_LONG..LONG).contains(&u32::from(code))
 }
 
 /// The length in units of the live block that a map's byte stands for, if it is at most `LONGEST_EXACT`.
@@ -74,18 +92,6 @@ fn length_of(code: u8) -> u32 {
 pub(crate) fn exact_length(code: u8) -> Option<u32> {
     // Every other byte is 0 or, as a signed number, below it.
     (code.cast_signed() > 0).then_some(u32::from(code))
-}
-
-/// What a map stores for a parked block of `units` units, at most `LONGEST_PARKED`.
-#[inline(always)]
-pub(crate) fn parked_code(units: u32) -> u8 {
-    debug_assert!((1..=LONGEST_PARKED).contains(&units));
-    (PARKED - 1 + units) as u8
-}
-
-/// Whether a map's byte stands for a parked block.
-fn is_parked(code: u8) -> bool {
-    u32::from(code) >= PARKED
 }
 
 /// The map of a window.
@@ -105,47 +111,50 @@ impl<'a> Map<'a> {
         self.0[start as usize].set(code_of(units));
     }
 
-    /// Takes the block that starts at `start`, live or parked, out.
+    /// Takes the block that starts at `start` out.
     pub(crate) fn release(self, start: u32) {
         self.0[start as usize].set(0);
     }
 
-    /// The length in units of the live or parked block that starts at `start`; `None` when neither does.
+    /// The length in units of the live or cached block that starts at `start`; `None` when neither does.
     #[inline]
     fn taken_at(self, start: u32) -> Option<u32> {
         let code = self.0[start as usize].get();
         (code != 0).then(|| length_of(code))
     }
 
-    /// The length in units of the parked block that starts at `start`; `None` when none does.
-    pub(crate) fn parked_at(self, start: u32) -> Option<u32> {
+    /// The length in units of the cached block that starts at `start`; `None` when none does.
+    pub(crate) fn cached_at(self, start: u32) -> Option<u32> {
         let code = self.0[start as usize].get();
-        is_parked(code).then(|| length_of(code))
+        is_cached(code).then(|| length_of(code))
     }
 
     /// The length in units of the live block that starts at `start`; `None` when none does.
     #[inline]
     pub(crate) fn block_at(self, start: u32) -> Option<u32> {
         let code = self.0[start as usize].get();
-        (code != 0 && !is_parked(code)).then(|| length_of(code))
+        (code != 0 && !is_cached(code)).then(|| length_of(code))
     }
 
-    /// The live block that `unit` belongs to.
-    pub(crate) fn block_around(self, unit: u32) -> Option<Range<u32>> {
+    /// The live or cached block that starts last at or before `unit`, and whether it is live; it may end before `unit`, and
+    /// behind the map.
+    pub(crate) fn last_start(self, unit: u32) -> Option<(Range<u32>, bool)> {
         let start = self.0[..=unit as usize].iter().rposition(|byte| byte.get() != 0)? as u32;
-        let end = start + self.block_at(start)?;
-        (unit < end).then_some(start..end)
+        Some((start..start + self.taken_at(start)?, self.block_at(start).is_some()))
     }
 
-    /// The first unit in `units` that starts a live or parked block, or the end of `units`.
-    pub(crate) fn next_taken(self, units: Range<u32>) -> u32 {
+    /// The first unit in `units` at which a live or cached block starts, or the end of `units`.
+    pub(crate) fn next_start(self, units: Range<u32>) -> u32 {
         let bytes = &self.0[units.start as usize..units.end as usize];
-        let marked = |byte: &Cell<u8>| byte.get() != 0;
-        let empty =
-            bytes.chunks(CHUNK).take_while(|chunk| chunk.iter().fold(0, |all, byte| all | byte.get()) == 0).count();
-        let from = (empty * CHUNK).min(bytes.len());
-        let rest = bytes[from..].iter().position(marked).unwrap_or(bytes.len() - from);
-        units.start + (from + rest) as u32
+        let (words, rest) = bytes.as_chunks::<WORD>();
+        for (index, word) in words.iter().enumerate() {
+            let word = u64::from_le_bytes(word.each_ref().map(Cell::get));
+            if word != 0 {
+                return units.start + (index * WORD) as u32 + word.trailing_zeros() / u8::BITS;
+            }
+        }
+        let in_rest = rest.iter().position(|byte| byte.get() != 0).unwrap_or(rest.len());
+        units.start + (words.len() * WORD + in_rest) as u32
     }
 
     /// The first hole of at least `need` units in `units`. `units.start` must not lie within a block; the hole is
@@ -157,7 +166,7 @@ impl<'a> Map<'a> {
                 start += length;
                 continue;
             }
-            let end = self.next_taken(start..units.end);
+            let end = self.next_start(start..units.end);
             if end - start >= need {
                 return Some(start..end);
             }
@@ -166,28 +175,28 @@ impl<'a> Map<'a> {
         None
     }
 
-    /// The live blocks in order of address.
-    pub(crate) fn blocks(self) -> impl Iterator<Item = Range<u32>> + use<'a> {
+    /// The live blocks that start in this map, in order; the last one may end behind it.
+    pub(crate) fn blocks(self) -> impl Iterator<Item = Range<u32>> + Clone + use<'a> {
         let units = self.0.len() as u32;
         let mut from = 0;
         core::iter::from_fn(move || {
             loop {
-                let start = self.next_taken(from..units);
-                if start == units {
+                let start = self.next_start(from..units);
+                if start >= units {
                     return None;
                 }
-                // A damaged length may reach beyond the window; whoever looks at the map then must not.
-                from = (start + self.taken_at(start)?).min(units);
+                let end = start + self.taken_at(start)?;
+                from = end.min(units);
                 if self.block_at(start).is_some() {
-                    return Some(start..from);
+                    return Some(start..end);
                 }
             }
         })
     }
 
-    /// How many blocks are live.
-    pub(crate) fn live_blocks(self) -> u64 {
-        self.0.iter().filter(|byte| byte.get() != 0 && !is_parked(byte.get())).count() as u64
+    /// How many live blocks start in this map.
+    pub(crate) fn starts(self) -> u64 {
+        self.0.iter().filter(|byte| byte.get() != 0 && !is_cached(byte.get())).count() as u64
     }
 
     /// Writes any byte, as stray bytes would.
@@ -214,33 +223,33 @@ mod tests {
 
     #[test]
     fn every_length_is_kept_exactly_or_an_eighth_longer() {
-        for units in 1..=16_384 {
+        for units in (1..=16_384).chain([1 << 18, (1 << 18) + 1, 491_520]) {
             let whole = whole_length(units);
             assert!(whole >= units && whole - units <= units / STEPS, "{units} becomes {whole}");
             assert!(units > LONGEST_EXACT || whole == units);
             assert_eq!(whole_length(whole), whole);
         }
         // The largest blocks of every window fit exactly.
-        for shift in 0..=14 {
+        for shift in 0..=18 {
             assert_eq!(whole_length(1 << shift), 1 << shift);
         }
     }
 
     #[test]
-    fn a_parked_block_keeps_its_units_and_is_not_live() {
-        for units in 1..=LONGEST_PARKED {
+    fn a_cached_block_keeps_its_units_and_is_not_live() {
+        for units in 1..=LONGEST_CACHED {
             let bytes = bytes();
             let map = Map::over(&bytes);
             map.set(10, units);
             assert_eq!((exact_length(bytes[10].get()), map.block_at(10)), (Some(units), Some(units)));
-            assert_eq!((map.block_around(9 + units), map.block_around(10 + units)), (Some(10..10 + units), None));
-            bytes[10].set(parked_code(units));
+            assert_eq!(map.last_start(9 + units), Some((10..10 + units, true)));
+            bytes[10].set(cached_code(units));
             assert_eq!((exact_length(bytes[10].get()), map.block_at(10)), (None, None));
-            assert_eq!((map.parked_at(10), map.block_around(10)), (Some(units), None));
-            assert_eq!((map.live_blocks(), map.blocks().count()), (0, 0));
+            assert_eq!((map.cached_at(10), map.last_start(10)), (Some(units), Some((10..10 + units, false))));
+            assert_eq!((map.starts(), map.blocks().count()), (0, 0));
             assert_eq!(map.next_hole(0..UNITS, 11), Some(10 + units..UNITS));
             map.release(10);
-            assert_eq!((exact_length(bytes[10].get()), map.parked_at(10)), (None, None));
+            assert_eq!((exact_length(bytes[10].get()), map.cached_at(10)), (None, None));
             assert_eq!(map.next_hole(0..UNITS, 11), Some(0..UNITS));
         }
     }
@@ -281,7 +290,7 @@ mod tests {
                         live.insert(start, start + length);
                     }
                     (2, Some((start, end))) if length > end - start && start + length <= UNITS => {
-                        if map.next_taken(end..start + length) == start + length {
+                        if map.next_start(end..start + length) == start + length {
                             map.set(start, length);
                             live.insert(start, start + length);
                         }
@@ -298,10 +307,10 @@ mod tests {
                 }
                 let blocks: Vec<_> = map.blocks().map(|block| (block.start, block.end)).collect();
                 prop_assert_eq!(&blocks, &live.iter().map(|(&start, &end)| (start, end)).collect::<Vec<_>>());
-                prop_assert_eq!(map.live_blocks(), live.len() as u64);
+                prop_assert_eq!(map.starts(), live.len() as u64);
                 let unit = place % UNITS;
-                let around = live.range(..=unit).next_back().filter(|&(_, &end)| unit < end);
-                prop_assert_eq!(map.block_around(unit), around.map(|(&start, &end)| start..end));
+                let last = live.range(..=unit).next_back();
+                prop_assert_eq!(map.last_start(unit), last.map(|(&start, &end)| (start..end, true)));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The way back: what a thread that is not the owner does with a block that it has freed, and what the owner's end means.
+//! The queue of remote frees: what a thread that is not the owner's does with blocks that it has freed.
 //!
 //! Freed blocks come back in *bundles*. The bundle lies in the first of its blocks, so that nothing has to be allocated
 //! for it, and names the others:
@@ -7,33 +7,16 @@
 //! block, freed:  │ next bundle │ blocks │ second block │ third block │ …
 //! ```
 //!
-//! [`Returns`] is a stack of bundles. Any thread pushes, with one atomic exchange; the owner alone takes, and takes all
-//! of them at once, so no bundle can be popped and pushed again while somebody looks at it.
-//!
-//! # The protocol
-//!
-//! | state | `top` | `outstanding` | a push | moves on when |
-//! |---|---|---|---|---|
-//! | open | null or a bundle | 0 | puts its bundle on the stack | the owner goes and takes what is there |
-//! | closing | `CLOSED` | 0, or less by what was pushed | subtracts its blocks | the owner has counted who is missing |
-//! | orphaned | `CLOSED` | blocks that are still out | subtracts its blocks | that leaves 0 |
-//! | gone | – | – | cannot happen: no block is out | |
-//!
-//! The owner counts nothing while it works. When it goes, it closes the stack, gives the heap what was on it, and then
-//! asks the heap how many blocks live: exactly those whose threads will find the stack closed, or found it closed already.
-//! Adding their number to `outstanding` settles it: whoever brings it to 0, the owner or a thread that frees, is the last
-//! one that knows of the memory, and takes it down. Before the owner's addition `outstanding` only falls, from 0, and so
-//! reaches 0 for nobody.
-//!
-//! # Ordering
+//! [`Queue`] is a stack of bundles. Any thread pushes, with one atomic exchange; the owner alone takes, and takes all of
+//! them at once, so no bundle can be popped and pushed again while somebody looks at it. The owner closes the queue when
+//! it goes; a push then fails, and the pusher keeps its blocks.
 //!
 //! A push releases and the owner's taking acquires: what a thread did with a block happens before the owner hands it out
-//! again. Pushes between the two are read-modify-writes and carry on the release of those before them. Every subtraction,
-//! and the owner's addition, releases and acquires, so all that happened to the memory happens before it is taken down.
+//! again. Pushes between the two are read-modify-writes and carry on the release of those before them.
 
 use core::ptr::{self, NonNull};
 
-use super::sync::{AtomicIsize, AtomicPtr, Ordering};
+use super::sync::{AtomicPtr, Ordering};
 use crate::prefetch::prefetch;
 
 /// The part of a bundle in front of its blocks; the others follow, a pointer each.
@@ -87,71 +70,57 @@ impl Bundle {
     }
 }
 
-/// Who takes down what the blocks lie in.
+/// The queue is closed: there is no owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub(super) enum Last {
-    /// The caller: nobody else knows of it.
-    Yes,
-    /// Somebody else, perhaps already.
-    No,
-}
+pub(super) struct Closed;
 
-/// The stack of freed blocks of one owner.
-pub(super) struct Returns {
+/// The queue of freed blocks of one owner.
+pub(super) struct Queue {
     top: AtomicPtr<Bundle>,
-    outstanding: AtomicIsize,
 }
 
 /// What `top` is once the owner has gone.
 const CLOSED: *mut Bundle = ptr::without_provenance_mut(1);
 
-impl Returns {
-    /// An open stack.
+impl Queue {
+    /// An open queue.
     pub(super) fn new() -> Self {
-        Self { top: AtomicPtr::new(ptr::null_mut()), outstanding: AtomicIsize::new(0) }
+        Self { top: AtomicPtr::new(ptr::null_mut()) }
     }
 
     /// Hands a bundle of `blocks` blocks in.
     ///
     /// # Safety
     /// The bundle lies in a freed block of the owner's, aligned for it, and names `blocks - 1` others; nobody else holds
-    /// any of them. Unless this returns [`Last::Yes`], `self` may be gone afterwards.
-    pub(super) unsafe fn push(&self, bundle: NonNull<Bundle>, blocks: usize) -> Last {
-        let mut top = self.top.load(Ordering::Relaxed);
+    /// any of them. On `Ok` they are the owner's, and `self` may be gone.
+    pub(super) unsafe fn push(&self, bundle: NonNull<Bundle>, blocks: usize) -> Result<(), Closed> {
+        // What the owner did when it went happens before whatever a thread that finds the queue closed does.
+        let mut top = self.top.load(Ordering::Acquire);
         while top != CLOSED {
             // SAFETY: the block is this thread's until the exchange below.
             unsafe { bundle.write(Bundle { next: top, blocks }) };
-            match self.top.compare_exchange_weak(top, bundle.as_ptr(), Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return Last::No,
+            match self.top.compare_exchange_weak(top, bundle.as_ptr(), Ordering::Release, Ordering::Acquire) {
+                Ok(_) => return Ok(()),
                 Err(other) => top = other,
             }
         }
-        self.settle(-(blocks as isize))
+        Err(Closed)
     }
 
-    /// Whether nothing is on the stack. Needs no exchange, and may miss what comes in this moment.
+    /// Whether nothing is on the queue. Needs no exchange, and may miss what comes in this moment.
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
         self.top.load(Ordering::Relaxed).is_null()
     }
 
-    /// Takes every bundle. For the owner, while the stack is open.
+    /// Takes every bundle. For the owner, while the queue is open.
     pub(super) fn take(&self) -> Taken {
         Taken { next: self.top.swap(ptr::null_mut(), Ordering::Acquire), rest: 0, bundle: ptr::null_mut() }
     }
 
-    /// Takes every bundle and closes the stack. For the owner, once.
+    /// Takes every bundle and closes the queue. For the owner, once.
     pub(super) fn close(&self) -> Taken {
-        Taken { next: self.top.swap(CLOSED, Ordering::Acquire), rest: 0, bundle: ptr::null_mut() }
-    }
-
-    /// Adds to the blocks that are out while the stack is closed: the owner all of them, a thread what it freed, negative.
-    ///
-    /// Unless this returns [`Last::Yes`], `self` may be gone afterwards.
-    pub(super) fn settle(&self, blocks: isize) -> Last {
-        let before = self.outstanding.fetch_add(blocks, Ordering::AcqRel);
-        if before + blocks == 0 { Last::Yes } else { Last::No }
+        Taken { next: self.top.swap(CLOSED, Ordering::AcqRel), rest: 0, bundle: ptr::null_mut() }
     }
 }
 
@@ -163,6 +132,26 @@ pub(super) struct Taken {
     bundle: *mut Bundle,
     /// Blocks that it names and that were not handed out yet; its own comes last.
     rest: usize,
+}
+
+impl Taken {
+    /// No block.
+    pub(super) const fn none() -> Self {
+        Self { next: ptr::null_mut(), rest: 0, bundle: ptr::null_mut() }
+    }
+
+    /// The blocks of a bundle that no queue took.
+    ///
+    /// # Safety
+    /// As for [`Queue::push`].
+    pub(super) unsafe fn one(bundle: NonNull<Bundle>, blocks: usize) -> Self {
+        Self { next: ptr::null_mut(), rest: blocks - 1, bundle: bundle.as_ptr() }
+    }
+
+    /// The next `most` blocks.
+    pub(super) fn take(&mut self, most: usize) -> impl Iterator<Item = NonNull<u8>> {
+        Iterator::take(self, most)
+    }
 }
 
 impl Iterator for Taken {

@@ -1,20 +1,20 @@
 //! With `check` on: what free units contain, so that a write through a pointer to a freed block shows.
 //!
-//! Every unit of a window that is in no block is filled with one byte: when its window comes from the system, when its
-//! block is freed, and when it is cut off a block's end. It is compared when it is handed out again, and by
+//! Every unit of a window that is in no block is filled with one byte: when its window is claimed, when its block is
+//! freed, and when it is cut off a block's end. It is compared when it is handed out again, and by
 //! [`integrity_check`](crate::Allocator::integrity_check), which looks at all of them. The self-check around each call
 //! does not: it would read all the memory that is held.
 //!
-//! A large block goes back to the system when it is freed, which is out of reach here.
+//! A large block beyond a region goes back to the system when it is freed, which is out of reach here.
 
 use core::ops::Range;
 use core::ptr::NonNull;
 
 use super::Heap;
-use crate::check::{IntegrityError, WriteAfterFree};
-use crate::descriptor::Window;
+use crate::error::{IntegrityError, WriteAfterFree};
 use crate::geometry::Geometry;
 use crate::poison;
+use crate::region::Window;
 use crate::system::System;
 
 /// What the bytes of free units contain; neither 0 nor 0xff, which stray writes often are.
@@ -23,36 +23,32 @@ const FREED: u8 = 0xDE;
 const CHUNK: usize = 128;
 
 impl<G: Geometry, S: System> Heap<G, S> {
-    /// Fills the units for blocks of a window that was just taken from the system, or hides them from the sanitizer.
-    pub(super) fn bury_window(&self, window: Window) {
-        let free = self.run_of(window, self.geometry.block_units());
+    /// Fills the units for blocks of a window that was just claimed, or hides them from the sanitizer.
+    pub(super) fn fill_window(&self, window: Window) {
+        let free = window.bytes(self.geometry.block_units(), self.geometry);
         if self.settings.check {
             // SAFETY: the window is held, and no block is in it yet.
-            unsafe { bury(free) };
+            unsafe { fill(free) };
         } else {
             poison::hide(free);
         }
     }
 
     /// Compares the bytes of every free unit. The maps are in order: the self-check has seen them.
-    pub(crate) fn check_freed(&self) -> Result<(), IntegrityError> {
-        for (_, window) in self.cold.borrow().windows.iter() {
-            let map = window.map(self.geometry);
-            let Range { start: mut from, end } = self.geometry.block_units();
-            while let Some(hole) = map.next_hole(from..end, 1) {
-                from = hole.end;
-                // SAFETY: the window is held; with `check` on the bytes of its free units were written.
-                unsafe { expect_freed(self.run_of(window, hole))? };
+    pub(super) fn check_freed(&self) -> Result<(), IntegrityError> {
+        let geometry = self.geometry;
+        for (_, region) in self.cold.borrow().regions.iter() {
+            for window in region.held(geometry) {
+                let map = window.map(geometry);
+                let Range { start: mut from, end } = window.own_units(geometry);
+                while let Some(hole) = map.next_hole(from..end, 1) {
+                    from = hole.end;
+                    // SAFETY: the window is held; with `check` on the bytes of its free units were written.
+                    unsafe { expect_freed(window.bytes(hole, geometry))? };
+                }
             }
         }
         Ok(())
-    }
-
-    /// The bytes of a run of units of a window.
-    fn run_of(&self, window: Window, units: Range<u32>) -> NonNull<[u8]> {
-        // SAFETY: the units lie in the window, which is held.
-        let start = unsafe { window.base().add(self.geometry.bytes(units.start)) };
-        NonNull::slice_from_raw_parts(start, self.geometry.bytes(units.end - units.start))
     }
 }
 
@@ -60,7 +56,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
 ///
 /// # Safety
 /// They lie in a window that is held, and nobody uses them.
-pub(super) unsafe fn bury(bytes: NonNull<[u8]>) {
+pub(super) unsafe fn fill(bytes: NonNull<[u8]>) {
     // SAFETY: the caller says so.
     unsafe { bytes.cast::<u8>().write_bytes(FREED, bytes.len()) };
 }
