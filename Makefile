@@ -209,7 +209,7 @@ $(VENV)/stamp-venv:
 
 $(VENV)/stamp-package: $(VENV)/stamp-venv $(SOURCES)
 	@echo "make: building the package (a first build takes a minute or two)"
-	@$(PIP) install .
+	@$(PIP) install '.[cli]'
 	@touch $@
 
 $(VENV)/stamp-test: $(VENV)/stamp-package pyproject.toml

@@ -12,7 +12,19 @@ from typing_extensions import Buffer
 
 from pktalloc._figures import Stats, Windows
 
-__all__ = ["Allocator", "IntegrityError", "Packet", "__version__", "replay", "tracemalloc_domain"]
+__all__ = [
+    "Allocator",
+    "IntegrityError",
+    "Packet",
+    "ReplayProgram",
+    "ReplayRunner",
+    "__version__",
+    "begin_recording",
+    "end_recording",
+    "load",
+    "recorder",
+    "tracemalloc_domain",
+]
 
 tracemalloc_domain: Final[int]
 
@@ -453,20 +465,52 @@ class Packet:
     def __reduce_ex__(self, protocol: SupportsIndex) -> Never:
         """Packets cannot be pickled; `tobytes()` copies the content."""
 
-def replay(
+# What follows is for the package's own command line.
+def load(
     file: str | PathLike[str],
     *,
+    fd: int | None = None,
+    strict: bool = False,
     depth: int | None = None,
     delay_ms: float | None = None,
     link: str | PathLike[str] | None = None,
     copies: int = 1,
-    rounds: int | None = None,
     progress: Callable[[str, int, int], object] | None = None,
-    windows_at_peak: bool = False,
-) -> dict[str, Any]:
-    """
-    Replay a capture or a trace against this allocator and the system's malloc; see docs/replay.md.
+) -> tuple[ReplayProgram, dict[str, Any]]: ...
+def begin_recording(fd: int, slots: int, least: int, most: int) -> None: ...
+def end_recording(fd: int, out: int, compress: bool) -> dict[str, int]: ...
 
-    `progress(phase, done, total)` is called every few milliseconds (a total of 0: not known); what it raises ends the
-    replay. With `windows_at_peak` the result has the windows as they are when the most bytes are held.
-    """
+recorder: bytes | None
+
+@final
+class ReplayProgram:
+    @property
+    def units(self) -> int: ...
+    def write(self, fd: int) -> None: ...
+    @staticmethod
+    def read(fd: int) -> ReplayProgram: ...
+    def __len__(self) -> int: ...
+    def head(self, steps: int) -> ReplayProgram: ...
+    def profile(self) -> dict[str, Any]: ...
+
+@final
+class ReplayRunner:
+    def __new__(
+        cls,
+        program: ReplayProgram,
+        allocator: str | PathLike[str],
+        *,
+        alignment: int | None = None,
+        window_bytes: int | None = None,
+        preallocated_windows: int | None = None,
+        keep_empty_windows: int | None = None,
+        memory_limit: int | None = None,
+        zero: bool = False,
+        check: bool = False,
+        huge_pages: bool = False,
+    ) -> Self: ...
+    def first_pass(self, progress: Callable[[str, int, int], object] | None = None) -> dict[str, Any]: ...
+    def begin(self) -> None: ...
+    def passes_per_round(self) -> int: ...
+    def round(self, passes: int) -> float: ...
+    def windows_at_peak(self, most: int | None = None) -> tuple[Windows, int]: ...

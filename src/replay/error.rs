@@ -4,8 +4,6 @@ use core::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::table::{LINK_COLUMNS, PACKET_COLUMNS};
-
 /// Why a replay cannot go on.
 #[derive(Debug)]
 pub enum Error {
@@ -20,9 +18,16 @@ pub enum Error {
     Unrecognized {
         /// The file.
         path: PathBuf,
+        /// What it is, where its first bytes tell.
+        found: Option<&'static str>,
     },
     /// The file is a link's departures where packets were expected.
     LinkNotPackets {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is a call trace where packets were expected.
+    CallsNotPackets {
         /// The file.
         path: PathBuf,
     },
@@ -52,6 +57,11 @@ pub enum Error {
         /// What is wrong there.
         fault: Fault,
     },
+    /// The system has no memory for the trace or the plan.
+    NoMemory {
+        /// What was to be held.
+        what: &'static str,
+    },
     /// The trace, times its copies, has more packets than a replay takes.
     TooManyPackets {
         /// How many are allowed.
@@ -69,19 +79,28 @@ pub enum Error {
         /// What it may be.
         allowed: &'static str,
     },
+    /// A setting of the allocator makes no sense; the text names it and what is allowed.
+    Config(String),
+    /// A shared library cannot be used as an allocator.
+    Library {
+        /// The library.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The one who watches the progress asked for the end.
     Interrupted,
     /// An allocator gave no memory.
     OutOfMemory {
         /// Which allocator.
-        subject: &'static str,
+        subject: String,
         /// How many bytes it was asked for.
         size: u32,
     },
     /// A packet's bytes changed while it was held: two blocks overlapped.
     Corrupted {
         /// Which allocator.
-        subject: &'static str,
+        subject: String,
         /// Which packet, counted from 1 in the order of allocation.
         packet: u64,
         /// The first byte of it that changed.
@@ -90,7 +109,7 @@ pub enum Error {
     /// The allocator's self-check found damage after the verifying pass.
     Integrity {
         /// Which allocator.
-        subject: &'static str,
+        subject: String,
         /// What the self-check said.
         finding: String,
     },
@@ -108,8 +127,17 @@ pub enum Place {
         /// The byte.
         byte: u64,
     },
+    /// A block of a pcapng capture that holds no packet, and the byte at which it starts.
+    Block {
+        /// What kind of block.
+        kind: &'static str,
+        /// The byte.
+        byte: u64,
+    },
     /// A line of a text file, counted from 1.
     Line(u64),
+    /// The end of the file.
+    End,
 }
 
 /// What is wrong at a place in a file.
@@ -142,7 +170,9 @@ impl fmt::Display for Place {
         match self {
             Self::Byte(byte) => write!(f, "byte {byte}"),
             Self::Packet { number, byte } => write!(f, "packet {number} at byte {byte}"),
+            Self::Block { kind, byte } => write!(f, "{kind} at byte {byte}"),
             Self::Line(line) => write!(f, "line {line}"),
+            Self::End => f.write_str("the end"),
         }
     }
 }
@@ -164,26 +194,33 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { path, source } => write!(f, "{}: {}", path.display(), plain(source)),
-            Self::Unrecognized { path } => write!(
-                f,
-                "{}: neither a capture (pcap, pcapng) nor a trace (CSV that starts with `# {PACKET_COLUMNS}`)",
-                path.display()
-            ),
+            Self::Unrecognized { path, found } => {
+                write!(f, "{}: ", path.display())?;
+                if let Some(found) = found {
+                    write!(f, "{found}; ")?;
+                }
+                f.write_str(
+                    "neither a capture (pcap, pcapng) nor a trace (CSV that starts with `# dt_us,size,life_us,kind` or \
+                     `# call,allocator,block,size`)",
+                )
+            }
             Self::LinkNotPackets { path } => write!(
                 f,
                 "{}: the departures of a link, not packets; name it with --link and replay a capture through it",
                 path.display()
             ),
+            Self::CallsNotPackets { path } => write!(f, "{}: a call trace, not packets", path.display()),
             Self::HistogramNotPackets { path } => write!(
                 f,
                 "{}: a histogram of sizes, not packets in time; it can set sizes in a benchmark but not be replayed",
                 path.display()
             ),
             Self::NotALink { path } => {
-                write!(f, "{}: not the departures of a link (CSV that starts with `# {LINK_COLUMNS}`)", path.display())
+                write!(f, "{}: not the departures of a link (CSV that starts with `# dt_ms,count`)", path.display())
             }
             Self::Empty { path, what } => write!(f, "{}: holds no {what}", path.display()),
             Self::Fault { path, place, fault } => write!(f, "{}: {place}: {fault}", path.display()),
+            Self::NoMemory { what } => write!(f, "there is no memory for {what}"),
             Self::TooManyPackets { allowed } => {
                 write!(f, "more than {allowed} packets, copies included: too many to replay at once")
             }
@@ -194,6 +231,8 @@ impl fmt::Display for Error {
                 )
             }
             Self::Option { name, allowed } => write!(f, "{name} must be {allowed}"),
+            Self::Config(text) => f.write_str(text),
+            Self::Library { path, why } => write!(f, "{}: cannot be loaded as an allocator: {why}", path.display()),
             Self::Interrupted => f.write_str("interrupted"),
             Self::OutOfMemory { subject, size } => {
                 write!(f, "{subject} has no memory for a packet of {size} bytes")

@@ -3,7 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Fault, Place};
-use super::table;
+use super::memory::push;
+use super::progress::{Progress, Watch};
+use super::source::Source;
+use super::table::Table;
+
+/// The columns of the file.
+pub(super) const COLUMNS: &str = "dt_ms,count";
+/// The most rows: a day of a link that may carry something every 20 ms.
+const MAX_ROWS: u64 = 1 << 22;
+
+const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
 
 /// The departures of a link, which repeat for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,14 +26,39 @@ pub struct Link {
 }
 
 impl Link {
-    /// Reads a CSV file of `dt_ms,count` rows, plain or gzip. The list repeats from its last row on.
+    /// Reads a CSV file of `dt_ms,count` rows, plain or compressed. The list repeats from its last row on.
     ///
     /// # Errors
-    /// Everything of [`Error`] that has a path.
-    pub fn load(path: &Path) -> Result<Self, Error> {
-        let mut departures = table::read_link(path)?;
-        let period = departures.last().map_or(0, |&(time, _)| time);
-        departures.retain(|&(_, count)| count > 0);
+    /// Everything of [`Error`] that has a path; [`Error::NoMemory`], [`Error::Interrupted`].
+    pub fn load(path: &Path, progress: &mut Progress<'_>) -> Result<Self, Error> {
+        let watch = Watch::new(progress);
+        let link = Source::open(path, &watch)
+            .map_err(|source| Error::Io { path: path.to_owned(), source })
+            .and_then(|source| Self::read(path, source));
+        if watch.stopped() { Err(Error::Interrupted) } else { link }
+    }
+
+    fn read(path: &Path, source: Source<'_>) -> Result<Self, Error> {
+        let table = Table::open(path, source)?.filter(|table| table.columns() == COLUMNS);
+        let mut table = table.ok_or_else(|| Error::NotALink { path: path.to_owned() })?;
+        let mut departures = Vec::new();
+        let (mut period, mut rows) = (0, 0);
+        while let Some(row) = table.next()? {
+            rows += 1;
+            if rows > MAX_ROWS {
+                let fault = Fault::Value {
+                    name: "number of rows",
+                    found: format!("more than {MAX_ROWS}"),
+                    allowed: format!("up to {MAX_ROWS}"),
+                };
+                return Err(row.error(fault));
+            }
+            period = row.advance(period, "dt_ms", NANOSECONDS_PER_MILLISECOND)?;
+            let count = row.number(1, "count", 0, u64::MAX, "0 or more")?;
+            if count > 0 {
+                push(&mut departures, (period, count), "the departures of the link")?;
+            }
+        }
         if departures.is_empty() {
             return Err(Error::Empty { path: path.to_owned(), what: "departures" });
         }

@@ -5,8 +5,15 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::workload::{Op, Stream};
 
-use super::trace::{Lifetime, MAX_PACKETS, Packet, Trace};
-use super::{Error, Link, PROGRESS_STRIDE, Phase, Progress, report_progress};
+use super::error::Error;
+use super::link::Link;
+use super::memory::{headroom, push, reserve};
+use super::packet::{Lifetime, MAX_PACKETS, Packet};
+use super::progress::{PROGRESS_STRIDE, Phase, Progress, report_progress};
+use super::trace::Trace;
+
+/// What there is no memory for when planning fails.
+const PLAN: &str = "the plan of the replay";
 
 /// For how many later packets one is held if neither the trace nor the caller says.
 pub const DEFAULT_DEPTH: u32 = 1024;
@@ -31,7 +38,7 @@ impl Rule {
     /// What suits a trace: [`Rule::Departure`] if it records the lifetimes of others, and [`DEFAULT_DEPTH`] later
     /// packets if it records none.
     fn suited_to(trace: &Trace) -> Self {
-        if trace.packets().iter().all(|packet| packet.lifetime == Lifetime::Unrecorded) {
+        if trace.packets().iter().all(|packet| packet.lifetime() == Lifetime::Unrecorded) {
             Self::Depth(DEFAULT_DEPTH)
         } else {
             Self::Departure
@@ -89,6 +96,8 @@ pub struct Plan {
     pub peak_packets: u64,
     /// The most bytes held at once.
     pub peak_bytes: u64,
+    /// After how many operations that is so for the first time.
+    pub peak_op: usize,
 }
 
 impl Plan {
@@ -98,7 +107,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Option`] for a depth or a number of copies of 0; [`Error::TooManyPackets`] beyond [`MAX_PACKETS`];
-    /// [`Error::TooManyBytes`] beyond [`MAX_LIVE_BYTES`]; [`Error::Interrupted`].
+    /// [`Error::TooManyBytes`] beyond [`MAX_LIVE_BYTES`]; [`Error::NoMemory`], [`Error::Interrupted`].
     pub fn new(trace: &Trace, options: &Options, progress: &mut Progress<'_>) -> Result<Self, Error> {
         if options.copies == 0 {
             return Err(Error::Option { name: "copies", allowed: "at least 1" });
@@ -117,34 +126,34 @@ impl Plan {
             _ => None,
         };
         let mut counts = Counts::default();
-        let mut queue = HeldPackets::new(total);
-        for (index, (arrival, packet)) in Overlay::new(trace.packets(), options.copies).enumerate() {
+        let mut queue = HeldPackets::new(total)?;
+        for (index, (arrival, packet)) in Overlay::new(trace.packets(), options.copies)?.enumerate() {
             if index.is_multiple_of(PROGRESS_STRIDE) {
                 report_progress(progress, Phase::Planning, index, total)?;
             }
-            queue.free_until(arrival, index);
-            let slot = queue.allocate(packet.size)?;
+            queue.free_until(arrival, index)?;
+            let slot = queue.allocate(packet.size())?;
             if let Some(link) = &mut link {
-                queue.leave_at(link.departure(arrival), slot);
+                queue.leave_at(link.departure(arrival), slot)?;
                 continue;
             }
-            match (packet.lifetime, &rule) {
+            match (packet.lifetime(), &rule) {
                 (Lifetime::Nanoseconds(life), _) => {
                     counts.recorded += 1;
-                    queue.leave_at(arrival.saturating_add(life), slot);
+                    queue.leave_at(arrival.saturating_add(life), slot)?;
                 }
                 (Lifetime::Forever, _) => {
                     counts.forever += 1;
-                    queue.stay(slot);
+                    push(&mut queue.stay, slot, PLAN)?;
                 }
-                (Lifetime::Unrecorded, Rule::Delay(delay)) => queue.leave_at(arrival.saturating_add(*delay), slot),
-                (Lifetime::Unrecorded, Rule::Depth(depth)) => queue.leave_before(index + *depth as usize, slot),
-                (Lifetime::Unrecorded, _) => queue.free(slot),
+                (Lifetime::Unrecorded, Rule::Delay(delay)) => queue.leave_at(arrival.saturating_add(*delay), slot)?,
+                (Lifetime::Unrecorded, Rule::Depth(depth)) => queue.leave_before(index + *depth as usize, slot)?,
+                (Lifetime::Unrecorded, _) => queue.free(slot)?,
             }
         }
-        queue.free_all();
+        queue.free_all()?;
         counts.ruled = packets - counts.recorded - counts.forever;
-        let sizes = || trace.packets().iter().map(|packet| packet.size);
+        let sizes = || trace.packets().iter().map(Packet::size);
         Ok(Self {
             rule,
             counts,
@@ -155,8 +164,18 @@ impl Plan {
             largest: sizes().max().unwrap_or(0),
             peak_packets: queue.sizes.len() as u64,
             peak_bytes: queue.peak_bytes,
+            peak_op: queue.peak_op,
             stream: Stream { ops: queue.ops, slots: queue.sizes.len() },
         })
+    }
+}
+
+impl Plan {
+    /// What is known of it, without its operations.
+    #[must_use]
+    pub fn without_stream(&self) -> Self {
+        let stream = Stream::default();
+        Self { stream, rule: self.rule.clone(), ..*self }
     }
 }
 
@@ -169,6 +188,8 @@ struct HeldPackets {
     empty: Vec<u32>,
     live_bytes: u64,
     peak_bytes: u64,
+    /// After how many operations the peak is reached for the first time.
+    peak_op: usize,
     /// By the time of leaving, then in the order of arrival.
     by_time: BinaryHeap<Reverse<(u64, u64, u32)>>,
     /// By the arrival before which they leave, which is the order they came in.
@@ -178,22 +199,24 @@ struct HeldPackets {
 }
 
 impl HeldPackets {
-    fn new(packets: usize) -> Self {
-        Self {
-            ops: Vec::with_capacity(2 * packets),
+    fn new(packets: usize) -> Result<Self, Error> {
+        let mut ops = Vec::new();
+        reserve(&mut ops, 2 * packets, PLAN)?;
+        Ok(Self {
+            ops,
             sizes: Vec::new(),
             empty: Vec::new(),
             live_bytes: 0,
             peak_bytes: 0,
+            peak_op: 0,
             by_time: BinaryHeap::new(),
             by_arrival: VecDeque::new(),
             stay: Vec::new(),
-        }
+        })
     }
 
     fn allocate(&mut self, size: u32) -> Result<u32, Error> {
         self.live_bytes += u64::from(size);
-        self.peak_bytes = self.peak_bytes.max(self.live_bytes);
         if self.live_bytes > MAX_LIVE_BYTES {
             return Err(Error::TooManyBytes { allowed: MAX_LIVE_BYTES });
         }
@@ -203,59 +226,71 @@ impl HeldPackets {
                 slot
             }
             None => {
-                self.sizes.push(size);
+                push(&mut self.sizes, size, PLAN)?;
                 u32::try_from(self.sizes.len() - 1).expect("no more slots than packets")
             }
         };
-        self.ops.push(Op::allocate(slot, size));
+        // A packet of no bytes is an operation all the same: it takes the smallest block there is.
+        self.ops.push(Op::allocate(slot, size.max(1)));
+        if self.live_bytes > self.peak_bytes || self.peak_op == 0 {
+            (self.peak_bytes, self.peak_op) = (self.live_bytes, self.ops.len());
+        }
         Ok(slot)
     }
 
-    fn free(&mut self, slot: u32) {
+    fn free(&mut self, slot: u32) -> Result<(), Error> {
         self.live_bytes -= u64::from(self.sizes[slot as usize]);
-        self.empty.push(slot);
         self.ops.push(Op::free(slot));
+        push(&mut self.empty, slot, PLAN)
     }
 
-    fn leave_at(&mut self, time: u64, slot: u32) {
+    fn leave_at(&mut self, time: u64, slot: u32) -> Result<(), Error> {
+        if self.by_time.len() == self.by_time.capacity() {
+            self.by_time.try_reserve(1).map_err(|_| Error::NoMemory { what: PLAN })?;
+            headroom(PLAN)?;
+        }
         self.by_time.push(Reverse((time, self.ops.len() as u64, slot)));
+        Ok(())
     }
 
-    fn leave_before(&mut self, index: usize, slot: u32) {
+    fn leave_before(&mut self, index: usize, slot: u32) -> Result<(), Error> {
+        if self.by_arrival.len() == self.by_arrival.capacity() {
+            self.by_arrival.try_reserve(1).map_err(|_| Error::NoMemory { what: PLAN })?;
+            headroom(PLAN)?;
+        }
         self.by_arrival.push_back((index, slot));
-    }
-
-    fn stay(&mut self, slot: u32) {
-        self.stay.push(slot);
+        Ok(())
     }
 
     /// Frees what has left by the time the packet with this index arrives.
-    fn free_until(&mut self, arrival: u64, index: usize) {
+    fn free_until(&mut self, arrival: u64, index: usize) -> Result<(), Error> {
         while let Some(&(before, slot)) = self.by_arrival.front()
             && before <= index
         {
             self.by_arrival.pop_front();
-            self.free(slot);
+            self.free(slot)?;
         }
         while let Some(&Reverse((time, _, slot))) = self.by_time.peek()
             && time < arrival
         {
             self.by_time.pop();
-            self.free(slot);
+            self.free(slot)?;
         }
+        Ok(())
     }
 
     /// Frees the rest: first what leaves by time, then the queue, then what was to stay.
-    fn free_all(&mut self) {
+    fn free_all(&mut self) -> Result<(), Error> {
         while let Some(Reverse((_, _, slot))) = self.by_time.pop() {
-            self.free(slot);
+            self.free(slot)?;
         }
         while let Some((_, slot)) = self.by_arrival.pop_front() {
-            self.free(slot);
+            self.free(slot)?;
         }
         for slot in core::mem::take(&mut self.stay) {
-            self.free(slot);
+            self.free(slot)?;
         }
+        Ok(())
     }
 }
 
@@ -271,21 +306,23 @@ struct Overlay<'a> {
 }
 
 impl<'a> Overlay<'a> {
-    fn new(packets: &'a [Packet], copies: u32) -> Self {
-        let last = packets.last().map_or(0, |packet| u128::from(packet.arrival));
+    fn new(packets: &'a [Packet], copies: u32) -> Result<Self, Error> {
+        let last = packets.last().map_or(0, |packet| u128::from(packet.arrival()));
         // The repetition would start as long after the last packet as packets are apart on average.
         let gap = last / (packets.len() as u128).saturating_sub(1).max(1);
         let mut overlay = Self { packets, copies, period: last + gap.max(1), next: BinaryHeap::new() };
+        overlay.next.try_reserve(copies as usize).map_err(|_| Error::NoMemory { what: PLAN })?;
+        headroom(PLAN)?;
         for copy in 0..copies {
             // What the rotation carries past the end comes first.
             let first = packets.partition_point(|packet| overlay.shifted(packet, copy) < overlay.period);
             overlay.push(copy, first % packets.len(), packets.len());
         }
-        overlay
+        Ok(overlay)
     }
 
     fn shifted(&self, packet: &Packet, copy: u32) -> u128 {
-        u128::from(packet.arrival) + self.period * u128::from(copy) / u128::from(self.copies)
+        u128::from(packet.arrival()) + self.period * u128::from(copy) / u128::from(self.copies)
     }
 
     fn push(&mut self, copy: u32, index: usize, left: usize) {

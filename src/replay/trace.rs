@@ -1,38 +1,17 @@
 //! A trace: what arrived, how big it was, and when.
 
+use core::fmt;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
+use super::calls::CallTrace;
+use super::error::{Error, Fault, Place};
+use super::packet::{Packet, Packets};
+use super::progress::{Progress, Watch};
 use super::source::Source;
-use super::{Error, Progress, capture, table};
-
-/// The largest packet that a trace may hold. Captures of whole USB transfers reach megabytes, of frames 256 KiB; a
-/// length beyond this is a damaged file.
-pub const MAX_PACKET_BYTES: u32 = 16 << 20;
-
-/// The most packets that a replay takes, copies included: a gigabyte of bookkeeping.
-pub const MAX_PACKETS: u64 = 1 << 24;
-
-/// How long a packet is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lifetime {
-    /// The trace does not say: the packet is freed on departure.
-    Unrecorded,
-    /// This many nanoseconds from its arrival.
-    Nanoseconds(u64),
-    /// To the end of the replay.
-    Forever,
-}
-
-/// A packet of a trace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Packet {
-    /// Nanoseconds since the first packet of the trace.
-    pub arrival: u64,
-    /// Bytes on the wire, also where the capture kept fewer of them.
-    pub size: u32,
-    /// How long it is held.
-    pub lifetime: Lifetime,
-}
+use super::table::Table;
+use super::{calls, capture, link, rows};
 
 /// What kind of file a trace was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,36 +36,140 @@ impl Format {
     }
 }
 
+/// What is wrong with the end of a capture that was read up to there, as one finds it after the program that wrote it
+/// was killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// It ends in the middle of a record.
+    CutOff {
+        /// Where that record begins.
+        place: Place,
+        /// How many packets there are before it.
+        packets: u64,
+    },
+    /// The compressed data ends in the middle.
+    CompressedCutOff {
+        /// Its format.
+        format: &'static str,
+    },
+    /// Zeros follow the last record.
+    Zeros {
+        /// Where they begin.
+        place: Place,
+        /// How many.
+        bytes: u64,
+    },
+    /// Zeros follow the compressed data.
+    ZerosBehind {
+        /// How many.
+        bytes: u64,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CutOff { place, packets } => write!(
+                f,
+                "{place}: the file ends in the middle of it; replaying the {packets} packet{} before it",
+                if *packets == 1 { "" } else { "s" }
+            ),
+            Self::CompressedCutOff { format } => {
+                write!(f, "the {format} data is cut off; replaying what comes before that")
+            }
+            Self::Zeros { place, bytes } => write!(f, "{place}: passing over {bytes} zeros behind the last record"),
+            Self::ZerosBehind { bytes } => write!(f, "passing over {bytes} zeros behind the compressed data"),
+        }
+    }
+}
+
+/// How a file is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// Whether a capture with something wrong at its end is refused, instead of read up to there with a [`Note`].
+    pub strict: bool,
+}
+
+/// What a file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recording {
+    /// Packets: of a capture or of a text file.
+    Packets(Trace),
+    /// The calls of a program.
+    Calls(CallTrace),
+}
+
+impl Recording {
+    /// Reads a pcap, a pcapng or a CSV file, plain or compressed with gzip or zstd, in time that grows with its length
+    /// and memory that grows with the number of its packets or calls.
+    ///
+    /// # Errors
+    /// Everything of [`Error`] that has a path: what cannot be opened, is no such file, is damaged, or holds nothing.
+    /// [`Error::TooManyPackets`] beyond [`MAX_PACKETS`](super::MAX_PACKETS); [`Error::NoMemory`],
+    /// [`Error::Interrupted`].
+    pub fn load(path: &Path, options: ReadOptions, progress: &mut Progress<'_>) -> Result<Self, Error> {
+        let watch = Watch::new(progress);
+        let recording = Self::read(path, options, Source::open(path, &watch));
+        if watch.stopped() { Err(Error::Interrupted) } else { recording }
+    }
+
+    /// The same for a file that is open, such as standard input; `name` is for messages.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_file(
+        file: File,
+        name: &Path,
+        options: ReadOptions,
+        progress: &mut Progress<'_>,
+    ) -> Result<Self, Error> {
+        let watch = Watch::new(progress);
+        let recording = Self::read(name, options, Source::of_file(file, &watch));
+        if watch.stopped() { Err(Error::Interrupted) } else { recording }
+    }
+
+    fn read(path: &Path, options: ReadOptions, source: io::Result<Source<'_>>) -> Result<Self, Error> {
+        let source = source.map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let Some(magic) = capture::Magic::of(source.head()) else {
+            return read_text(path, source);
+        };
+        let (packets, notes) = capture::read(path, magic, source)?;
+        if options.strict
+            && let Some(note) = notes.first()
+        {
+            return Err(refused(path, note));
+        }
+        Trace::new(path, magic.format(), packets, notes).map(Self::Packets)
+    }
+}
+
 /// Packets in the order of their arrival; at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     packets: Vec<Packet>,
     format: Format,
+    notes: Vec<Note>,
 }
 
 impl Trace {
-    /// Reads a pcap, pcapng or CSV file, plain or gzip, in time that grows with its length.
+    /// Reads a file that holds packets, as [`Recording::load`] does.
     ///
     /// Packets are put in the order of their timestamps; those with the same one stay in the order of the file.
     ///
     /// # Errors
-    /// Everything of [`Error`] that has a path: what cannot be opened, is no such file, is cut off or damaged, has a
-    /// size of zero, or holds no packet. [`Error::TooManyPackets`] beyond [`MAX_PACKETS`]; [`Error::Interrupted`].
-    pub fn load(path: &Path, progress: &mut Progress<'_>) -> Result<Self, Error> {
-        let source = Source::open(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        let (format, mut packets) = match capture::Magic::of(&source.head) {
-            Some(magic) => (magic.format(), capture::read(path, magic, source.bytes, progress)?),
-            None => (Format::Csv, table::read_packets(path, source.bytes, progress)?),
-        };
-        if packets.is_empty() {
+    /// Those of [`Recording::load`]; [`Error::CallsNotPackets`].
+    pub fn load(path: &Path, options: ReadOptions, progress: &mut Progress<'_>) -> Result<Self, Error> {
+        match Recording::load(path, options, progress)? {
+            Recording::Packets(trace) => Ok(trace),
+            Recording::Calls(_) => Err(Error::CallsNotPackets { path: path.to_owned() }),
+        }
+    }
+
+    fn new(path: &Path, format: Format, packets: Packets, notes: Vec<Note>) -> Result<Self, Error> {
+        if packets.len() == 0 {
             return Err(Error::Empty { path: path.to_owned(), what: "packets" });
         }
-        packets.sort_by_key(|packet| packet.arrival);
-        let start = packets[0].arrival;
-        for packet in &mut packets {
-            packet.arrival -= start;
-        }
-        Ok(Self { packets, format })
+        Ok(Self { packets: packets.in_order()?, format, notes })
     }
 
     /// The packets, in the order of their arrival.
@@ -101,9 +184,69 @@ impl Trace {
         self.format
     }
 
+    /// What is wrong with the end of the file.
+    #[must_use]
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
     /// Nanoseconds from the first arrival to the last.
     #[must_use]
     pub fn duration(&self) -> u64 {
-        self.packets.last().map_or(0, |packet| packet.arrival)
+        self.packets.last().map_or(0, Packet::arrival)
     }
+}
+
+fn read_text(path: &Path, source: Source<'_>) -> Result<Recording, Error> {
+    let unrecognized = |found| Error::Unrecognized { path: path.to_owned(), found };
+    if let Some(found) = known_by_name(source.head()) {
+        return Err(unrecognized(Some(found)));
+    }
+    let table = Table::open(path, source)?.ok_or_else(|| unrecognized(None))?;
+    match table.columns() {
+        link::COLUMNS => Err(Error::LinkNotPackets { path: path.to_owned() }),
+        "size,frequency" => Err(Error::HistogramNotPackets { path: path.to_owned() }),
+        calls::COLUMNS => {
+            let trace = calls::read(table)?;
+            if trace.units() == 0 {
+                return Err(Error::Empty { path: path.to_owned(), what: "allocations" });
+            }
+            Ok(Recording::Calls(trace))
+        }
+        columns if rows::are_packets(columns) => {
+            Trace::new(path, Format::Csv, rows::read(table)?, Vec::new()).map(Recording::Packets)
+        }
+        _ => Err(unrecognized(None)),
+    }
+}
+
+/// Files that people take for captures, by their first bytes.
+fn known_by_name(head: &[u8]) -> Option<&'static str> {
+    const KNOWN: [(&[u8], &str); 12] = [
+        (b"snoop\0\0\0", "a snoop capture, which editcap can convert to pcapng"),
+        (b"version https://git-lfs", "a Git LFS pointer and not the file itself, which `git lfs pull` fetches"),
+        (b"GMBU", "a Network Monitor capture, which editcap can convert to pcapng"),
+        (b"RTSS", "a Network Monitor capture, which editcap can convert to pcapng"),
+        (b"\xfd7zXZ\0", "xz data; decompress it first"),
+        (b"BZh", "bzip2 data; decompress it first"),
+        (b"\x04\x22\x4d\x18", "lz4 data; decompress it first"),
+        (b"PK\x03\x04", "a zip archive; unpack it first"),
+        (b"\x1f\x8b", "gzip data within gzip data; decompress it first"),
+        (b"\x28\xb5\x2f\xfd", "zstd data within compressed data; decompress it first"),
+        (b"<!DOCTYPE", "an HTML page"),
+        (b"<html", "an HTML page"),
+    ];
+    KNOWN.into_iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| name)
+}
+
+/// What a strict reader says.
+fn refused(path: &Path, note: &Note) -> Error {
+    let (place, fault) = match *note {
+        Note::CutOff { place, .. } => (place, Fault::CutOff),
+        Note::CompressedCutOff { format: "gzip" } => (Place::End, Fault::Malformed("the gzip data is cut off")),
+        Note::CompressedCutOff { .. } => (Place::End, Fault::Malformed("the zstd data is cut off")),
+        Note::Zeros { place, .. } => (place, Fault::Malformed("zeros where a record should begin")),
+        Note::ZerosBehind { .. } => (Place::End, Fault::Malformed("zeros behind the compressed data")),
+    };
+    Error::Fault { path: path.to_owned(), place, fault }
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use pktalloc::replay::{MAX_PACKET_BYTES, Options, Plan, Rule, Trace};
+use pktalloc::replay::{MAX_PACKET_BYTES, Options, Packet, Plan, ReadOptions, Rule, Trace};
 
 /// Where the bytes become a file: in memory where the system has such a place.
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -18,7 +18,7 @@ static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
 pub fn run(bytes: &[u8]) {
     fs::write(&*FILE, bytes).expect("a temporary file");
     let mut progress = |_, _, _| ControlFlow::Continue(());
-    let trace = match Trace::load(&FILE, &mut progress) {
+    let trace = match Trace::load(&FILE, ReadOptions::default(), &mut progress) {
         Ok(trace) => trace,
         Err(error) => {
             let message = error.to_string();
@@ -27,8 +27,8 @@ pub fn run(bytes: &[u8]) {
         }
     };
     let packets = trace.packets();
-    assert!(packets.is_sorted_by_key(|packet| packet.arrival) && packets[0].arrival == 0);
-    assert!(packets.iter().all(|packet| (1..=MAX_PACKET_BYTES).contains(&packet.size)));
+    assert!(packets.is_sorted_by_key(Packet::arrival) && packets[0].arrival() == 0);
+    assert!(packets.iter().all(|packet| packet.size() <= MAX_PACKET_BYTES));
     for rule in [None, Some(Rule::Departure), Some(Rule::Depth(3)), Some(Rule::Delay(1000))] {
         let Ok(plan) = Plan::new(&trace, &Options { rule, copies: 2 }, &mut progress) else {
             continue;
