@@ -14,6 +14,9 @@ PYTHON ?=
 CAPTURE ?= python/pktalloc/data/demo.pcapng
 REPLAY ?=
 
+# What `make wheels` builds for.
+INTERPRETERS ?= $(foreach version,3.11 3.12 3.13 3.14 3.15,$(if $(shell python$(version) -V 2>/dev/null),python$(version)))
+
 # How long `make fuzz` runs each of its targets.
 FUZZ_SECONDS ?= 1800
 FUZZ_TARGETS ?= api config packets trace
@@ -45,12 +48,15 @@ PROVENANCE := RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zcrate-attr=feature(strict_provenanc
 
 # The comparison with other allocators is a package of its own, with its own settings for the C and C++ that it builds.
 PEERS := cd benches/peers && $(CARGO)
+# So are programs on crates that others wrote.
+CLIENTS := cd benches/clients && $(CARGO)
 
 # What the installed package is made of: when one of these is newer, it is built again.
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
     $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: help demo test package lint lint-peers fmt api bench bench-full bench-threads bench-python fuzz fuzz-python \
+.PHONY: help demo test package msrv cross wheels sdist lint lint-peers fmt api stubs bench bench-full bench-threads bench-clients \
+    bench-python fuzz fuzz-python \
     sanitize mutants soak check-cost loom tsan docs clean
 
 help: ## list the targets
@@ -64,8 +70,20 @@ demo: $(VENV)/stamp-package ## build the package and replay the capture that shi
 test: $(VENV)/stamp-test ## build everything and run every test, Rust and Python
 	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" PYTHON="$(BIN)/python" scripts/run_tests.sh
 
-package: ## pack the crate as it would be published, and build the package away from the repository
-	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" scripts/check_package.sh
+package: ## pack the crate as it would be published, then build and test it away from the repository
+	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" EACH_FEATURE="$(EACH_FEATURE)" scripts/check_package.sh
+
+msrv: ## build with the oldest Rust that is supported, and ask what each dependency wants
+	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" PYTHON="$(BIN)/python" scripts/check_rust_version.sh
+
+cross: $(VENV)/stamp-cross ## compile for other systems and processors, and run the tests there under qemu (TARGETS: which)
+	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" BIN="$(CURDIR)/$(BIN)" TARGETS="$(TARGETS)" scripts/cross.sh
+
+wheels: $(VENV)/stamp-wheels ## build wheels for Linux with each of INTERPRETERS, check them, and test them in clean environments
+	@BIN="$(CURDIR)/$(BIN)" INTERPRETERS="$(INTERPRETERS)" EXTRA_TARGETS="$(EXTRA_TARGETS)" scripts/wheels.sh
+
+sdist: $(VENV)/stamp-wheels ## build the source distribution, check it, and test it in a clean environment
+	@BIN="$(CURDIR)/$(BIN)" scripts/sdist.sh
 
 lint: $(VENV)/stamp-lint $(VENV)/stamp-test ## check format, lints, documentation and types, Rust and Python
 	@$(CARGO) fmt --version >/dev/null && $(CARGO) clippy --version >/dev/null || \
@@ -79,6 +97,7 @@ lint: $(VENV)/stamp-lint $(VENV)/stamp-test ## check format, lints, documentatio
 	$(PYO3) $(CARGO) clippy --locked --all-targets --features python -- -D warnings
 	$(PYO3) $(CARGO) clippy --locked --all-targets --all-features -- -D warnings
 	$(PROVENANCE)
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --features $(FEATURES)
 	$(PUBLIC_API) --check
 	@tree=$$($(CARGO) tree --locked --edges normal,build --prefix none) && [ "$$(wc -l <<<"$$tree")" -eq 1 ] || \
@@ -88,6 +107,15 @@ lint: $(VENV)/stamp-lint $(VENV)/stamp-test ## check format, lints, documentatio
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest pktalloc --mypy-config-file pyproject.toml \
 	    --allowlist tests/stubtest.allowlist --ignore-unused-allowlist
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/stub_docs.py --check
+	@for version in 3.11 3.12 3.13 3.14; do echo "types at Python $$version"; \
+	    $(BIN)/mypy --python-version $$version tests/typing; $(BIN)/basedpyright --level error --pythonversion $$version; done
+	$(BIN)/validate-pyproject pyproject.toml
+	$(BIN)/pyroma --min 8 . 2>/dev/null
+	$(BIN)/zizmor --offline --quiet --persona=pedantic .github
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	@echo "make lint: format, lints, documentation and types are clean"
 
 fmt: $(VENV)/stamp-lint ## format the sources, Rust and Python
@@ -98,9 +126,14 @@ fmt: $(VENV)/stamp-lint ## format the sources, Rust and Python
 api: $(VENV)/stamp-venv ## list what others can build on, in docs/public-api.txt (make lint compares)
 	$(PUBLIC_API)
 
-lint-peers: ## check the comparison with other allocators (builds them: needs a C++ compiler)
+stubs: $(VENV)/stamp-lint $(VENV)/stamp-test ## write the docstrings of the built module into its stubs (make lint compares)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/stub_docs.py
+
+lint-peers: ## check the comparison with other allocators, and the clients (builds them: needs a C++ compiler)
 	$(PEERS) fmt --check
 	$(PEERS) clippy --locked --all-targets -- -D warnings
+	$(CLIENTS) fmt --check
+	$(CLIENTS) clippy --locked --all-targets -- -D warnings
 
 bench: ## measure: criterion on the crate, then enough of the peers to judge every target (minutes)
 	$(CARGO) bench --locked
@@ -111,6 +144,10 @@ bench-full: ## measure every cell of the comparison with the peers (an hour or s
 
 bench-threads: ## measure packets that other threads free, beside other allocators (a minute; wants two idle cores)
 	$(PEERS) run --locked --release --quiet -- threads
+
+bench-clients: ## measure programs on crates that others wrote, with their own memory and with pktalloc (minutes)
+	@$(CLIENTS) build --locked --release --quiet --bins
+	@$(CLIENTS) run --locked --release --quiet
 
 bench-python: $(VENV)/stamp-test ## measure the Python face beside bytearray, and judge its targets
 	@$(BIN)/python -m pytest -q benches/bench_python.py --benchmark-max-time=0.2 --benchmark-columns=min,median --benchmark-sort=min
@@ -145,13 +182,13 @@ tsan: ## run the tests of packets on several threads under ThreadSanitizer (Linu
 	    $(CARGO) test --locked --target $$(rustc -vV | sed -n 's/^host: //p') --features shared --test shared
 	@echo "make tsan: no data race"
 
-docs: ## build the documentation of the crate
-	$(CARGO) doc --locked --no-deps --features $(FEATURES)
-	@echo "make docs: target/doc/pktalloc/index.html"
+docs: $(VENV)/stamp-docs ## build the site, with the documentation of the crate, and follow every link in it
+	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" BIN="$(CURDIR)/$(BIN)" scripts/docs.sh
 
 clean: ## remove what was built, the virtual environment included
 	$(CARGO) clean
 	$(PEERS) clean
+	$(CLIENTS) clean
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find python tests scripts -name __pycache__ -prune -exec rm -rf {} +
 	find python -name '*.so' -delete
@@ -179,6 +216,7 @@ $(VENV)/stamp-test: $(VENV)/stamp-package pyproject.toml
 	@$(PIP) install --group test
 	@touch $@
 
-$(VENV)/stamp-lint: $(VENV)/stamp-venv pyproject.toml
-	@$(PIP) install --group lint
+# The tools of one target each.
+$(VENV)/stamp-lint $(VENV)/stamp-docs $(VENV)/stamp-cross $(VENV)/stamp-wheels: $(VENV)/stamp-%: $(VENV)/stamp-venv pyproject.toml
+	@$(PIP) install --group $*
 	@touch $@

@@ -4,7 +4,7 @@
 #
 # A stable toolchain does it: cargo-fuzz asks the compiler for a sanitizer, which stable has but hides behind
 # RUSTC_BOOTSTRAP. New inputs are collected in target/fuzz, and what fails a target in fuzz/artifacts; `cargo fuzz cmin`
-# and `cargo fuzz tmin` make the small ones that belong into fuzz/corpus.
+# and `cargo fuzz tmin` make the small ones that belong into tests/corpus.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export RUSTC_BOOTSTRAP=1
@@ -22,7 +22,7 @@ for target in $FUZZ_TARGETS; do
     found=target/fuzz/$target
     mkdir -p "$found"
     echo "+ $target for $FUZZ_SECONDS s"
-    "${fuzz[@]}" run --target "$host" "$target" "$found" "fuzz/corpus/$target" -- \
+    "${fuzz[@]}" run --target "$host" "$target" "$found" "tests/corpus/$target" -- \
         -max_total_time="$FUZZ_SECONDS" -max_len=2048 -timeout=60 -print_final_stats=1 >"$log" 2>&1 </dev/null ||
         { failed+=("$target"); grep -A 3 -E 'panicked at|ERROR: ' "$log" | head -n 12; }
     summary+=("$target $(awk '

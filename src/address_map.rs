@@ -58,14 +58,15 @@ impl<T: Copy> AddressMap<T> {
         self.entries.get(self.entries.partition_point(|&(other, _)| other > address)).copied()
     }
 
+    /// The thing with the `index`th lowest address.
+    pub(crate) fn nth(&self, index: usize) -> Option<T> {
+        let from_top = self.entries.len().checked_sub(index + 1)?;
+        self.entries.get(from_top).map(|&(_, thing)| thing)
+    }
+
     /// Where the thing at exactly `address` is.
     fn position(&self, address: usize) -> Option<usize> {
         self.entries.binary_search_by(|(other, _)| address.cmp(other)).ok()
-    }
-
-    /// Keeps the things that `keep` says yes to; it sees them from the highest address to the lowest.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(T) -> bool) {
-        self.entries.retain(|&(_, thing)| keep(thing));
     }
 
     /// How many entries there are.
@@ -99,10 +100,6 @@ mod tests {
                         table.replace(address, thing);
                         model.entry(address).and_modify(|old| *old = thing);
                     }
-                    2 if address == 0 => {
-                        table.retain(|thing| thing % 2 == 0);
-                        model.retain(|_, thing| *thing % 2 == 0);
-                    }
                     _ if !model.contains_key(&address) => {
                         table.reserve(1).unwrap();
                         table.insert(address, thing);
@@ -114,23 +111,10 @@ mod tests {
                 let below = model.range(..=address).next_back().map(|(&below, &thing)| (below, thing));
                 prop_assert_eq!(table.at_or_below(address), below);
                 prop_assert_eq!(table.len(), model.len());
+                prop_assert_eq!(table.nth(address), model.values().nth(address).copied());
                 let entries: Vec<_> = model.iter().map(|(&address, &thing)| (address, thing)).collect();
                 prop_assert_eq!(table.iter().collect::<Vec<_>>(), entries);
             }
         }
-    }
-
-    #[test]
-    fn what_is_kept_is_seen_from_the_highest_address_to_the_lowest() {
-        let mut table = AddressMap::new();
-        table.reserve(5).unwrap();
-        (0..5).for_each(|address| table.insert(address, address));
-        let mut seen = Vec::new();
-        table.retain(|thing| {
-            seen.push(thing);
-            thing != 3
-        });
-        assert_eq!(seen, [4, 3, 2, 1, 0]);
-        assert_eq!(table.iter().map(|(address, _)| address).collect::<Vec<_>>(), [0, 1, 2, 4]);
     }
 }

@@ -4,11 +4,10 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::NonNull;
 
-use crate::check::IntegrityError;
 #[cfg(feature = "std")]
 use crate::config::Settings;
 use crate::config::{Config, ConfigError};
-use crate::error::{AllocError, FreeError};
+use crate::error::{AllocError, FreeError, IntegrityError};
 use crate::geometry::Fixed;
 use crate::heap::{Heap, Realloc};
 use crate::stats::{Occupancy, Stats};
@@ -25,8 +24,9 @@ use crate::system::System;
 /// Every method takes `&self`. An allocator is for one thread at a time: it can be sent to another thread, not shared
 /// between two. Moving it never moves a block. Dropping it frees every block, large ones included.
 ///
-/// A block is at least as long as was asked for: whole units, and the returned slice spans all of them. Up to a
-/// quarter of a window it lies in a window; above that it comes straight from the system, aligned to a window.
+/// A block is at least as long as was asked for: whole units, and the returned slice spans all of them. Up to a window
+/// it lies in one; above that it is a span of windows side by side; what is longer than a region (4 MiB, less its
+/// bookkeeping) is mapped by itself.
 ///
 /// ```
 /// use pktalloc::{Allocator, Realloc};
@@ -46,13 +46,13 @@ use crate::system::System;
 /// ```
 #[cfg(feature = "std")]
 pub struct Allocator<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os> {
-    heap: Heap<Fixed<UNIT, WINDOW_UNITS>, S>,
+    heap: Heap<Fixed<UNIT, WINDOW_UNITS, S>, S>,
 }
 
 /// See the documentation with the feature `std`, with which `S` has a default.
 #[cfg(not(feature = "std"))]
 pub struct Allocator<const UNIT: usize, const WINDOW_UNITS: usize, S: System> {
-    heap: Heap<Fixed<UNIT, WINDOW_UNITS>, S>,
+    heap: Heap<Fixed<UNIT, WINDOW_UNITS, S>, S>,
 }
 
 #[cfg(feature = "std")]
@@ -99,7 +99,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
     /// [`check`](Config::check) on exactly `size`.
     ///
     /// Takes constant time, except when the extent is used up: then time linear in the units of a few windows, or a call
-    /// to the system. A call that fails takes time linear in the memory held, since it looks for every hole first.
+    /// to the system. A call that is refused memory looks for holes in a bounded number of windows, and the next one goes
+    /// on from there.
     ///
     /// # Errors
     /// [`AllocError::ZeroSize`]; [`AllocError::TooLarge`]; [`AllocError::OutOfMemory`] and
@@ -137,9 +138,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
         self.heap.allocate_batch(size, blocks)
     }
 
-    /// Gives a block room for `size` bytes, in place when it has the room or the units behind it are free; a block that
-    /// has more room than needed gives the rest back, except that a large block keeps its memory as long as it stays
-    /// large. Otherwise the block moves: the old one is freed.
+    /// Gives a block room for `size` bytes, in place when it has the room or what lies behind it is free, also over whole
+    /// windows. Otherwise the block moves: the old one is freed. A block beyond a region grows without being copied.
+    ///
+    /// A block that has the room keeps it, so that a buffer that is used again and again stays where it is, unless more
+    /// than half of it, and 4096 bytes at least, would be of no use; that is then given back. [`shrink`](Self::shrink)
+    /// gives back to the unit.
+    ///
+    /// For a block that has the room this is a load and two comparisons.
     ///
     /// # Errors
     /// As for [`allocate`](Self::allocate). The block is untouched then and still live.
@@ -149,6 +155,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
     ///
     /// # Safety
     /// As for [`free`](Self::free); on `Ok` only the returned block is live.
+    #[inline]
     pub unsafe fn reallocate(
         &self,
         block: NonNull<u8>,
@@ -159,10 +166,33 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
         unsafe { self.heap.reallocate(block, size, how) }
     }
 
+    /// Bytes that a block has: what [`reallocate`](Self::reallocate) can use without moving it. One load; with
+    /// [`check`](Config::check) on it is what was asked for.
+    ///
+    /// ```
+    /// let allocator = pktalloc::Allocator::new();
+    /// let block = allocator.allocate(1400)?;
+    /// // SAFETY: the block is live.
+    /// assert_eq!(unsafe { allocator.capacity(block.cast()) }, 1408);
+    /// # Ok::<(), pktalloc::AllocError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// As [`free`](Self::free).
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free), but the block stays live.
+    #[inline]
+    #[must_use]
+    pub unsafe fn capacity(&self, block: NonNull<u8>) -> usize {
+        // SAFETY: the caller keeps the same contract.
+        unsafe { self.heap.capacity(block) }
+    }
+
     /// Gives the units behind the first `size` bytes of a block back at once. Never moves the block.
     ///
     /// After `allocate(2048)`, a receive of 900 bytes and `shrink(900)`, the next block starts right behind the 900.
-    /// A large block keeps its memory until it is freed.
+    /// A block beyond a region keeps its memory until it is freed.
     ///
     /// # Errors
     /// [`AllocError::ZeroSize`]; [`AllocError::NotSmaller`] when `size` is beyond the block's capacity;
@@ -190,7 +220,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
     }
 
     /// Frees a block. Takes constant time for blocks of up to 127 units; for longer ones time logarithmic in the number
-    /// of windows. A free that drains a window may give windows back to the system.
+    /// of regions, and linear in the windows that a span takes. A free gives at most one window back to the system.
     ///
     /// # Panics
     /// When `block` points into a window of this allocator but not at a live block: a double free or an interior
@@ -208,9 +238,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
 
     /// Frees a block of `size` bytes: the size that was last asked for, the capacity, or anything between.
     ///
-    /// The same as [`free`](Self::free) for a queue. Where many blocks are freed in no order it takes down to half the
-    /// time, because it does not wait for bookkeeping that is in no cache: it asks for it, and looks at it up to 16
-    /// frees later. So a misuse may be reported that much later, by whatever call is made then.
+    /// The same as [`free`](Self::free), except that with [`check`](Config::check) on the size is verified.
     ///
     /// ```
     /// let allocator = pktalloc::Allocator::new();
@@ -221,8 +249,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
     /// ```
     ///
     /// # Panics
-    /// As [`free`](Self::free), in this call or a later one. With [`check`](Config::check) on in this one, and also when
-    /// `size` is not exactly what was asked for; with `check` off a wrong size does no harm.
+    /// As [`free`](Self::free), and with [`check`](Config::check) on when `size` is not exactly what was asked for; with
+    /// `check` off a wrong size does no harm.
     ///
     /// # Safety
     /// As for [`free`](Self::free).
@@ -230,16 +258,6 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
     pub unsafe fn free_sized(&self, block: NonNull<u8>, size: usize) {
         // SAFETY: the caller keeps the same contract.
         unsafe { self.heap.free_sized(block, size) }
-    }
-
-    /// [`free_sized`](Self::free_sized), not told the size.
-    ///
-    /// # Safety
-    /// As for [`free`](Self::free).
-    #[inline]
-    pub(crate) unsafe fn free_deferred(&self, block: NonNull<u8>) {
-        // SAFETY: the caller keeps the same contract.
-        unsafe { self.heap.free_deferred(block) }
     }
 
     /// Frees every block of a slice, as [`free`](Self::free) would one after the other.
@@ -256,7 +274,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
 
     /// Frees a block after finding out that there is one. Any pointer value may be passed; none is read through.
     ///
-    /// Takes time logarithmic in the number of windows.
+    /// Takes time logarithmic in the number of regions.
     ///
     /// ```
     /// use pktalloc::{Allocator, FreeError};
@@ -325,7 +343,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
         impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Block<'_, UNIT, WINDOW_UNITS, S> {
             fn drop(&mut self) {
                 // SAFETY: the caller of `destruct` vouches for the block.
-                unsafe { self.allocator.free_deferred(self.block) }
+                unsafe { self.allocator.free(self.block) }
             }
         }
         let _block = Block { allocator: self, block: object.cast() };
@@ -339,7 +357,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
         self.heap.used_bytes()
     }
 
-    /// Bytes taken from the system: windows and large blocks. Takes constant time.
+    /// Bytes taken from the system: windows that are in use or kept empty, the bookkeeping in use, and blocks beyond a
+    /// region. Takes constant time.
     #[must_use]
     pub fn allocated_bytes(&self) -> u64 {
         self.heap.allocated_bytes()
@@ -366,9 +385,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
         self.heap.integrity_check()
     }
 
-    /// Gives empty windows back to the system, down to the preallocated number; returns how many bytes.
+    /// Gives every page without a live byte back to the system, down to the preallocated windows: empty windows, and the
+    /// holes of windows with blocks; returns how many bytes. What the system refuses to take back does not count.
     ///
-    /// Takes time linear in the number of windows.
+    /// Takes time linear in the memory held. With [`check`](Config::check) on, holes stay.
     pub fn trim(&self) -> usize {
         // What lies in this address space fits a `usize`.
         self.heap.trim() as usize

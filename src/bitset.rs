@@ -1,7 +1,8 @@
 //! A bitset over any number of bits and any storage of 64-bit words.
 //!
-//! [`Occupancy::used`](crate::Occupancy::used) draws a window as one. It is a module of its own
-//! because queues have other uses for it: acknowledgement maps, loss maps, free slots.
+//! The allocator finds things with it: runs of idle windows for a block that is longer than one, holes in a window that
+//! is used again, pages that can go back to the system; and [`Occupancy::used`](crate::Occupancy::used) draws a window
+//! as one. It is a module of its own because queues have other uses for it: acknowledgement maps, loss maps, free slots.
 //!
 //! ```
 //! use pktalloc::bitset::Bitset;
@@ -135,7 +136,35 @@ impl<W: Words> Bitset<W> {
         self.first(range, |word| word)
     }
 
+    /// The first run of at least `len` set bits in `range`, whole: up to the next clear bit or the end of `range`.
+    ///
+    /// ```
+    /// use pktalloc::bitset::Bitset;
+    /// let mut free = Bitset::new(100);
+    /// free.set_range(3..5);
+    /// free.set_range(60..70);
+    /// assert_eq!(free.first_set_run_in(0..100, 2), Some(3..5));
+    /// assert_eq!(free.first_set_run_in(0..100, 3), Some(60..70));
+    /// assert_eq!(free.first_set_run_in(0..100, 11), None);
+    /// ```
+    ///
+    /// # Panics
+    /// When `range` ends before it starts or beyond the last bit.
+    #[must_use]
+    pub fn first_set_run_in(&self, range: Range<usize>, len: usize) -> Option<Range<usize>> {
+        let mut from = range.start;
+        loop {
+            let start = self.first(from..range.end, |word| word)?;
+            let end = self.first(start..range.end, |word| !word).unwrap_or(range.end);
+            if end - start >= len {
+                return Some(start..end);
+            }
+            from = end;
+        }
+    }
+
     /// The first bit of `range` whose word has it set after `view`.
+    #[inline]
     fn first(&self, range: Range<usize>, view: impl Fn(u64) -> u64) -> Option<usize> {
         self.masks(range)
             .map(|(index, mask)| (index, view(self.words.get(index)) & mask))

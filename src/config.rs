@@ -52,11 +52,6 @@ impl Settings {
         !(self.check || self.passthrough)
     }
 
-    /// Whether blocks come and go without anything being done to them.
-    pub(crate) const fn is_plain(&self) -> bool {
-        self.trusts_pointers() && !self.zero
-    }
-
     /// Refuses values that make no sense.
     pub(crate) fn validate(&self, window_bytes: usize) -> Result<(), ConfigError> {
         if self.preallocated_windows > MOST_WINDOWS {

@@ -1,8 +1,6 @@
-//! What can go wrong with a call, one variant per cause.
+//! What can go wrong with a call, and what the self-check reports: one variant per cause.
 
 use core::fmt;
-
-use crate::check::IntegrityError;
 
 /// Why no block was handed out, or why a block kept its size. The block that was passed in, if any, is untouched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,3 +109,159 @@ impl core::error::Error for FreeError {
         }
     }
 }
+
+/// Bytes written past the size that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overflow {
+    /// Where the block starts.
+    pub block: usize,
+    /// The size in bytes that was asked for.
+    pub size: usize,
+    /// How far behind the last of those bytes the furthest stray write reached that can be seen, in bytes.
+    pub past_end: usize,
+}
+
+/// Bytes written where no block lives, most likely through a pointer to a block that was freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteAfterFree {
+    /// The first of them.
+    pub address: usize,
+    /// How many bytes lie from there to the last of them that can be seen in the same hole or block.
+    pub bytes: usize,
+}
+
+/// Which total is not the sum of its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Total {
+    /// Units of live blocks over all windows.
+    LiveUnits,
+    /// Bytes taken from the system.
+    AllocatedBytes,
+    /// Bytes of large blocks.
+    LargeBytes,
+    /// Windows on the list of empty ones.
+    EmptyWindows,
+    /// Windows on the list of those worth another pass.
+    ReusableWindows,
+    /// Windows that are held.
+    HeldWindows,
+    /// Cached blocks: freed, and about to be handed out again.
+    CachedBlocks,
+}
+
+/// Damage to the bookkeeping, or a write past the end of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IntegrityError {
+    /// A region's header was overwritten.
+    Header {
+        /// The region.
+        region: usize,
+    },
+    /// Two live blocks share units.
+    Overlap {
+        /// The window.
+        window: usize,
+        /// Where the second of them starts.
+        block: usize,
+    },
+    /// A live block reaches into the bookkeeping or beyond its region.
+    Bookkeeping {
+        /// The window.
+        window: usize,
+        /// Where the block starts.
+        block: usize,
+    },
+    /// The units of a window's live blocks are not as many as were counted.
+    LiveUnits {
+        /// The window.
+        window: usize,
+        /// Units that were counted.
+        counted: u32,
+        /// Units that its map shows.
+        found: u32,
+    },
+    /// A block starts among the units that are yet to be handed out.
+    Extent {
+        /// The window.
+        window: usize,
+        /// The first such unit's address.
+        unit: usize,
+    },
+    /// A window is not in the list in which it says it is, or in one that it does not name.
+    Place {
+        /// The window.
+        window: usize,
+    },
+    /// A window would not be noticed in time when its blocks are freed.
+    Notice {
+        /// The window.
+        window: usize,
+    },
+    /// A total is not the sum of its parts.
+    Total {
+        /// Which total.
+        total: Total,
+        /// What was counted.
+        counted: u64,
+        /// What the parts sum up to.
+        found: u64,
+    },
+    /// A cached block is not one in its window's map; with `check` on, a live block has no size on record, or one that
+    /// does not fit it, or the reverse.
+    Record {
+        /// Where the block starts.
+        block: usize,
+    },
+    /// With `check` on: bytes were written past the size that was asked for.
+    Overflow(Overflow),
+    /// With `check` on: bytes were written where no block lives.
+    WriteAfterFree(WriteAfterFree),
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LiveUnits => "live units",
+            Self::AllocatedBytes => "allocated bytes",
+            Self::LargeBytes => "bytes of large blocks",
+            Self::EmptyWindows => "empty windows",
+            Self::ReusableWindows => "reusable windows",
+            Self::HeldWindows => "held windows",
+            Self::CachedBlocks => "cached blocks",
+        })
+    }
+}
+
+impl fmt::Display for IntegrityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Header { region } => write!(f, "the header of the region at {region:#x} was overwritten"),
+            Self::Overlap { window, block } => {
+                write!(f, "in the window at {window:#x} the block at {block:#x} lies within another")
+            }
+            Self::Bookkeeping { window, block } => {
+                write!(f, "in the window at {window:#x} the block at {block:#x} reaches beyond the units for blocks")
+            }
+            Self::LiveUnits { window, counted, found } => {
+                write!(f, "the window at {window:#x} counts {counted} live units, its map shows {found}")
+            }
+            Self::Extent { window, unit } => {
+                write!(f, "in the window at {window:#x} a block starts at {unit:#x}, which was not handed out")
+            }
+            Self::Place { window } => write!(f, "the window at {window:#x} is not in the list in which it should be"),
+            Self::Notice { window } => write!(f, "the window at {window:#x} would not be noticed when it drains"),
+            Self::Total { total, counted, found } => write!(f, "{counted} {total} were counted, there are {found}"),
+            Self::Record { block } => write!(f, "what is on record for the block at {block:#x} does not fit it"),
+            Self::Overflow(Overflow { block, size, past_end }) => {
+                write!(f, "bytes were written up to {past_end} past the end of the {size} bytes at {block:#x}")
+            }
+            Self::WriteAfterFree(WriteAfterFree { address, bytes }) => {
+                write!(f, "a freed block was written to: {bytes} bytes from {address:#x} on, where no block lives")
+            }
+        }
+    }
+}
+
+impl core::error::Error for IntegrityError {}

@@ -1,34 +1,59 @@
-//! The shape of a window: how bytes become units, and what of a window its descriptor takes.
+//! The three levels, region, window and unit: how bytes become units, and where the bookkeeping lies.
 //!
-//! Everything here is arithmetic on integers. A [`Geometry`] is either known at compile time ([`Fixed`], the Rust face)
-//! or chosen at run time ([`Runtime`], the Python face); the allocator is written once over both.
+//! Everything here is arithmetic on integers. A [`Geometry`] is either known at compile time ([`Fixed`], for Rust) or
+//! chosen at run time ([`Runtime`], for Python); the allocator is written once over both.
 //!
 //! ```text
-//! window (aligned to its own size)
-//! ┌────────────┬─────────────────────────────────────────────────┐
-//! │ descriptor │ units for blocks                                │
-//! └────────────┴─────────────────────────────────────────────────┘
+//! region, aligned to its own size (4 MiB)
+//! ┌───────┬─────────────────────────────────────┬──────────┬──────────┬──────────┬───
+//! │ guard │ header · credits · descriptors ·    │ window   │ window   │ window   │ …
+//! │       │ holes · cache · map, a byte a unit  │ (units)  │ (units)  │ (units)  │
+//! └───────┴─────────────────────────────────────┴──────────┴──────────┴──────────┴───
+//!         header_start                          first_window
 //! ```
 //!
-//! Unit 0 is never handed out: an address at the very start of a window is a large block's.
+//! The bookkeeping of all windows lies in front of them, dense. What overflows a packet runs away from it, and meets the
+//! guard in front of the next region's.
+//!
+//! A region has as many windows as the [system](crate::system::System::REGION_BYTES) says. Where that is one, its
+//! bookkeeping takes the front of the window itself, and there is no guard:
+//!
+//! ```text
+//! ┌───────────────────────────────────────────────────┬──────────────────────────┐
+//! │ header · credit · descriptor · holes · map        │ units for blocks         │
+//! └───────────────────────────────────────────────────┴──────────────────────────┘
+//! ```
+//!
+//! No block starts at the start of a region: that is where large blocks start, which are mapped by themselves.
 
+use core::marker::PhantomData;
 use core::ops::Range;
 
 #[cfg(any(feature = "python", test))]
 use crate::config::ConfigError;
-use crate::prefetch::LINE_BYTES;
-use crate::window::LONGEST_EXACT;
+use crate::map::{LONGEST_CACHED, LONGEST_EXACT};
+use crate::system::System;
 
 /// Smallest and largest unit in bytes.
 pub(crate) const UNIT_BYTES: Range<usize> = 16..4097;
 /// Smallest and largest number of units in a window.
 pub(crate) const WINDOW_UNITS: Range<usize> = 64..65537;
-/// Bytes within which windows begin at different distances, at most: behind a page's worth it starts over.
-const STAGGER_BYTES: usize = 4096;
-/// The part of a window that this may take.
-const STAGGER_PART: usize = 128;
-/// Bytes of a descriptor's fields, in front of its map: a cache line that does not change and one that does.
-pub(crate) const FIELD_BYTES: usize = 2 * LINE_BYTES;
+/// The most windows in a region: the bits of a word.
+pub(crate) const MOST_REGION_WINDOWS: usize = u64::BITS as usize;
+/// Bytes in front of the header that nobody uses, so that what overflows the region in front does not get there: a page.
+pub(crate) const GUARD_BYTES: usize = 4096;
+/// Bytes of a region's header: a cache line that does not change and one that does.
+pub(crate) const HEADER_BYTES: usize = 128;
+/// Bytes of a window's credit.
+pub(crate) const CREDIT_BYTES: usize = size_of::<u32>();
+/// Bytes of a window's descriptor.
+pub(crate) const DESCRIPTOR_BYTES: usize = 16 + 2 * size_of::<usize>();
+/// Places of a stack of cached blocks.
+pub(crate) const CACHE_DEPTH: usize = 256;
+/// Bytes of the smallest region that has room for them.
+const CACHE_REGION_BYTES: usize = 1 << 20;
+/// What the parts of the bookkeeping are aligned to.
+const PART_ALIGN: usize = 8;
 
 /// The shape of a window.
 pub(crate) trait Geometry: Copy {
@@ -37,6 +62,9 @@ pub(crate) trait Geometry: Copy {
 
     /// Base-2 logarithm of the window in bytes.
     fn window_shift(self) -> u32;
+
+    /// Base-2 logarithm of the region in bytes.
+    fn region_shift(self) -> u32;
 
     /// Bytes of a unit: granule and alignment of every block.
     #[inline(always)]
@@ -50,13 +78,37 @@ pub(crate) trait Geometry: Copy {
         1 << self.window_shift()
     }
 
-    /// Units of a window, bookkeeping included.
+    /// Bytes of a region: its size and its alignment.
+    #[inline(always)]
+    fn region_bytes(self) -> usize {
+        1 << self.region_shift()
+    }
+
+    /// Units of a window.
     #[inline(always)]
     fn window_units(self) -> usize {
         1 << (self.window_shift() - self.unit_shift())
     }
 
-    /// The largest size in bytes that a window serves; anything above is a large block.
+    /// Units of a region.
+    #[inline(always)]
+    fn region_units(self) -> usize {
+        1 << (self.region_shift() - self.unit_shift())
+    }
+
+    /// Windows of a region, those that its bookkeeping takes included.
+    #[inline(always)]
+    fn region_windows(self) -> usize {
+        1 << (self.region_shift() - self.window_shift())
+    }
+
+    /// Whether a region is one window, with its bookkeeping inside.
+    #[inline(always)]
+    fn is_single(self) -> bool {
+        self.region_shift() == self.window_shift()
+    }
+
+    /// The largest size in bytes that a window serves in any case; anything above is a large block.
     #[inline(always)]
     fn largest_in_window(self) -> usize {
         self.window_bytes() / 4
@@ -69,7 +121,7 @@ pub(crate) trait Geometry: Copy {
         if exact < self.largest_in_window() { exact } else { self.largest_in_window() }
     }
 
-    /// Units that hold `size` bytes; `size` is at most a window's.
+    /// Units that hold `size` bytes; `size` is at most a region's.
     #[inline(always)]
     fn units(self, size: usize) -> u32 {
         ((size + (self.unit_bytes() - 1)) >> self.unit_shift()) as u32
@@ -81,40 +133,143 @@ pub(crate) trait Geometry: Copy {
         (units as usize) << self.unit_shift()
     }
 
-    /// Bytes of a descriptor: its fields, and a map of a byte a unit.
+    /// Where the header starts, in bytes from the start of the region.
     #[inline(always)]
-    fn descriptor_bytes(self) -> usize {
-        FIELD_BYTES + self.window_units()
+    fn header_start(self) -> usize {
+        if self.is_single() { 0 } else { GUARD_BYTES }
     }
 
-    /// The units of a window that no block can have: the descriptor's.
-    fn bookkeeping_units(self) -> Range<usize> {
-        0..self.units(self.descriptor_bytes()) as usize
+    /// Where the windows' credits start.
+    #[inline(always)]
+    fn credits_start(self) -> usize {
+        self.header_start() + HEADER_BYTES
     }
 
-    /// The units of a window that blocks may use.
+    /// Where the windows' descriptors start.
+    #[inline(always)]
+    fn descriptors_start(self) -> usize {
+        self.credits_start() + (self.region_windows() * CREDIT_BYTES).next_multiple_of(PART_ALIGN)
+    }
+
+    /// Where the bits start that say which units of the current window are holes.
+    #[inline(always)]
+    fn holes_start(self) -> usize {
+        self.descriptors_start() + self.region_windows() * DESCRIPTOR_BYTES
+    }
+
+    /// Where the stacks of cached blocks start.
+    #[inline(always)]
+    fn cache_start(self) -> usize {
+        self.holes_start() + self.window_units() / 8
+    }
+
+    /// Bytes of the stacks of cached blocks, of which one region of an allocator makes use; none where they would be a large
+    /// part of it.
+    #[inline(always)]
+    fn cache_bytes(self) -> usize {
+        let bytes = (LONGEST_CACHED as usize + 1) * CACHE_DEPTH * size_of::<usize>();
+        if self.is_single() || self.region_bytes() < CACHE_REGION_BYTES { 0 } else { bytes }
+    }
+
+    /// Where the map starts.
+    #[inline(always)]
+    fn map_start(self) -> usize {
+        self.cache_start() + self.cache_bytes()
+    }
+
+    /// Where the bookkeeping ends.
+    #[inline(always)]
+    fn bookkeeping_end(self) -> usize {
+        self.map_start() + self.region_units()
+    }
+
+    /// The first window for blocks.
+    #[inline(always)]
+    fn first_window(self) -> usize {
+        if self.is_single() { 0 } else { self.bookkeeping_end().div_ceil(self.window_bytes()) }
+    }
+
+    /// The first unit of each window that blocks may use.
+    #[inline(always)]
+    fn first_unit(self) -> u32 {
+        if self.is_single() { self.units(self.bookkeeping_end()) } else { 0 }
+    }
+
+    /// The units of each window that blocks may use.
+    #[inline(always)]
     fn block_units(self) -> Range<u32> {
-        self.bookkeeping_units().end as u32..self.window_units() as u32
+        self.first_unit()..self.window_units() as u32
     }
 
-    /// Those of the window at `address` that its first blocks get, where blocks of different windows had better not
-    /// begin in the same sets of a cache: [`block_units`](Self::block_units) less a few cache lines in front, a
-    /// different number in each of the windows side by side.
-    fn staggered_units(self, address: usize) -> Range<u32> {
-        let step = self.units(LINE_BYTES);
-        let most = (self.window_bytes() / STAGGER_PART).min(STAGGER_BYTES);
-        let steps = (most / self.bytes(step)).max(1);
-        let number = address >> self.window_shift();
-        let Range { start, end } = self.block_units();
-        start + (number % steps) as u32 * step..end
+    /// The first unit of a region that blocks may use.
+    #[inline(always)]
+    fn first_block_unit(self) -> usize {
+        if self.is_single() {
+            self.first_unit() as usize
+        } else {
+            self.first_window() << (self.window_shift() - self.unit_shift())
+        }
+    }
+
+    /// The windows for blocks, a bit for each.
+    fn windows_mask(self) -> u64 {
+        let all = u64::MAX >> (MOST_REGION_WINDOWS - self.region_windows());
+        all >> self.first_window() << self.first_window()
+    }
+
+    /// The windows of which `parts`, 64ths of a region, has a bit.
+    fn windows_of(self, parts: u64) -> u64 {
+        let each = MOST_REGION_WINDOWS / self.region_windows();
+        let part = u64::MAX >> (MOST_REGION_WINDOWS - each);
+        let has_part = |&window: &usize| parts >> (window * each) & part != 0;
+        (0..self.region_windows()).filter(has_part).fold(0, |windows, window| windows | 1 << window)
+    }
+
+    /// The 64ths of a region that make up `windows`.
+    fn parts_of(self, windows: u64) -> u64 {
+        let each = MOST_REGION_WINDOWS / self.region_windows();
+        let part = u64::MAX >> (MOST_REGION_WINDOWS - each);
+        let is_set = |&window: &usize| windows >> window & 1 != 0;
+        (0..self.region_windows()).filter(is_set).fold(0, |parts, window| parts | part << (window * each))
+    }
+
+    /// Bytes of the bookkeeping that is in use from the moment that there is a region: all but the cache and the map.
+    fn fixed_bytes(self) -> usize {
+        if self.is_single() { 0 } else { self.cache_start() - self.header_start() }
+    }
+
+    /// Bytes of the map of one window, where that does not lie in the window.
+    fn map_bytes(self) -> usize {
+        if self.is_single() { 0 } else { self.window_units() }
     }
 }
 
-/// A geometry known at compile time.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Fixed<const UNIT: usize, const UNITS: usize>;
+/// Base-2 logarithm of the region for windows of `1 << window_shift` bytes, where the system asks for `hint` bytes: at
+/// most [`MOST_REGION_WINDOWS`] windows, and one where two do not fit.
+const fn region_shift(window_shift: u32, hint: usize) -> u32 {
+    let most = window_shift + MOST_REGION_WINDOWS.trailing_zeros();
+    if hint >> window_shift < 2 {
+        window_shift
+    } else if hint.ilog2() < most {
+        hint.ilog2()
+    } else {
+        most
+    }
+}
 
-impl<const UNIT: usize, const UNITS: usize> Fixed<UNIT, UNITS> {
+/// A geometry known at compile time, with regions as `S` has them.
+pub(crate) struct Fixed<const UNIT: usize, const UNITS: usize, S>(PhantomData<fn() -> S>);
+
+impl<const UNIT: usize, const UNITS: usize, S> Clone for Fixed<UNIT, UNITS, S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<const UNIT: usize, const UNITS: usize, S> Copy for Fixed<UNIT, UNITS, S> {}
+
+impl<const UNIT: usize, const UNITS: usize, S> Fixed<UNIT, UNITS, S> {
     /// The geometry; a `UNIT` or `UNITS` outside the allowed values does not compile.
     pub(crate) const fn new() -> Self {
         const {
@@ -127,11 +282,11 @@ impl<const UNIT: usize, const UNITS: usize> Fixed<UNIT, UNITS> {
                 "WINDOW_UNITS must be a power of two from 64 to 65536"
             );
         }
-        Self
+        Self(PhantomData)
     }
 }
 
-impl<const UNIT: usize, const UNITS: usize> Geometry for Fixed<UNIT, UNITS> {
+impl<const UNIT: usize, const UNITS: usize, S: System> Geometry for Fixed<UNIT, UNITS, S> {
     #[inline(always)]
     fn unit_shift(self) -> u32 {
         const { UNIT.trailing_zeros() }
@@ -141,6 +296,11 @@ impl<const UNIT: usize, const UNITS: usize> Geometry for Fixed<UNIT, UNITS> {
     fn window_shift(self) -> u32 {
         const { UNIT.trailing_zeros() + UNITS.trailing_zeros() }
     }
+
+    #[inline(always)]
+    fn region_shift(self) -> u32 {
+        const { region_shift(UNIT.trailing_zeros() + UNITS.trailing_zeros(), S::REGION_BYTES) }
+    }
 }
 
 /// A geometry chosen at run time.
@@ -149,15 +309,16 @@ impl<const UNIT: usize, const UNITS: usize> Geometry for Fixed<UNIT, UNITS> {
 pub(crate) struct Runtime {
     unit_shift: u32,
     window_shift: u32,
+    region_shift: u32,
 }
 
 #[cfg(any(feature = "python", test))]
 impl Runtime {
-    /// The geometry with units of `unit_bytes` and windows of `window_bytes`.
+    /// The geometry with units of `unit_bytes`, windows of `window_bytes`, and regions as `S` has them.
     ///
     /// # Errors
     /// [`ConfigError`] when either is not an allowed power of two.
-    pub(crate) fn new(unit_bytes: usize, window_bytes: usize) -> Result<Self, ConfigError> {
+    pub(crate) fn new<S: System>(unit_bytes: usize, window_bytes: usize) -> Result<Self, ConfigError> {
         if !unit_bytes.is_power_of_two() || !UNIT_BYTES.contains(&unit_bytes) {
             return Err(ConfigError::Alignment { bytes: unit_bytes });
         }
@@ -168,7 +329,9 @@ impl Runtime {
                 most: unit_bytes * (WINDOW_UNITS.end - 1),
             });
         }
-        Ok(Self { unit_shift: unit_bytes.trailing_zeros(), window_shift: window_bytes.trailing_zeros() })
+        let window_shift = window_bytes.trailing_zeros();
+        let region_shift = region_shift(window_shift, S::REGION_BYTES);
+        Ok(Self { unit_shift: unit_bytes.trailing_zeros(), window_shift, region_shift })
     }
 }
 
@@ -183,31 +346,35 @@ impl Geometry for Runtime {
     fn window_shift(self) -> u32 {
         self.window_shift
     }
+
+    #[inline(always)]
+    fn region_shift(self) -> u32 {
+        self.region_shift
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
+    use crate::system::Os;
 
-    /// Unit bytes, units of a window, and the geometry that they make: all there are.
+    /// Unit bytes, units of a window, and the geometry that they make with regions of up to `hint` bytes: all there are.
     fn every_shape() -> impl Iterator<Item = (usize, usize, Runtime)> {
         let units = |unit| (6..=16).map(move |shift| (unit, 1 << shift));
         let shapes = (4..=12).flat_map(move |shift| units(1usize << shift));
-        shapes.map(|(unit, units)| (unit, units, Runtime::new(unit, unit * units).unwrap()))
+        shapes.flat_map(|(unit, units)| {
+            let several = Runtime::new::<Os>(unit, unit * units).unwrap();
+            [several, Runtime { region_shift: several.window_shift, ..several }].map(|shape| (unit, units, shape))
+        })
     }
 
     #[test]
-    fn every_geometry_leaves_room_for_the_largest_block_beside_its_descriptor() {
+    fn every_geometry_leaves_room_for_the_largest_block_beside_its_bookkeeping() {
         for (unit, units, geometry) in every_shape() {
             let blocks = geometry.block_units();
-            assert!(blocks.start > 0 && blocks.end as usize == units);
+            assert_eq!(blocks.end as usize, units);
             let largest = geometry.units(geometry.largest_in_window()) as usize;
             assert!(blocks.len() >= largest, "unit {unit}, {units} units");
-            let behind = geometry.descriptor_bytes();
-            assert!(behind <= geometry.bytes(blocks.start), "unit {unit}, {units} units");
-            assert!(behind > geometry.bytes(blocks.start - 1), "unit {unit}, {units} units: a unit for nothing");
             for bytes in [1, unit - 1, unit, unit + 1, 5 * unit, 5 * unit + 1] {
                 assert_eq!(geometry.units(bytes) as usize, bytes.div_ceil(unit));
             }
@@ -215,26 +382,57 @@ mod tests {
     }
 
     #[test]
-    fn windows_side_by_side_begin_in_different_cache_lines_and_lose_little() {
+    fn the_bookkeeping_of_a_region_ends_before_its_blocks_start() {
         for (unit, units, geometry) in every_shape() {
-            let whole = geometry.block_units();
-            let most = unit * units / STAGGER_PART;
-            let starts: BTreeSet<_> = (0..1000)
-                .map(|number| {
-                    let staggered = geometry.staggered_units(number * unit * units);
-                    assert_eq!(staggered.end, whole.end);
-                    assert!(geometry.bytes(staggered.start - whole.start) < most.max(1));
-                    assert!(staggered.len() >= geometry.units(geometry.largest_in_window()) as usize);
-                    geometry.bytes(staggered.start - whole.start) / LINE_BYTES % (STAGGER_BYTES / LINE_BYTES)
-                })
-                .collect();
-            let lines = most.min(STAGGER_BYTES) / unit.max(LINE_BYTES);
-            assert_eq!(starts.len(), lines.max(1), "unit {unit}, {units} units");
+            let shape = format!("unit {unit}, {units} units, {} windows", geometry.region_windows());
+            let first = geometry.first_block_unit() * unit;
+            assert!(geometry.bookkeeping_end() <= first && first < geometry.region_bytes(), "{shape}");
+            assert!(geometry.region_windows() <= MOST_REGION_WINDOWS && first > 0, "{shape}");
+            let parts = [
+                geometry.header_start(),
+                geometry.credits_start(),
+                geometry.descriptors_start(),
+                geometry.holes_start(),
+                geometry.cache_start(),
+                geometry.map_start(),
+                geometry.bookkeeping_end(),
+            ];
+            assert!(parts.is_sorted() && parts[..6].iter().all(|part| part.is_multiple_of(PART_ALIGN)), "{shape}");
+            let windows = geometry.windows_mask();
+            assert_eq!(windows.count_ones() as usize, geometry.region_windows() - geometry.first_window(), "{shape}");
+            assert!(windows != 0 && windows.trailing_zeros() as usize == geometry.first_window(), "{shape}");
+            if geometry.is_single() {
+                let behind = geometry.bookkeeping_end();
+                assert!(behind > geometry.bytes(geometry.first_unit() - 1), "{shape}: a unit for nothing");
+            } else {
+                assert_eq!((geometry.header_start(), geometry.first_unit()), (GUARD_BYTES, 0), "{shape}");
+            }
         }
-        // The default: 1024 bytes, as many as packets have that would be in the same sets otherwise.
-        let geometry = Fixed::<64, 2048>::new();
-        let distance = |number: usize| geometry.staggered_units(number << 17).start - geometry.block_units().start;
-        assert_eq!([0, 1, 15, 16, 33].map(distance), [0, 1, 15, 0, 1]);
+    }
+
+    #[test]
+    fn parts_of_a_region_are_those_of_its_windows_whatever_their_size() {
+        let shape = |window| Runtime::new::<Os>(64, window).unwrap();
+        for (window, windows, parts) in
+            [(128 << 10, 0b1010, 0b1100_1100), (64 << 10, 0b1010, 0b1010), (2 << 20, 0b10, u64::MAX << 32)]
+        {
+            assert_eq!((shape(window).parts_of(windows), shape(window).windows_of(parts)), (parts, windows));
+        }
+        assert_eq!(shape(128 << 10).windows_of(1 << 7), 1 << 3);
+        assert_eq!(shape(1 << 20).windows_of(1 << 63 | 1), 0b1001);
+    }
+
+    #[test]
+    fn regions_have_four_mebibytes_and_at_most_as_many_windows_as_a_word_has_bits() {
+        let windows = |unit, window| Runtime::new::<Os>(unit, window).unwrap().region_windows();
+        assert_eq!(windows(64, 128 << 10), 32);
+        assert_eq!(windows(64, 16 << 10), 64);
+        assert_eq!(windows(64, 2 << 20), 2);
+        assert_eq!(windows(64, 4 << 20), 1);
+        assert_eq!(windows(4096, 256 << 20), 1);
+        // A system that says nothing gives a window at a time.
+        assert_eq!(region_shift(17, 0), 17);
+        assert_eq!(Fixed::<64, 2048, Os>::new().region_shift(), 22);
     }
 
     #[test]
@@ -249,12 +447,13 @@ mod tests {
 
     #[test]
     fn shapes_that_make_no_sense_are_refused_by_name() {
-        assert!(matches!(Runtime::new(8, 131_072), Err(ConfigError::Alignment { bytes: 8 })));
-        assert!(matches!(Runtime::new(96, 131_072), Err(ConfigError::Alignment { .. })));
-        assert!(matches!(Runtime::new(8192, 1 << 20), Err(ConfigError::Alignment { .. })));
-        assert!(matches!(Runtime::new(64, 131_073), Err(ConfigError::WindowBytes { .. })));
-        assert!(matches!(Runtime::new(64, 2048), Err(ConfigError::WindowBytes { .. })));
-        assert!(matches!(Runtime::new(64, 1 << 23), Err(ConfigError::WindowBytes { .. })));
-        assert!(matches!(Runtime::new(64, 0), Err(ConfigError::WindowBytes { .. })));
+        let new = Runtime::new::<Os>;
+        assert!(matches!(new(8, 131_072), Err(ConfigError::Alignment { bytes: 8 })));
+        assert!(matches!(new(96, 131_072), Err(ConfigError::Alignment { .. })));
+        assert!(matches!(new(8192, 1 << 20), Err(ConfigError::Alignment { .. })));
+        assert!(matches!(new(64, 131_073), Err(ConfigError::WindowBytes { .. })));
+        assert!(matches!(new(64, 2048), Err(ConfigError::WindowBytes { .. })));
+        assert!(matches!(new(64, 1 << 23), Err(ConfigError::WindowBytes { .. })));
+        assert!(matches!(new(64, 0), Err(ConfigError::WindowBytes { .. })));
     }
 }

@@ -1,6 +1,7 @@
 //! The allocator itself, over any geometry and any system: the hot path, and what everything else hangs on.
 //!
-//! Allocation bumps through an *extent*, a hole of the current window that is taken as a whole:
+//! A freed block of up to 32 units goes into a *cache*, from which the next allocation of that length takes it. Otherwise
+//! allocation bumps a cursor through an *extent*, a hole of the current window that is taken as a whole:
 //!
 //! ```text
 //!            extent of the current window
@@ -11,29 +12,41 @@
 //! ```
 //!
 //! The units of an extent count as live from the moment it is opened, so that an allocation has nothing to count; what
-//! is left of it is given back when it is closed. A free reads the block's length from the map, clears it, and counts.
+//! is left of it is given back when it is closed. A free reads the block's length from the map; where the cache has no room
+//! it clears it, and counts.
 //!
-//! On the hot path a unit goes by its number counted from address 0, so that one addition leads from the cursor to the
-//! byte in the map, one shift to the block, and one comparison tells whether a block is the newest one. Everywhere
-//! else units are counted from the start of their window.
+//! A size goes one way, bytes → units → cursor → address, and a block the other: address → region → byte in the map →
+//! credit of its window. On the hot path the cursor is counted in units from address 0, so that one addition leads from it
+//! to the byte in the map, one shift to the block, and one comparison tells whether a block is the newest one. Everywhere
+//! else units are counted from the start of their region or window.
 //!
 //! Everything rarer is in the submodules:
 //!
-//! - [`free`]: the way back;
-//! - [`windows`]: where the next extent comes from; windows from the system and back to it;
-//! - [`recycle`]: blocks that are handed out again before their window hears of it;
+//! - [`route`]: which way calls take;
+//! - [`free`]: from a block to its window;
+//! - [`cache`]: blocks that are handed out again before their window hears of it;
+//! - [`refill`]: where the next extent comes from;
+//! - [`regions`]: windows from the system, and back to it;
+//! - [`decay`]: when they go back;
+//! - [`span`]: blocks longer than a window;
+//! - [`large`]: blocks beyond a region;
 //! - [`resize`]: growing and shrinking;
-//! - [`large`]: blocks straight from the system;
-//! - [`checked`]: verified frees and canaries;
-//! - [`freed`]: what free units contain, so that writes to them show.
+//! - [`find`]: what lies at any pointer;
+//! - [`checked`], [`filled`], [`check`]: what the setting `check` adds, and the self-check.
 
+mod cache;
+mod check;
 mod checked;
+mod decay;
+mod filled;
+mod find;
 mod free;
-mod freed;
 mod large;
-mod recycle;
+mod refill;
+mod regions;
 mod resize;
-mod windows;
+mod route;
+mod span;
 
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
@@ -41,73 +54,74 @@ use core::ptr::NonNull;
 
 use crate::address_map::AddressMap;
 use crate::config::{ConfigError, Settings};
-use crate::descriptor::{Place, Window};
 use crate::error::AllocError;
 use crate::geometry::Geometry;
 use crate::list::List;
+use crate::map::{FIRST_LONG, whole_length};
 use crate::poison;
+use crate::region::{Region, Window};
 use crate::system::System;
-use crate::window::{LONGEST_PARKED, whole_length};
 
-use free::Waiting;
+use cache::Cache;
+use decay::{Decay, TICK};
 pub(crate) use large::Large;
-use recycle::Parking;
+use refill::Sweep;
+use regions::Spare;
 pub use resize::Realloc;
-use windows::Surplus;
+use route::Route;
 
 /// An allocator over geometry `G` and system `S`.
 pub(crate) struct Heap<G: Geometry, S: System> {
     /// The next unit to hand out, counted from address 0.
     cursor: Cell<usize>,
-    /// Where the extent ends for the hot path: at `limit`, or at 0 when every call takes the cold one or parked blocks come
-    /// first.
+    /// Where the extent ends for the hot path: at `limit`, or at 0 when that is not to be taken.
     hot_limit: Cell<usize>,
-    /// Where the extent ends, counted from address 0; the search for the next one goes on from here.
+    /// Where the extent ends, counted from address 0.
     limit: Cell<usize>,
-    /// Where the current window's map would have the byte of the unit at address 0; may reach the whole window.
+    /// Where the current region's map would have the byte of the unit at address 0; may reach the whole region.
     map_origin: Cell<*mut u8>,
-    /// How many units of a window a free may take the hot path for: all but the first, or none when `check` or
-    /// `passthrough` is on or blocks are parked.
+    /// How many of a region's units for blocks a free may take the hot path for: all, or none.
     hot_units: Cell<usize>,
-    /// The same for a free that parks its block at once: all but the first while blocks are parked and maps are not cold.
-    parking_units: Cell<usize>,
-    /// The same for a free that may have to wait before it parks its block: all but the first while blocks are parked and
-    /// maps are cold.
-    deferring_units: Cell<usize>,
-    /// Units of live and parked blocks in windows, and of the extent.
+    /// Units of live and cached blocks in windows, and of the extent.
     live_units: Cell<u64>,
     /// The current window.
     window: Cell<Option<Window>>,
-    /// Whether no block lies behind the extent in the current window.
-    fresh: Cell<bool>,
+    /// The unit of the current window from which on its holes were not used yet.
+    holes_from: Cell<u32>,
+    /// Frees until the next one that takes the slow path, to do what has to be done now and then.
+    until_tick: Cell<u32>,
+    cache: Cache,
+    route: Cell<Route>,
     /// Why the last allocation failed.
     refusal: Cell<AllocError>,
     geometry: G,
-    /// What every window leads to: see [`lead_to`](Self::lead_to). Null for nothing.
-    home: Cell<*const ()>,
+    /// What every region leads to: see [`set_owner`](Self::set_owner). Null for nothing.
+    owner: Cell<*const ()>,
     pub(crate) settings: Settings,
-    pub(crate) parking: Parking,
-    waiting: Waiting,
     pub(crate) cold: RefCell<Cold>,
     system: S,
 }
 
 /// What the hot path does not touch.
 pub(crate) struct Cold {
-    /// Every window, by its address.
-    pub(crate) windows: AddressMap<Window>,
+    /// Every region, by its address.
+    pub(crate) regions: AddressMap<Region>,
     /// Every block straight from the system.
     pub(crate) large: AddressMap<Large>,
     /// With `check`: the size that was asked for, of every live block.
     pub(crate) requested: AddressMap<usize>,
     /// Windows without live blocks, the one emptied last in front.
     pub(crate) empty: List,
-    /// Windows that are worth another pass, the one noticed first in front.
+    /// Windows that are worth another pass, the one that got there first in front.
     pub(crate) reusable: List,
-    /// Windows of which too little is free, the one filled first in front.
-    pub(crate) full: List,
+    /// Regions with windows that are not held.
+    pub(crate) spare: Spare,
     /// What is known of how many empty windows are needed.
-    pub(crate) surplus: Surplus,
+    pub(crate) decay: Decay,
+    /// What is known of the holes in full windows, while memory is refused.
+    sweep: Sweep,
+    /// Windows that are held.
+    pub(crate) held_windows: usize,
     /// Bytes taken from the system.
     pub(crate) held_bytes: u64,
     /// The most that `held_bytes` has been.
@@ -128,25 +142,26 @@ impl<G: Geometry, S: System> Heap<G, S> {
             limit: Cell::new(0),
             map_origin: Cell::new(core::ptr::null_mut()),
             hot_units: Cell::new(0),
-            parking_units: Cell::new(0),
-            deferring_units: Cell::new(0),
             live_units: Cell::new(0),
             window: Cell::new(None),
-            fresh: Cell::new(false),
+            holes_from: Cell::new(0),
+            until_tick: Cell::new(TICK),
+            cache: Cache::new(),
+            route: Cell::new(Route::Unused),
             refusal: Cell::new(AllocError::ZeroSize),
             geometry,
-            home: Cell::new(core::ptr::null()),
+            owner: Cell::new(core::ptr::null()),
             settings,
-            parking: Parking::new(),
-            waiting: Waiting::new(),
             cold: RefCell::new(Cold {
-                windows: AddressMap::new(),
+                regions: AddressMap::new(),
                 large: AddressMap::new(),
                 requested: AddressMap::new(),
                 empty: List::new(),
                 reusable: List::new(),
-                full: List::new(),
-                surplus: Surplus::new(),
+                spare: Spare::new(),
+                decay: Decay::new(),
+                sweep: Sweep::new(),
+                held_windows: 0,
                 held_bytes: 0,
                 peak_held_bytes: 0,
                 large_bytes: 0,
@@ -157,23 +172,18 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// A heap with `settings`, once they make sense.
     pub(crate) fn with_settings(geometry: G, settings: Settings, system: S) -> Result<Self, ConfigError> {
-        settings.validate(windows::region_bytes(geometry, &settings))?;
+        settings.validate(regions::least_bytes(geometry))?;
         Ok(Self::new(geometry, settings, system))
     }
 
-    /// Has every window lead to `home`, for whoever has a block of it and looks for where it belongs
-    /// ([`Window::plate`]); on a heap that has asked for nothing yet.
-    ///
-    /// The first blocks of such windows begin at different distances from the windows' starts. Whoever looks at the
-    /// first bytes of many packets, as threads do that they are sent to, would find them in a few sets of each cache if
-    /// all began at the same distance: those of 1024 bytes in one of 16.
+    /// Stores the owner in the header of every region to come.
     #[cfg(feature = "shared")]
-    pub(crate) fn lead_to(&self, home: NonNull<()>) {
-        debug_assert_eq!(self.allocated_bytes(), 0);
-        self.home.set(home.as_ptr());
+    pub(crate) fn set_owner(&self, owner: NonNull<()>) {
+        debug_assert!(self.cold.borrow().regions.len() == 0, "regions name their owner from the beginning");
+        self.owner.set(owner.as_ptr());
     }
 
-    /// The shape of the windows.
+    /// The shape of regions, windows and units.
     #[inline(always)]
     pub(crate) fn geometry(&self) -> G {
         self.geometry
@@ -182,19 +192,23 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// A block of at least `size` bytes.
     #[inline]
     pub(crate) fn allocate(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
-        match self.bump(size) {
+        match self.allocate_hot(size) {
             Some(block) => Ok(block),
             // Not a `Result`: this comes back in registers, so that the call is the last thing a caller does.
-            None => self.allocate_elsewhere(size).ok_or_else(|| self.refusal.get()),
+            None => self.allocate_slow(size).ok_or_else(|| self.refusal.get()),
         }
     }
 
-    /// The next block of the extent; `None` when that has not the room or something keeps calls off the hot path.
+    /// The block of that length that was freed last, or the next one of the extent; `None` when neither is there or the hot
+    /// path is not to be taken.
     #[inline(always)]
-    pub(crate) fn bump(&self, size: usize) -> Option<NonNull<[u8]>> {
+    pub(crate) fn allocate_hot(&self, size: usize) -> Option<NonNull<[u8]>> {
         // 0 wraps around and is refused there, too.
         if size.wrapping_sub(1) < self.geometry.largest_exact() {
             let units = self.geometry.units(size);
+            if let Some(block) = self.cached_block(units) {
+                return Some(self.handed_out(block, units));
+            }
             let start = self.cursor.get();
             let end = start + units as usize;
             if end <= self.hot_limit.get() {
@@ -208,18 +222,17 @@ impl<G: Geometry, S: System> Heap<G, S> {
         None
     }
 
-    /// The bytes of a run of units of the current window, the first one counted from address 0.
+    /// The bytes of a run of units of the current region that is handed out, the first one counted from address 0.
     #[inline(always)]
     fn run(&self, start: usize, units: u32) -> NonNull<[u8]> {
         let block = self.map_origin.get().with_addr(start << self.geometry.unit_shift());
-        // SAFETY: the address of a unit is not 0.
-        let block = unsafe { NonNull::new_unchecked(block) };
-        self.shown(block, units)
+        // SAFETY: the address of a unit for blocks is not 0.
+        self.handed_out(unsafe { NonNull::new_unchecked(block) }, units)
     }
 
-    /// The bytes of a run of units that is handed out.
+    /// The bytes of a block that is handed out.
     #[inline(always)]
-    fn shown(&self, block: NonNull<u8>, units: u32) -> NonNull<[u8]> {
+    fn handed_out(&self, block: NonNull<u8>, units: u32) -> NonNull<[u8]> {
         let bytes = NonNull::slice_from_raw_parts(block, self.geometry.bytes(units));
         poison::show(bytes);
         bytes
@@ -233,10 +246,19 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
+    /// Has calls take the route that the settings and the state of memory ask for.
+    fn set_route(&self, scarce: bool) {
+        let route = Route::new(&self.settings, scarce);
+        self.route.set(route);
+        let blocks = self.geometry.region_units() - self.geometry.first_block_unit();
+        self.hot_units.set(if route.frees_hot() { blocks } else { 0 });
+        self.set_limit(self.limit.get());
+    }
+
     /// Moves the end of the extent.
     fn set_limit(&self, limit: usize) {
         self.limit.set(limit);
-        self.hot_limit.set(if self.settings.is_plain() { limit } else { 0 });
+        self.hot_limit.set(if self.route.get().allocates_hot() { limit } else { 0 });
     }
 
     /// Makes units the extent; they are counted from address 0.
@@ -245,46 +267,23 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.set_limit(units.end);
     }
 
-    /// A block from anywhere but the front of the extent; `None` leaves the reason in `refusal`. Called cold so that it is
-    /// out of the way of the straight path.
+    /// The slow path of [`allocate`](Self::allocate). `None` leaves the reason in `refusal`.
     #[cold]
     #[inline(never)]
-    fn allocate_elsewhere(&self, size: usize) -> Option<NonNull<[u8]>> {
-        if size.wrapping_sub(1) < self.geometry.bytes(LONGEST_PARKED) {
-            let units = self.geometry.units(size);
-            if let Some(block) = self.parking.take(units) {
-                return Some(self.shown(block, units));
-            }
-        }
-        self.allocate_cold(size)
-    }
-
-    /// All that [`allocate`](Self::allocate) leaves over.
-    #[cold]
-    #[inline(never)]
-    fn allocate_cold(&self, size: usize) -> Option<NonNull<[u8]>> {
-        match self.allocate_slowly(size) {
-            Ok(block) => Some(block),
-            Err(error) => {
-                self.refusal.set(error);
-                None
-            }
-        }
-    }
-
-    fn allocate_slowly(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
-        if size == 0 {
-            return Err(AllocError::ZeroSize);
-        }
-        if self.settings.check {
-            return self.allocate_checked(size);
-        }
-        let block = self.place(size)?;
-        if self.settings.zero {
-            // SAFETY: the block is ours to hand out, and nobody else knows it yet.
-            unsafe { block.cast::<u8>().write_bytes(0, block.len()) };
-        }
-        Ok(block)
+    fn allocate_slow(&self, size: usize) -> Option<NonNull<[u8]>> {
+        let block = if size == 0 {
+            Err(AllocError::ZeroSize)
+        } else if self.settings.check {
+            self.allocate_checked(size)
+        } else {
+            self.place(size).inspect(|block| {
+                if self.settings.zero {
+                    // SAFETY: the block is ours to hand out, and nobody else knows it yet.
+                    unsafe { block.cast::<u8>().write_bytes(0, block.len()) };
+                }
+            })
+        };
+        block.inspect_err(|&error| self.refusal.set(error)).ok()
     }
 
     /// A block of at least `size` bytes, all zero.
@@ -332,109 +331,58 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// A block of at least `size` bytes, with whatever it contains; `size` is not 0.
     fn place(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
-        if self.is_large(size) {
-            let block = self.allocate_large(size);
-            // What empty windows hold may be what is missing.
-            return match block {
-                Err(AllocError::MemoryLimit | AllocError::OutOfMemory) if self.give_back_empty(0) > 0 => {
-                    self.allocate_large(size)
-                }
-                _ => block,
-            };
+        if !self.lies_in_region(size) {
+            return self.allocate_large(size);
         }
         let units = whole_length(self.geometry.units(size));
-        self.leave_short_queue();
-        if let Some(block) = self.split_parked(units) {
-            return Ok(self.shown(block, units));
+        if units as usize > self.geometry.block_units().len() {
+            return self.allocate_span(units.max(FIRST_LONG));
         }
         loop {
             let start = self.cursor.get();
+            let end = start + units as usize;
             if let Some(window) = self.window.get()
-                && start + units as usize <= self.limit.get()
+                && end <= self.limit.get()
             {
-                self.cursor.set(start + units as usize);
-                window.map(self.geometry).set(self.within(window, start), units);
+                self.cursor.set(end);
+                let first = window.region(self.geometry).address() >> self.geometry.unit_shift();
+                let in_window = start - first - window.first_unit(self.geometry);
+                window.map(self.geometry).set(in_window as u32, units);
                 return Ok(self.run(start, units));
             }
             self.refill(units)?;
         }
     }
 
-    /// Whether a block of `size` bytes comes straight from the system.
-    fn is_large(&self, size: usize) -> bool {
-        self.settings.passthrough || size > self.geometry.largest_in_window()
+    /// Whether a block that is asked for with `size` bytes lies in a region, rather than in memory of its own.
+    pub(crate) fn lies_in_region(&self, size: usize) -> bool {
+        let windows = self.geometry.region_windows() - self.geometry.first_window();
+        let most = windows * self.geometry.block_units().len();
+        let bytes = most << self.geometry.unit_shift();
+        let of_windows = size > self.geometry.bytes(self.geometry.block_units().len() as u32);
+        let least = if of_windows { FIRST_LONG } else { 0 };
+        !self.settings.passthrough
+            && size <= bytes
+            && whole_length(self.geometry.units(size)).max(least) as usize <= most
     }
 
-    /// Whether a block that is asked for with `size` bytes lies in a window.
+    /// Whether a block that is asked for with `size` bytes lies in a region, what is put behind it included.
     #[cfg(feature = "shared")]
-    pub(crate) fn stays_in_window(&self, size: usize) -> bool {
+    pub(crate) fn stays_in_region(&self, size: usize) -> bool {
         let size = if self.settings.check { checked::with_canary(size) } else { Ok(size) };
-        size.is_ok_and(|size| !self.is_large(size))
-    }
-
-    /// The number in `window` of a unit counted from address 0.
-    fn within(&self, window: Window, unit: usize) -> u32 {
-        (unit - self.first_unit(window)) as u32
-    }
-
-    /// The number of a window's first unit, counted from address 0.
-    fn first_unit(&self, window: Window) -> usize {
-        window.address() >> self.geometry.unit_shift()
-    }
-
-    /// How many units lie between the first unit of the window that `block` lies in and `block`. Where no block can be,
-    /// at the start of the window or between units, that is a number beyond
-    /// [`units_behind_first`](Self::units_behind_first).
-    #[inline(always)]
-    fn units_before(&self, block: NonNull<u8>) -> usize {
-        let behind_first = block.addr().get().wrapping_sub(self.geometry.unit_bytes());
-        let offset = behind_first & (self.geometry.window_bytes() - 1);
-        // Bits below a unit end up on top.
-        offset.rotate_right(self.geometry.unit_shift())
-    }
-
-    /// How many units a window has behind the first, where only a large block can be.
-    fn units_behind_first(&self) -> usize {
-        self.geometry.window_units() - 1
-    }
-
-    /// The window of a block, and the block's byte in its map.
-    ///
-    /// # Safety
-    /// `block` lies in a window that is held. `before` is its [`units_before`](Self::units_before), and below
-    /// [`units_behind_first`](Self::units_behind_first).
-    #[inline(always)]
-    unsafe fn entry_of<'a>(&self, block: NonNull<u8>, before: usize) -> (Window, &'a Cell<u8>) {
-        // SAFETY: as the caller promises.
-        unsafe {
-            let window = Window::of_block(block, self.geometry);
-            (window, window.code(before + 1))
-        }
-    }
-
-    /// Takes back units that no block in the map claims any more.
-    fn give_back(&self, window: Window, start: u32, units: u32) {
-        // SAFETY: the units lie in the window.
-        let first = unsafe { window.base().add(self.geometry.bytes(start)) };
-        self.give_back_block(window, first, units);
-    }
-
-    /// Whether no block is left in the current window.
-    fn is_idle(&self, window: Window) -> bool {
-        window.live_units() as usize == self.limit.get() - self.cursor.get()
+        size.is_ok_and(|size| self.lies_in_region(size))
     }
 
     /// Counts `units` of `window` as live.
     fn count(&self, window: Window, units: u32) {
         self.live_units.set(self.live_units.get() + u64::from(units));
-        window.count(units);
+        window.count(units, self.geometry);
     }
 
     /// Units of live blocks in windows.
     fn used_units(&self) -> u64 {
-        self.catch_up();
         let rest = (self.limit.get() - self.cursor.get()) as u64;
-        self.live_units.get() - rest - self.parking.units()
+        self.live_units.get() - rest - self.cache.units()
     }
 
     /// Bytes of live blocks.
@@ -447,10 +395,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.cold.borrow().held_bytes
     }
 
-    /// The current window and its extent.
+    /// The current window and its extent, counted from the start of the window.
     pub(crate) fn extent(&self) -> Option<(Window, Range<u32>)> {
-        let extent = |window| (window, self.within(window, self.cursor.get())..self.within(window, self.limit.get()));
-        self.window.get().map(extent)
+        self.window.get().map(|window| {
+            let first = window.address(self.geometry) >> self.geometry.unit_shift();
+            (window, (self.cursor.get() - first) as u32..(self.limit.get() - first) as u32)
+        })
     }
 
     /// Counts units that do not exist.
@@ -459,7 +409,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.live_units.set(self.live_units.get() + units);
     }
 
-    /// Units of live and parked blocks in windows, and of the extent.
+    /// Units of live and cached blocks in windows, and of the extent.
     pub(crate) fn counted_units(&self) -> u64 {
         self.live_units.get()
     }
@@ -475,22 +425,5 @@ impl Cold {
     fn hold(&mut self, bytes: usize) {
         self.held_bytes += bytes as u64;
         self.peak_held_bytes = self.peak_held_bytes.max(self.held_bytes);
-    }
-
-    /// Puts a window without live blocks on its list.
-    fn add_empty(&mut self, window: Window) {
-        window.place.set(Place::Empty);
-        let region = window.leader.get();
-        region.region_empty.set(region.region_empty.get() + 1);
-        self.empty.push_front(window);
-    }
-
-    /// Takes the window that was emptied last.
-    fn take_empty(&mut self) -> Option<Window> {
-        let window = self.empty.pop_front()?;
-        self.surplus.taken(self.empty.len());
-        let region = window.leader.get();
-        region.region_empty.set(region.region_empty.get() - 1);
-        Some(window)
     }
 }

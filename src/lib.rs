@@ -10,6 +10,8 @@
 //! that can arrive, keeps what did, and gives the rest back, so that the next packet starts right behind.
 //!
 //! ```
+//! # #[cfg(not(feature = "std"))] fn main() {}
+//! # #[cfg(feature = "std")] fn main() -> std::io::Result<()> {
 //! use std::io;
 //! use std::net::UdpSocket;
 //! use pktalloc::Allocator;
@@ -26,7 +28,7 @@
 //! packet[1] = b'o';                           // a slice like any other
 //! socket.send_to(&packet, from)?;
 //! assert_eq!(packet, b"pong");
-//! # Ok::<(), io::Error>(())
+//! # Ok(()) }
 //! ```
 //!
 //! There are also [`packet`](Allocator::packet), which is zero, and [`packet_from`](Allocator::packet_from), which
@@ -41,6 +43,8 @@
 //! once.
 //!
 //! ```
+//! # #[cfg(not(feature = "std"))] fn main() {}
+//! # #[cfg(feature = "std")] fn main() -> Result<(), pktalloc::AllocError> {
 //! use pktalloc::{Allocator, FreeError};
 //!
 //! let allocator = Allocator::new();
@@ -51,7 +55,7 @@
 //!     allocator.free(block.cast());
 //!     assert!(matches!(allocator.try_free(block.cast()), Err(FreeError::DoubleFree { .. })));
 //! }
-//! # Ok::<(), pktalloc::AllocError>(())
+//! # Ok(()) }
 //! ```
 //!
 //! # Objects and collections
@@ -60,7 +64,7 @@
 //! maps live in `&Allocator`, or in an `RcAllocator` that they share. That is also the way to have typed objects:
 //!
 //! ```
-//! # #[cfg(feature = "allocator-api2")] {
+//! # #[cfg(all(feature = "std", feature = "allocator-api2"))] {
 //! use allocator_api2::boxed::Box;
 //! use allocator_api2::vec::Vec;
 //!
@@ -78,8 +82,13 @@
 //!
 //! An [`Allocator`] is for one thread at a time: it is `Send` and not `Sync`, and has nothing to lock. Where one thread
 //! receives and others free, there is `SharedAllocator` (feature `shared`), whose packets are `Send` and become
-//! `bytes::Bytes` without a copy (feature `bytes`). More in `docs/threads.md`; there are also pages on choosing
-//! parameters (`docs/parameters.md`) and on use inside a codec (`docs/codecs.md`).
+//! `bytes::Bytes` without a copy (feature `bytes`).
+//!
+//! # Guides
+//!
+//! [Queues](guide::queues), [codecs](guide::codecs), [choosing parameters](guide::parameters), [where memory
+//! goes](guide::memory), [without the standard library](guide::no_std), and, with the feature `shared`, packets and
+//! threads: the module [`guide`] has them all.
 //!
 //! # Words
 //!
@@ -122,11 +131,11 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `std` (default) | the operating system as the source of memory, `io::Write`, and [`workload`] |
+//! | `std` (default) | the operating system as the source of memory, `io::Write` |
 //! | `allocator-api2` | the allocator trait of that crate, and `RcAllocator` |
 //! | `shared` | `SharedAllocator`, whose packets any thread may hold and free |
 //! | `bytes` | a shared packet becomes `bytes::Bytes` without a copy |
-//! | `replay` | reading captures and traces, and replaying them |
+//! | `replay` | reading captures and traces, replaying them, and the streams of packets that tests and measurements use |
 //! | `python` | the Python module; built by maturin |
 //!
 //! Without `std` the crate is `no_std`. It then needs `alloc` for a few tables, and takes its windows from memory that
@@ -135,6 +144,10 @@
 //! The idea is that of Christopher A. Taylor's C++ PacketAllocator. Bumping through holes is in the style of Immix.
 
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
+// The examples use the standard library: without it `cargo test` has none to run but those above.
+#![cfg(not(all(doctest, not(feature = "std"))))]
+// Marks what needs a feature; the documentation is built by a compiler that has it.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 extern crate alloc;
 
@@ -143,34 +156,37 @@ mod allocator;
 #[cfg(feature = "allocator-api2")]
 mod api2;
 pub mod bitset;
-mod check;
 mod config;
-mod descriptor;
 mod error;
 mod geometry;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod heap;
 mod list;
+mod map;
 mod packet;
 mod poison;
+#[cfg(feature = "shared")]
 mod prefetch;
 #[cfg(feature = "python")]
 mod python;
+mod region;
 #[cfg(feature = "replay")]
 pub mod replay;
 #[cfg(feature = "shared")]
 mod shared;
 mod stats;
 pub mod system;
-mod window;
+// Streams of packets for tests and measurements: documented with `replay`, which measures.
 #[cfg(feature = "std")]
+#[cfg_attr(not(feature = "replay"), doc(hidden))]
 pub mod workload;
 
 pub use allocator::Allocator;
 #[cfg(feature = "allocator-api2")]
 pub use api2::RcAllocator;
-pub use check::{IntegrityError, Overflow, Total, WriteAfterFree};
 pub use config::{Config, ConfigError};
-pub use error::{AllocError, FreeError};
+pub use error::{AllocError, FreeError, IntegrityError, Overflow, Total, WriteAfterFree};
 pub use heap::Realloc;
 pub use packet::{Owner, Packet, Room};
 #[cfg(feature = "shared")]
@@ -182,16 +198,11 @@ pub use stats::{Occupancy, Stats, WindowState};
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// So are those of the pages on parameters and codecs.
-#[cfg(all(doctest, feature = "std"))]
-mod pages {
-    #[doc = include_str!("../docs/parameters.md")]
-    struct Parameters;
-    #[doc = include_str!("../docs/codecs.md")]
-    struct Codecs;
-}
-
-/// So is the example of the page on threads.
+/// So are those of the pages of the site that are not guides.
 #[cfg(all(doctest, feature = "shared"))]
-#[doc = include_str!("../docs/threads.md")]
-struct Threads;
+mod pages {
+    #[doc = include_str!("../docs/index.md")]
+    struct Index;
+    #[doc = include_str!("../docs/start.md")]
+    struct Start;
+}

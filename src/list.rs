@@ -1,6 +1,6 @@
 //! Lists of windows, linked through their descriptors: joining one never needs memory, so it never fails.
 
-use crate::descriptor::Window;
+use crate::region::Window;
 
 /// A doubly linked list. A window is in at most one.
 #[derive(Debug)]
@@ -50,20 +50,6 @@ impl List {
         let first = self.first?;
         self.remove(first);
         Some(first)
-    }
-
-    /// Turns the order of the first `count` windows around.
-    #[cfg(feature = "shared")]
-    pub(crate) fn turn_front(&mut self, count: usize) {
-        let mut turned = Self::new();
-        while turned.len < count
-            && let Some(window) = self.pop_front()
-        {
-            turned.push_back(window);
-        }
-        while let Some(window) = turned.pop_front() {
-            self.push_front(window);
-        }
     }
 
     /// Takes a window of this list out of it.

@@ -77,7 +77,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for Allocat
     #[inline]
     unsafe fn give_back(&self, block: NonNull<u8>) {
         // SAFETY: the caller keeps the same contract.
-        unsafe { self.free_deferred(block) }
+        unsafe { self.free(block) }
     }
 }
 

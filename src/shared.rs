@@ -1,64 +1,55 @@
 //! One thread allocates, any thread frees.
 //!
-//! A [`SharedAllocator`] is an allocator with an address to come back to: its windows lead there, so its packets may be
-//! sent anywhere, and free themselves wherever they are dropped.
+//! A [`SharedAllocator`] is an allocator whose regions name their owner, so its packets may be sent anywhere, and free
+//! themselves wherever they are dropped.
 //!
 //! ```text
 //! owner's thread                         other threads
 //! ┌──────────────────┐   SharedPacket   ┌───────────────────────┐
-//! │ SharedAllocator  │ ───────────────▶ │ drop: into one of the │
-//! │ heap             │                  │ places of the thread  │
+//! │ SharedAllocator  │ ───────────────▶ │ drop: into the batch  │
+//! │ heap             │                  │ of the thread         │
 //! └──────────────────┘                  └───────────────────────┘
 //!      ▲ a bundle of up to 31 blocks, one atomic exchange │
-//!      └───────────── stack ◀─────────────────────────────┘
-//!        taken as a whole when the extent is used up
+//!      └────── queue of remote frees ◀────────────────────┘
+//!        taken a bounded number at a time when the extent is used up
 //! ```
 //!
-//! The owner allocates as [`Allocator`](crate::Allocator) does and looks at the stack only where that one leaves its
+//! The owner allocates as [`Allocator`](crate::Allocator) does and looks at the queue only where that one leaves its
 //! hot path, about once in a hundred packets. A packet that is dropped on its owner's thread is freed at once; a thread
-//! knows that it is the owner's by comparing where the packet's window leads with the home that it has at hand, and
-//! where that is another, by a number.
+//! knows that it is the owner's by comparing the owner that the packet's region names with the one that it has at hand,
+//! and where that is another, by a number.
 //!
-//! A thread that frees other owners' packets and allocates packets of its own hands the same blocks out again, where they
-//! fit and the owner runs on the same core, before its heap opens an extent: they are in its cache. Such a block is
-//! *borrowed*: it stays at home where it was, counts there, and goes back there.
-//!
-//! - [`returns`] is the stack, and the protocol by which the last one takes the memory down;
+//! - [`queue`] is the queue of remote frees;
 //! - [`batch`] is what a thread has freed and not yet handed in;
-//! - [`near`] says between which owners that is worth while;
-//! - [`home`] keeps apart what is the owner's and what is everybody's;
+//! - [`owner`] keeps apart what is the owner's and what is everybody's, and says what its end means;
 //! - [`packet`] is the handle.
 
 mod batch;
 #[cfg(feature = "bytes")]
 mod bytes;
-mod home;
 #[cfg(all(test, loom))]
 mod loom_tests;
-mod near;
+mod owner;
 mod packet;
-mod returns;
+mod queue;
 mod sync;
 
 use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
-use core::ptr::NonNull;
 
-use crate::check::IntegrityError;
 use crate::config::{Config, ConfigError, Settings};
-use crate::error::AllocError;
+use crate::error::{AllocError, IntegrityError};
 use crate::geometry::Fixed;
 use crate::heap::Heap;
 use crate::packet::Room;
-use crate::prefetch::ToWrite;
 use crate::stats::Stats;
 use crate::system::{Os, System};
 
-use home::Key;
+use owner::Key;
 use packet::LONGEST;
 pub use packet::SharedPacket;
-use returns::BUNDLE_BYTES;
+use queue::BUNDLE_BYTES;
 
 /// An allocator whose packets any thread may hold and free.
 ///
@@ -97,8 +88,6 @@ pub struct SharedAllocator<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2
     key: Key<UNIT, WINDOW_UNITS, S>,
     /// Why the last allocation failed.
     refusal: Cell<AllocError>,
-    /// How to fetch the cache lines of packets to come: while packets come back from other threads.
-    ahead: Cell<Option<ToWrite>>,
     /// The key is bound to this thread.
     here: PhantomData<*const ()>,
 }
@@ -119,19 +108,6 @@ pub struct SharedAllocator<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2
 /// ```
 pub struct Unbound<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os> {
     key: Key<UNIT, WINDOW_UNITS, S>,
-}
-
-/// How many packets ahead the first cache line of a packet is fetched. The thread that freed what lay there last has
-/// read it, and its core has to be told before it can be written: as long as that takes, no later write gets out.
-const AHEAD: usize = 4;
-
-/// Whose block a new packet may have.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lender {
-    /// This allocator's, because the packet is about to be cut, and only its owner takes a tail back.
-    Own,
-    /// That of any allocator whose packets this thread frees.
-    Any,
 }
 
 impl SharedAllocator {
@@ -179,7 +155,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + 'static> SharedAl
     /// # Errors
     /// As for [`with_config`](SharedAllocator::with_config).
     pub fn with_config_in(config: Config<UNIT, WINDOW_UNITS>, system: S) -> Result<Self, ConfigError> {
-        Heap::with_settings(Fixed::new(), config.settings, system).map(|heap| Self::of_key(Key::alone(heap)))
+        Heap::with_settings(Fixed::new(), config.settings, system).map(|heap| Self::of_key(Key::new(heap)))
     }
 }
 
@@ -252,7 +228,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
         most: usize,
         fill: impl FnOnce(&mut Room<'_>) -> Result<T, E>,
     ) -> Result<(SharedPacket<UNIT, WINDOW_UNITS, S>, T), E> {
-        let mut packet = self.empty_packet(most, Lender::Own)?;
+        let mut packet = self.empty_packet(most)?;
         let mut room = Room::over(packet.room(most));
         let value = fill(&mut room)?;
         let len = room.filled().len();
@@ -271,63 +247,41 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
     /// Every byte is written before it is read; `Deref` shows them all.
     #[inline]
     pub unsafe fn packet_uninit(&self, len: usize) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
-        let mut packet = self.empty_packet(len, Lender::Any)?;
+        let mut packet = self.empty_packet(len)?;
         // SAFETY: the block has room for them, and the caller initialises them.
         unsafe { packet.show(len) };
         Ok(packet)
     }
 
-    /// A packet that shows nothing, with room for `most` bytes and for a bundle: in the next block of the extent, or in
-    /// one that this thread has just freed. All of that is a part of the caller, so that the packet stays in registers.
+    /// A packet that shows nothing, with room for `most` bytes and for a bundle. All of that is a part of the caller, so
+    /// that the packet stays in registers.
     #[inline(always)]
-    fn empty_packet(&self, most: usize, from: Lender) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
-        match self.key.heap().bump(most) {
-            Some(block) => {
-                if let Some(to_write) = self.ahead.get() {
-                    to_write.prefetch(block.cast::<u8>().as_ptr().wrapping_add(AHEAD * block.len()));
-                }
-                // SAFETY: the block is new, and of a window. It is whole units, and no unit is smaller than a bundle.
-                Ok(unsafe { SharedPacket::new(block) })
-            }
-            None => {
-                // 0, which no block has, where that is beyond all numbers.
-                let capacity = most.max(1).wrapping_add(UNIT - 1) & !(UNIT - 1);
-                if from == Lender::Any
-                    && let Some(block) = self.key.borrow(capacity)
-                {
-                    let block = NonNull::slice_from_raw_parts(block, capacity);
-                    // SAFETY: this thread has freed the block and not handed it in; it lies in a window of a home of this type,
-                    // and a bundle fits into every block.
-                    return Ok(unsafe { SharedPacket::new(block) });
-                }
-                // Not a `Result`: the packet would be taken apart to the byte where the error may lie.
-                self.empty_packet_slowly(most).ok_or_else(|| self.refusal.get())
-            }
+    fn empty_packet(&self, most: usize) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
+        match self.key.heap().allocate_hot(most) {
+            // SAFETY: the block is new, and of a region. It is whole units, and no unit is smaller than a bundle.
+            Some(block) => Ok(unsafe { SharedPacket::new(block) }),
+            // Not a `Result`: the packet would be taken apart to the byte where the error may lie.
+            None => self.empty_packet_slow(most).ok_or_else(|| self.refusal.get()),
         }
     }
 
     /// A packet in a block of the heap's, which gets what came back first. `None` leaves the reason in `refusal`.
     #[cold]
     #[inline(never)]
-    fn empty_packet_slowly(&self, most: usize) -> Option<SharedPacket<UNIT, WINDOW_UNITS, S>> {
+    fn empty_packet_slow(&self, most: usize) -> Option<SharedPacket<UNIT, WINDOW_UNITS, S>> {
         if most > LONGEST {
             self.refusal.set(AllocError::TooLarge);
             return None;
         }
         self.key.come_to_hand();
-        if self.collect() > 0 {
-            self.key.look_around();
-            self.ahead.set(ToWrite::if_known());
-        } else {
-            self.ahead.set(None);
-        }
+        self.key.collect_some();
         let heap = self.key.heap();
         let most = most.max(BUNDLE_BYTES);
-        let in_window = heap.stays_in_window(most);
-        match heap.allocate(if in_window { most } else { UNIT + most }) {
-            // SAFETY: the block is new and of a window, no smaller than a bundle, and no larger than `LONGEST`, of which a
-            // window's blocks have a part.
-            Ok(block) if in_window => Some(unsafe { SharedPacket::new(block) }),
+        let in_region = heap.stays_in_region(most);
+        match heap.allocate(if in_region { most } else { UNIT + most }) {
+            // SAFETY: the block is new and of a region, no smaller than a bundle, and no larger than `LONGEST`, of which a
+            // region has a part.
+            Ok(block) if in_region => Some(unsafe { SharedPacket::new(block) }),
             // SAFETY: the block is new, and behind a unit has whole units, or what was asked for, of at most `LONGEST`,
             // which is whole units.
             Ok(block) => Some(unsafe {
@@ -341,17 +295,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
         }
     }
 
-    /// Takes back what other threads have handed in; returns how many packets. Happens by itself whenever the allocator
-    /// has used up an extent.
+    /// Takes back all that other threads have handed in; returns how many packets. Happens by itself, a bounded number at a
+    /// time, whenever the allocator has used up an extent.
     #[inline]
     pub fn collect(&self) -> usize {
         self.key.collect()
     }
 
     /// Bytes of this allocator's memory in packets that were not taken back yet, in whole units. Takes constant time.
-    ///
-    /// A packet that borrows a block counts where that is at home: a thread that frees packets of other allocators may hand
-    /// their blocks out again as packets of its own.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.key.heap().used_bytes()
@@ -398,12 +349,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Unbound<UNIT, WIND
     #[must_use]
     pub fn bind(self) -> SharedAllocator<UNIT, WINDOW_UNITS, S> {
         self.key.bind();
-        SharedAllocator {
-            key: self.key,
-            refusal: Cell::new(AllocError::OutOfMemory),
-            ahead: Cell::new(None),
-            here: PhantomData,
-        }
+        SharedAllocator { key: self.key, refusal: Cell::new(AllocError::OutOfMemory), here: PhantomData }
     }
 }
 
@@ -417,7 +363,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for Unb
 ///
 /// A thread keeps up to 31 packets of other threads' allocators that it dropped before it hands them in together. It
 /// does so as well when it ends. A worker that goes to sleep for long may want to do it first, so that the memory is of
-/// use meanwhile.
+/// use meanwhile. Packets of an allocator with a [`memory_limit`](Config::memory_limit) are handed in one by one: it must
+/// not run out while others hold what it needs.
 ///
 /// ```
 /// let allocator = pktalloc::SharedAllocator::new();

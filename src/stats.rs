@@ -1,13 +1,14 @@
 //! Figures and maps, derived from the bookkeeping when they are asked for.
 
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
 use crate::bitset::Bitset;
-use crate::descriptor::Place;
 use crate::geometry::Geometry;
 use crate::heap::Heap;
+use crate::region::{Place, Window};
 use crate::system::System;
 
 /// The figures of an allocator at one moment.
@@ -24,8 +25,10 @@ pub struct Stats {
     pub live_blocks: u64,
     /// Live blocks that came straight from the system.
     pub large_blocks: u64,
-    /// Bytes of large blocks.
+    /// Bytes of large blocks that came straight from the system.
     pub large_bytes: u64,
+    /// Regions: reservations of address space.
+    pub regions: u64,
     /// Windows taken from the system.
     pub windows: u64,
     /// Windows without a live block.
@@ -80,9 +83,9 @@ pub struct Occupancy {
     pub units: usize,
     /// Units of live blocks.
     pub live_units: usize,
-    /// The units that the window's bookkeeping takes, those in front of it included, which no block can have.
+    /// The units that bookkeeping takes, which no block can have. Empty where it lies in front of all windows of a region.
     pub bookkeeping: Range<usize>,
-    /// The units of each live block, in order.
+    /// The units of each live block, in order. Of a block that is longer than a window, those in this window.
     pub blocks: Vec<Range<usize>>,
     /// Where the window stands.
     pub state: WindowState,
@@ -115,7 +118,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.settle();
         let cold = self.cold.borrow();
         let geometry = self.geometry();
-        let in_windows: u64 = cold.windows.iter().map(|(_, window)| window.map(geometry).live_blocks()).sum();
+        let held = cold.regions.iter().flat_map(|(_, region)| region.held(geometry));
+        let in_windows: u64 = held.map(|window| window.map(geometry).starts()).sum();
         Stats {
             used_bytes: self.used_bytes(),
             allocated_bytes: cold.held_bytes,
@@ -123,7 +127,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
             live_blocks: in_windows + cold.large.len() as u64,
             large_blocks: cold.large.len() as u64,
             large_bytes: cold.large_bytes,
-            windows: cold.windows.len() as u64,
+            regions: cold.regions.len() as u64,
+            windows: cold.held_windows as u64,
             empty_windows: cold.empty.len() as u64,
             reusable_windows: cold.reusable.len() as u64,
             unit_bytes: geometry.unit_bytes(),
@@ -131,28 +136,47 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// The occupancy of every window, in order of address.
-    pub(crate) fn windows(&self) -> Vec<Occupancy> {
+    /// The occupancy of every window that is held, in order of address; an error when there is no memory for the answer.
+    pub(crate) fn try_windows(&self) -> Result<Vec<Occupancy>, TryReserveError> {
         self.settle();
         let geometry = self.geometry();
         let cold = self.cold.borrow();
-        let occupancy = |(address, window): (usize, crate::descriptor::Window)| {
-            let blocks: Vec<_> =
-                window.map(geometry).blocks().map(|block| block.start as usize..block.end as usize).collect();
-            Occupancy {
-                address,
-                units: geometry.window_units(),
-                live_units: blocks.iter().map(Range::len).sum(),
-                bookkeeping: geometry.bookkeeping_units(),
-                blocks,
-                state: match window.place.get() {
-                    Place::Current => WindowState::Current,
-                    Place::Full => WindowState::Full,
-                    Place::Reusable => WindowState::Reusable,
-                    Place::Empty => WindowState::Empty,
-                },
-            }
-        };
-        cold.windows.iter().map(occupancy).collect()
+        let mut windows = Vec::new();
+        windows.try_reserve_exact(cold.held_windows)?;
+        for window in cold.regions.iter().flat_map(|(_, region)| region.held(geometry)) {
+            windows.push(self.occupancy(window)?);
+        }
+        Ok(windows)
+    }
+
+    fn occupancy(&self, window: Window) -> Result<Occupancy, TryReserveError> {
+        let geometry = self.geometry();
+        let units = geometry.window_units();
+        let lead = window.lead.get() as usize;
+        let starting = window.map(geometry).blocks().map(|block| block.start as usize..(block.end as usize).min(units));
+        let mut blocks = Vec::new();
+        blocks.try_reserve_exact(starting.clone().count() + usize::from(lead > 0))?;
+        blocks.extend((lead > 0).then_some(0..lead).into_iter().chain(starting));
+        Ok(Occupancy {
+            address: window.address(geometry),
+            units,
+            live_units: blocks.iter().map(Range::len).sum(),
+            bookkeeping: 0..geometry.first_unit() as usize,
+            blocks,
+            state: match window.place.get() {
+                Place::Current => WindowState::Current,
+                Place::Full => WindowState::Full,
+                Place::Reusable => WindowState::Reusable,
+                Place::Empty => WindowState::Empty,
+            },
+        })
+    }
+
+    /// The occupancy of every window that is held, in order of address.
+    ///
+    /// # Panics
+    /// When there is no memory for the answer.
+    pub(crate) fn windows(&self) -> Vec<Occupancy> {
+        self.try_windows().expect("memory for the answer")
     }
 }

@@ -215,7 +215,8 @@ fn dropping_the_allocator_gives_everything_back() {
     for size in sizes().take(500) {
         allocator.allocate(size).unwrap();
     }
-    assert!(allocator.stats().large_blocks > 10);
+    allocator.allocate(100_000).unwrap();
+    assert!(allocator.stats().large_blocks > 0);
     assert_eq!(allocator.allocated_bytes(), system.held_bytes());
     drop(allocator);
     assert_eq!(system.held_bytes(), 0);
@@ -306,10 +307,9 @@ fn empty_windows_go_back_once_no_burst_needs_them() {
     }
     assert_eq!(system.requests.get(), requests, "bursts of the same size make windows come and go");
 
-    let most = (0..200).map(|_| burst(9)).max().unwrap();
-    assert!(most > 0 && most <= high / 8 + 16_384, "{most} of {high} bytes went back in one call");
+    let most = (0..70_000).map(|_| burst(9)).max().unwrap();
+    assert!(most > 0 && most <= 16_384, "{most} bytes went back in one call");
     assert!(system.held_bytes() < high / 10, "{} of {high} bytes are still held", system.held_bytes());
-    assert!(allocator.stats().empty_windows >= 4);
     let requests = system.requests.get();
     for _ in 0..50 {
         burst(9);
@@ -317,31 +317,56 @@ fn empty_windows_go_back_once_no_burst_needs_them() {
     assert_eq!(system.requests.get(), requests, "a small queue makes windows come and go");
 }
 
-/// With huge pages windows come and go 2 MiB at a time, which stay as long as a block lives in any of their windows.
+/// The same memory in regions of several windows.
+#[derive(Clone)]
+struct Regions(Faulty);
+
+// SAFETY: `Faulty` keeps the contract.
+unsafe impl System for Regions {
+    const REGION_BYTES: usize = 1 << 20;
+
+    fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
+        self.0.allocate(layout, role)
+    }
+
+    unsafe fn free(&self, region: NonNull<u8>, layout: Layout, role: Role) {
+        // SAFETY: the caller keeps the same contract.
+        unsafe { self.0.free(region, layout, role) }
+    }
+}
+
+/// Where pages go by whole regions, with huge pages or in a system that takes nothing less, a region stays as long as a
+/// block lives in any of its windows.
 #[test]
-fn a_huge_page_goes_back_when_all_of_its_windows_are_empty() {
-    const HUGE_PAGE: u64 = 2 << 20;
-    let (system, allocator) = faulty(Config::default().huge_pages(true).preallocated_windows(0).keep_empty_windows(0));
-    let mut blocks = Vec::new();
-    while allocator.allocated_bytes() < 3 * HUGE_PAGE {
-        blocks.push(allocator.allocate(1000).unwrap().cast::<u8>());
+fn a_region_goes_back_when_all_of_its_windows_are_empty() {
+    const REGION: u64 = 1 << 20;
+    for huge_pages in [false, true] {
+        let config = Config::default().huge_pages(huge_pages).preallocated_windows(0).keep_empty_windows(0);
+        let system = Faulty::default();
+        let allocator = Allocator::<64, 256, Regions>::with_config_in(config, Regions(system.clone())).unwrap();
+        let mut blocks = Vec::new();
+        while system.held_bytes() < 3 * REGION {
+            blocks.push(allocator.allocate(1000).unwrap().cast::<u8>());
+        }
+        assert_eq!(system.requests.get(), 3);
+        assert_eq!(allocator.integrity_check(), Ok(()));
+        // The third region has a block; of the second, one stays in a window in the middle.
+        let last = blocks.pop().unwrap();
+        let stays = blocks.remove(blocks.len() / 4 * 3);
+        for block in blocks {
+            // SAFETY: the block is live and not used afterwards.
+            unsafe { allocator.free(block) };
+        }
+        allocator.trim();
+        assert_eq!(system.held_bytes(), 2 * REGION);
+        assert_eq!(allocator.integrity_check(), Ok(()));
+        for block in [stays, last] {
+            // SAFETY: the block is live and not used afterwards.
+            unsafe { allocator.free(block) };
+        }
+        allocator.trim();
+        assert_eq!((system.held_bytes(), allocator.allocated_bytes()), (0, 0));
     }
-    assert_eq!((system.requests.get(), system.held_bytes(), allocator.stats().windows), (3, 3 * HUGE_PAGE, 3 * 128));
-    assert_eq!(allocator.integrity_check(), Ok(()));
-    // The third region has a block; of the second, which is emptied first, one stays in a window in the middle.
-    let stays = blocks.remove(blocks.len() / 4 * 3);
-    let second = blocks.len() / 2;
-    blocks.rotate_left(second);
-    for block in blocks {
-        // SAFETY: the block is live and not used afterwards.
-        unsafe { allocator.free(block) };
-    }
-    allocator.trim();
-    assert_eq!((system.held_bytes(), allocator.stats().windows), (HUGE_PAGE, 128));
-    assert_eq!(allocator.integrity_check(), Ok(()));
-    // SAFETY: the block is live and not used afterwards.
-    unsafe { allocator.free(stays) };
-    assert_eq!((allocator.trim() as u64, system.held_bytes()), (HUGE_PAGE, 0));
 }
 
 /// A request that fails must not take the holes away from those that fit.
@@ -505,7 +530,7 @@ fn every_memory_limit_is_kept_over_a_long_program() {
 }
 
 /// Regions from the very top of what a process may map downwards.
-#[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64", not(miri)))]
 mod top {
     use super::*;
     use std::ffi::{c_int, c_void};
@@ -527,7 +552,7 @@ mod top {
     // SAFETY: the regions are mappings of their own, and none is in use by anybody else.
     unsafe impl System for Top {
         fn allocate(&self, layout: Layout, _role: Role) -> Option<NonNull<u8>> {
-            // What a process may map ends at a power of two, most often the 47th.
+            // What a process may map ends at a power of two, on x86-64 the 47th.
             let top = 1_usize << 47;
             (1..20_000).map(|step| (top & !(layout.align() - 1)) - step * layout.align()).find_map(|address| {
                 let (at, access) = (std::ptr::without_provenance_mut(address), PROT_READ_WRITE);
@@ -549,7 +574,7 @@ mod top {
 }
 
 /// Nothing overflows where addresses end. Windows of one page reach the last one that the system gives.
-#[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64", not(miri)))]
 #[test]
 fn windows_at_the_top_of_the_address_space_work() {
     fn exercise<const UNIT: usize, const WINDOW_UNITS: usize>(sizes: &[usize], window_bytes: usize) {

@@ -6,12 +6,12 @@ use std::fs;
 use std::path::Path;
 
 #[allow(unreachable_pub, reason = "public in the package of the fuzz targets")]
-#[path = "../fuzz/src/lib.rs"]
+#[path = "programs/mod.rs"]
 mod targets;
 
 /// Runs every input of a target.
 fn replay(target: &str, run: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target);
     let mut inputs = 0;
     for input in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
         let path = input.unwrap().path();

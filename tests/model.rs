@@ -216,7 +216,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Shadow<UNIT, WINDOW_UNITS> {
         let stats = self.allocator.stats();
         assert!(stats.empty_windows + 1 >= stats.windows, "windows are stranded: {stats}");
         self.allocator.trim();
-        assert!(self.allocator.allocated_bytes() <= floor, "{:?}", self.allocator);
+        // The bookkeeping of the region that is left: a byte a unit, and a few KiB.
+        let bookkeeping = if floor == 0 { 0 } else { ((4 << 20) / UNIT + 8192) as u64 };
+        assert!(self.allocator.allocated_bytes() <= floor + bookkeeping, "{:?}", self.allocator);
         assert!(self.allocator.windows().iter().all(|window| window.blocks.is_empty()));
         assert_eq!(self.allocator.integrity_check(), Ok(()));
     }
@@ -278,6 +280,6 @@ proptest! {
 
     #[test]
     fn huge_pages_keep_every_byte(calls in prop::collection::vec(call(), CALLS)) {
-        run(Config::new().huge_pages(true).keep_empty_windows(0), false, 2 << 20, &calls);
+        run(Config::new().huge_pages(true).keep_empty_windows(0), false, 4 << 20, &calls);
     }
 }

@@ -2,9 +2,6 @@
 
 use std::alloc::Layout;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-#[cfg(target_os = "linux")]
-use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -234,35 +231,6 @@ fn a_home_that_is_taken_down_may_drop_packets() {
 }
 
 #[test]
-fn of_the_windows_that_come_back_the_one_used_last_is_used_first() {
-    let allocator = SharedAllocator::new();
-    let window = |packet: &SharedPacket| packet.as_ptr().addr() >> 17;
-    let packets: Vec<SharedPacket> = (0..700).map(|_| allocator.packet(1024).unwrap()).collect();
-    let mut order: Vec<usize> = packets.iter().map(window).collect();
-    order.dedup();
-    assert!(order.len() > 5);
-    thread::spawn(|| drop(packets)).join().unwrap();
-    assert_eq!(allocator.collect(), 700);
-    let packets: Vec<SharedPacket> = (0..700).map(|_| allocator.packet(1024).unwrap()).collect();
-    let mut again: Vec<usize> = packets.iter().map(window).collect();
-    again.dedup();
-    order.reverse();
-    assert_eq!(again, order);
-}
-
-#[test]
-fn packets_of_1024_bytes_begin_in_all_cache_lines_of_a_kibibyte() {
-    let allocator = SharedAllocator::new();
-    let packets: Vec<SharedPacket> = (0..20_000).map(|_| allocator.packet(1024).unwrap()).collect();
-    let offsets: BTreeSet<usize> = packets.iter().map(|packet| packet.as_ptr().addr() % 1024 / 64).collect();
-    // Sixteen where the windows lie side by side, as they do unless the system has put something between them.
-    assert!(offsets.len() >= 8, "{offsets:?}");
-    allocator.integrity_check().unwrap();
-    drop(packets);
-    assert_eq!(allocator.used_bytes(), 0);
-}
-
-#[test]
 fn packets_may_be_dropped_while_a_thread_is_taken_down() {
     thread_local! {
         static EARLY: RefCell<Vec<Packet>> = const { RefCell::new(Vec::new()) };
@@ -367,6 +335,7 @@ fn a_packet_too_large_for_a_window_holds_a_unit_more_and_goes_home_as_others_do(
                 there.truncate(len / 3);
                 there.fill(0xff);
                 drop(there);
+                flush_freed();
             })
             .join()
             .unwrap();
@@ -384,17 +353,19 @@ fn a_packet_too_large_for_a_window_holds_a_unit_more_and_goes_home_as_others_do(
         assert_eq!(system.regions(), 0);
     }
     let allocator = SharedAllocator::new();
-    let large = allocator.packet(100_000).unwrap();
-    assert_eq!((large.capacity(), allocator.used_bytes()), (100_032, 100_032 + 64));
+    let large = allocator.packet(5 << 20).unwrap();
+    assert_eq!((large.capacity(), allocator.used_bytes()), (5 << 20, (5 << 20) + 64));
 }
 
 #[test]
-fn a_packet_whose_way_home_was_overwritten_is_not_freed() {
-    let window = 128 << 10;
+fn a_packet_whose_owner_pointer_was_overwritten_is_not_freed() {
+    // The header of a region lies behind its guard.
+    let (region, header) = (4 << 20, 4096);
     for (check, large) in [(false, false), (false, true), (true, false), (true, true)] {
         let allocator = SharedAllocator::with_config(Config::new().check(check)).unwrap();
-        let packet = allocator.packet(if large { 100_000 } else { 1000 }).unwrap();
-        let front = packet.as_ptr().map_addr(|address| if large { address - 64 } else { address & !(window - 1) });
+        let packet = allocator.packet(if large { 5 << 20 } else { 1000 }).unwrap();
+        let front =
+            packet.as_ptr().map_addr(|address| if large { address - 64 } else { (address & !(region - 1)) + header });
         // SAFETY: that is memory of the allocator's, which nobody uses meanwhile.
         let flip = |byte: usize| unsafe { front.add(byte).cast_mut().write(!front.add(byte).read()) };
         let drop_while_overwritten = |byte, elsewhere| {
@@ -412,7 +383,7 @@ fn a_packet_whose_way_home_was_overwritten_is_not_freed() {
         };
         for byte in 0..16 {
             drop_while_overwritten(byte, true);
-            // Where a window leads to the home at hand nobody looks at the seal behind that, unless every call checks.
+            // Where a region leads to the owner at hand nobody looks at the seal behind that, unless every call checks.
             if byte < 8 || large || check {
                 drop_while_overwritten(byte, false);
             }
@@ -420,6 +391,97 @@ fn a_packet_whose_way_home_was_overwritten_is_not_freed() {
         drop(packet);
         assert_eq!(allocator.used_bytes(), 0);
     }
+}
+
+/// Zeros over it, as a stray write leaves them, look like no owner at all.
+#[test]
+fn a_zeroed_owner_pointer_is_a_panic_on_every_thread() {
+    let allocator = SharedAllocator::new();
+    let packet = allocator.packet(1000).unwrap();
+    let header = packet.as_ptr().map_addr(|address| (address & !((4 << 20) - 1)) + 4096).cast_mut().cast::<[u8; 16]>();
+    // SAFETY: that is the region's owner pointer, which nobody reads meanwhile.
+    let before = unsafe { header.replace([0; 16]) };
+    for elsewhere in [true, false] {
+        // SAFETY: dropping the copy frees nothing; the packet is there afterwards.
+        let copy = unsafe { std::ptr::read(&packet) };
+        let outcome =
+            if elsewhere { thread::spawn(|| drop(copy)).join() } else { catch_unwind(AssertUnwindSafe(|| drop(copy))) };
+        let message = *outcome.unwrap_err().downcast::<String>().unwrap();
+        assert!(message.contains("overwritten"), "{message}");
+    }
+    // SAFETY: as above.
+    unsafe { header.write(before) };
+    drop(packet);
+    assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
+}
+
+/// Packets that overflow run away from their region's bookkeeping.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_bookkeeping_of_a_region_lies_in_front_of_its_packets() {
+    let allocator = SharedAllocator::new();
+    let packets: Vec<SharedPacket> = (0..5000).map(|_| allocator.packet(1400).unwrap()).collect();
+    for packet in &packets {
+        let offset = packet.as_ptr().addr() % (4 << 20);
+        assert!(offset >= 2 * (128 << 10), "a packet lies {offset} bytes into its region");
+    }
+}
+
+/// Threads keep freed blocks for a while, except those of a bounded pool, which would wait for them for ever.
+#[test]
+fn a_bounded_pool_gets_every_packet_back_at_once() {
+    let allocator = SharedAllocator::with_config(Config::new().memory_limit(256 << 10)).unwrap();
+    for _ in 0..3 {
+        let packets: Vec<SharedPacket> = std::iter::from_fn(|| allocator.packet(9000).ok()).collect();
+        assert!((10..30).contains(&packets.len()), "{} packets", packets.len());
+        let (dropped, wait) = mpsc::channel();
+        let (end, ends) = mpsc::channel::<()>();
+        let consumer = thread::spawn(move || {
+            drop(packets);
+            dropped.send(()).unwrap();
+            // Goes on living, and does nothing.
+            ends.recv().unwrap();
+        });
+        wait.recv().unwrap();
+        assert!(allocator.packet(9000).is_ok(), "the consumer holds what the pool waits for");
+        end.send(()).unwrap();
+        consumer.join().unwrap();
+    }
+}
+
+/// Once the owner is gone, its memory goes with the packets, not with the last of them.
+#[test]
+fn the_memory_of_an_owner_that_is_gone_goes_with_its_packets() {
+    let (allocator, system) = counted(Config::new());
+    let mut packets: Vec<Packet> = (0..5000).map(|_| allocator.packet(1400).unwrap()).collect();
+    let all = system.regions();
+    assert!(all > 50);
+    drop(allocator);
+    let last = packets.pop();
+    thread::spawn(|| drop(packets)).join().unwrap();
+    assert_eq!(system.regions(), 1, "of {all} regions");
+    drop(last);
+    flush_freed();
+    assert_eq!(system.regions(), 0);
+}
+
+/// However many packets come back at once, an allocation takes a bounded number of them.
+#[test]
+fn what_came_back_is_taken_little_by_little() {
+    let allocator = SharedAllocator::new();
+    let packets: Vec<SharedPacket> = (0..20_000).map(|_| allocator.packet(1400).unwrap()).collect();
+    thread::spawn(|| drop(packets)).join().unwrap();
+    let mut before = allocator.used_bytes();
+    assert_eq!(before, 20_000 * 1408);
+    let mut kept = Vec::new();
+    while before > kept.len() as u64 * 1408 {
+        kept.push(allocator.packet(1400).unwrap());
+        let used = allocator.used_bytes();
+        assert!(before <= used + 64 * 1408, "{} bytes in one call", before - used);
+        before = used;
+        assert!(kept.len() <= 40_000);
+    }
+    assert_eq!(allocator.integrity_check(), Ok(()));
 }
 
 #[test]
@@ -433,10 +495,10 @@ fn what_a_thread_dropped_before_it_binds_the_allocator_is_back_then() {
 }
 
 #[test]
-fn every_window_of_a_huge_page_leads_home() {
+fn every_region_with_huge_pages_leads_to_its_owner() {
     let (allocator, system) = counted(Config::new().huge_pages(true));
     let packets: Vec<Packet> = (0..2000).map(|_| allocator.packet(1400).unwrap()).collect();
-    assert_eq!(system.regions(), 2);
+    assert!(system.regions() > 1);
     let (here, there): (Vec<_>, Vec<_>) = packets.into_iter().enumerate().partition(|(at, _)| at % 2 == 0);
     drop(here);
     thread::spawn(|| drop(there)).join().unwrap();
@@ -678,231 +740,4 @@ fn a_packet_says_what_it_is() {
     assert!(format!("{allocator:?}").starts_with("SharedAllocator<64, 2048> { 1 blocks use 64 of "));
     let unbound = allocator.unbind();
     assert_eq!(format!("{unbound:?}"), "Unbound { .. }");
-}
-
-/// The cores that this thread may use; none where the system has no numbers for them.
-fn cores() -> Vec<usize> {
-    #[cfg(target_os = "linux")]
-    {
-        let mut mask = [0_u64; CORES / 64];
-        // SAFETY: the mask has as many bytes.
-        let answer = unsafe { sched_getaffinity(0, size_of_val(&mask), mask.as_mut_ptr()) };
-        assert!(answer >= 0, "the system does not say which cores there are");
-        (0..CORES).filter(|core| mask[core / 64] >> (core % 64) & 1 == 1).collect()
-    }
-    #[cfg(not(target_os = "linux"))]
-    Vec::new()
-}
-
-/// Keeps this thread, and those that it starts, on one of the cores, since blocks are borrowed only there.
-fn stay_on(core: usize) {
-    #[cfg(target_os = "linux")]
-    {
-        let mut mask = [0_u64; CORES / 64];
-        mask[core / 64] |= 1 << (core % 64);
-        // SAFETY: the mask has as many bytes.
-        let answer = unsafe { sched_setaffinity(0, size_of_val(&mask), mask.as_ptr()) };
-        assert_eq!(answer, 0, "cannot stay on core {core}");
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = core;
-}
-
-/// Keeps this thread, and those that it starts, on the first of the cores.
-fn stay_on_one_core() {
-    cores().first().copied().into_iter().for_each(stay_on);
-}
-
-#[cfg(target_os = "linux")]
-const CORES: usize = 4096;
-
-#[cfg(target_os = "linux")]
-unsafe extern "C" {
-    fn sched_getaffinity(process: c_int, bytes: usize, mask: *mut u64) -> c_int;
-    fn sched_setaffinity(process: c_int, bytes: usize, mask: *const u64) -> c_int;
-}
-
-/// Passes packets on in a circle of threads, each with an allocator of its own, which frees what it receives; returns
-/// what each allocator took from the system at the most, and how many packets lay in memory of another one.
-fn pass_in_a_circle(threads: usize, packets: usize, size: impl Fn(usize) -> usize + Sync) -> Vec<(u64, usize)> {
-    const QUEUE: usize = 256;
-    let (senders, mut receivers): (Vec<_>, Vec<_>) =
-        (0..threads).map(|_| mpsc::sync_channel::<(usize, SharedPacket)>(QUEUE)).unzip();
-    receivers.rotate_right(1);
-    let size = &size;
-    thread::scope(|scope| {
-        let workers: Vec<_> = senders
-            .into_iter()
-            .zip(receivers)
-            .map(|(sender, receiver)| {
-                scope.spawn(move || {
-                    let allocator = SharedAllocator::new();
-                    let (mut borrowed, mut most) = (0, 0);
-                    for seed in 0..packets {
-                        let used = allocator.used_bytes();
-                        let mut packet = allocator.packet(size(seed)).unwrap();
-                        borrowed += usize::from(allocator.used_bytes() <= used);
-                        packet.iter_mut().zip(pattern(seed, usize::MAX)).for_each(|(byte, value)| *byte = value);
-                        sender.send((seed, packet)).unwrap();
-                        if seed >= QUEUE / 2 {
-                            let (seed, packet) = receiver.recv().unwrap();
-                            verify(seed, &packet);
-                        }
-                        most = most.max(allocator.allocated_bytes());
-                    }
-                    drop(sender);
-                    receiver.into_iter().for_each(|(seed, packet)| verify(seed, &packet));
-                    flush_freed();
-                    (allocator.unbind(), most, borrowed)
-                })
-            })
-            .collect();
-        let ended: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
-        ended
-            .into_iter()
-            .map(|(unbound, most, borrowed)| {
-                let allocator = unbound.bind();
-                allocator.collect();
-                assert_eq!(allocator.used_bytes(), 0);
-                allocator.integrity_check().unwrap();
-                (most, borrowed)
-            })
-            .collect()
-    })
-}
-
-#[test]
-fn memory_that_is_lent_in_a_circle_does_not_grow_and_comes_back() {
-    let packets = if cfg!(debug_assertions) { 20_000 } else { 200_000 };
-    // At most 256 packets in a queue, and the bundles: an allocator whose packets all of them are has 400 KiB of them.
-    let most = 8 * (128 << 10);
-    let mixed = |seed| 40 + seed * 7 % 1400;
-    // Threads on several cores lend in one direction only, so that packets of two queues may be one allocator's.
-    for ended in [pass_in_a_circle(4, packets, |_| 1000), pass_in_a_circle(4, packets, mixed)] {
-        assert!(ended.iter().map(|&(held, _)| held).sum::<u64>() <= 4 * most, "{ended:?} on all cores");
-    }
-    stay_on_one_core();
-    for (held, borrowed) in pass_in_a_circle(4, packets, |_| 1000) {
-        assert!(held <= most, "{held} bytes for packets of one size");
-        assert!(borrowed > packets / 4, "only {borrowed} of {packets} packets were borrowed");
-    }
-    for (held, _) in pass_in_a_circle(4, packets, mixed) {
-        assert!(held <= most, "{held} bytes for packets of all sizes");
-    }
-}
-
-/// Drops packets of `lender` on a thread with the allocator `own`, and calls `then` there with the addresses.
-fn after_drops_of<T: Send>(
-    lender: &SharedAllocator,
-    config: Config,
-    then: impl FnOnce(&SharedAllocator, Vec<*const u8>) -> T + Send,
-) -> T {
-    let packets: Vec<SharedPacket> = (0..3).map(|_| lender.packet_from(&[7; 1000]).unwrap()).collect();
-    thread::scope(|scope| {
-        let worker = scope.spawn(|| {
-            let own = SharedAllocator::with_config(config).unwrap();
-            let addresses = packets.iter().map(|packet| packet.as_ptr()).collect();
-            drop(packets);
-            then(&own, addresses)
-        });
-        worker.join().unwrap()
-    })
-}
-
-#[test]
-fn a_block_that_was_dropped_here_serves_the_next_packet() {
-    stay_on_one_core();
-    let lender = SharedAllocator::new();
-    let packets = after_drops_of(&lender, Config::new(), |own, dropped| {
-        let mut packets: Vec<SharedPacket> = (0..3).map(|_| own.packet(970).unwrap()).collect();
-        assert_eq!(own.allocated_bytes(), 0);
-        assert!(packets.iter().map(|packet| packet.as_ptr()).rev().eq(dropped), "the one dropped last comes first");
-        assert!(packets.iter().all(|packet| packet.len() == 970 && packet.iter().all(|&byte| byte == 0)));
-        // The tail is that of an allocator on another thread.
-        packets[0].truncate(10);
-        assert_eq!((packets[0].len(), packets[0].capacity()), (10, 1024));
-        let next = own.packet(970).unwrap();
-        assert_eq!(own.used_bytes(), 1024, "nothing is left to borrow");
-        drop(next);
-        packets
-    });
-    assert_eq!((lender.collect(), lender.used_bytes()), (0, 3 * 1024));
-    drop(packets);
-    assert_eq!(lender.used_bytes(), 0);
-    lender.integrity_check().unwrap();
-}
-
-#[test]
-fn a_block_of_an_owner_on_another_core_goes_home() {
-    // Where there is one core, all owners are on it.
-    let others = cores().into_iter().skip(1);
-    stay_on_one_core();
-    let lender = SharedAllocator::new();
-    for core in others {
-        let packets: Vec<SharedPacket> = (0..3).map(|_| lender.packet(1000).unwrap()).collect();
-        let worker = thread::spawn(move || {
-            stay_on(core);
-            let own = SharedAllocator::new();
-            drop(packets);
-            let _packet = own.packet(1000).unwrap();
-            own.used_bytes()
-        });
-        assert_eq!(worker.join().unwrap(), 1024, "core {core}");
-        assert_eq!(lender.collect(), 3);
-    }
-}
-
-#[test]
-fn a_block_that_does_not_fit_goes_home() {
-    stay_on_one_core();
-    let lender = SharedAllocator::new();
-    let of_another_size = |own: &SharedAllocator, _| {
-        let _packet = own.packet(900).unwrap();
-        own.used_bytes() > 0
-    };
-    assert!(after_drops_of(&lender, Config::new(), of_another_size));
-    let of_1000 = |own: &SharedAllocator, _| {
-        let _packet = own.packet(1000).unwrap();
-        own.used_bytes() > 0
-    };
-    // Where something is to be done to a block or counted when it is handed out.
-    for config in [
-        Config::new().zero(true),
-        Config::new().check(true),
-        Config::new().passthrough(true),
-        Config::new().memory_limit(1 << 20),
-    ] {
-        assert!(after_drops_of(&lender, config, of_1000), "{config:?}");
-        let strict = SharedAllocator::with_config(config).unwrap();
-        assert!(after_drops_of(&strict, Config::new(), of_1000), "{config:?}");
-        strict.collect();
-        assert_eq!(strict.used_bytes(), 0);
-    }
-    // Where it lies in no window, though it has as many bytes.
-    lender.collect();
-    let large = lender.packet(100_000).unwrap();
-    thread::spawn(move || {
-        let capacity = large.capacity();
-        drop(large);
-        let own = SharedAllocator::new();
-        let packets = [capacity, capacity + 64].map(|len| own.packet(len).unwrap());
-        assert!(own.used_bytes() > 2 * capacity as u64, "{packets:?}");
-    })
-    .join()
-    .unwrap();
-    assert_eq!((lender.collect(), lender.used_bytes()), (1, 0));
-    let that_is_to_be_cut = |own: &SharedAllocator, _| {
-        let _packet = own.packet_with(1000, |_| Ok::<_, AllocError>(())).unwrap();
-        own.used_bytes() > 0
-    };
-    assert!(after_drops_of(&lender, Config::new(), that_is_to_be_cut));
-    lender.collect();
-    assert_eq!(lender.used_bytes(), 0);
-
-    // Of an owner that has gone, nothing stays in use.
-    let gone = SharedAllocator::new();
-    let packet = gone.packet(1000).unwrap();
-    drop(gone);
-    drop(packet);
-    assert!(of_1000(&SharedAllocator::new(), Vec::new()));
 }

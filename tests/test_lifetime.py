@@ -1,18 +1,20 @@
 """Who keeps memory alive, who may take it away, and what is said when somebody may not."""
 
+import contextlib
 import copy
 import gc
 import os
+import pathlib
 import pickle
 import subprocess
 import sys
 import textwrap
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from pktalloc import Allocator, Packet
+from pktalloc import Allocator, IntegrityError, Packet
 
 USES: dict[str, Callable[[Packet], object]] = {
     "len": len,
@@ -37,6 +39,13 @@ USES: dict[str, Callable[[Packet], object]] = {
     "resize": lambda packet: packet.resize(10),
     "shrink": lambda packet: packet.shrink(10),
     "with": lambda packet: packet.__enter__(),
+    "headroom": lambda packet: packet.headroom,
+    "tailroom": lambda packet: packet.tailroom,
+    "prepend": lambda packet: packet.prepend(b""),
+    "append": lambda packet: packet.append(b""),
+    "advance": lambda packet: packet.advance(0),
+    "split": lambda packet: packet.split(10),
+    "copy": lambda packet: packet.copy(),
 }
 
 ALLOCATOR_USES: dict[str, Callable[[Allocator], object]] = {
@@ -136,9 +145,7 @@ def test_exports_forbid_what_would_pull_memory_away_and_say_how_many_there_are(a
         ("shrink the packet", lambda: packet.shrink(10)),
         ("shrink the packet", lambda: allocator.shrink(packet, 1000)),
         ("free the packet", lambda: allocator.free(packet)),
-        ("release the packet", lambda: packet.__exit__(None, None, None)),
         ("close the allocator", allocator.close),
-        ("close the allocator", lambda: allocator.__exit__(None, None, None)),
     ]
     before = (packet.address, packet.size, packet.capacity, allocator.used_bytes)
     first = packet.view
@@ -245,6 +252,136 @@ def test_an_exception_in_a_with_block_is_not_hidden() -> None:
     assert allocator.closed
 
 
+def test_a_view_alive_at_the_end_of_a_with_block_keeps_the_memory_and_nothing_else(allocator: Allocator) -> None:
+    with allocator.allocate(1400) as packet:
+        packet[:5] = b"hello"
+        whole, part = packet.view, packet[1:3]
+    assert packet.released
+    for use in USES.values():
+        with pytest.raises(ValueError, match="the packet is released"):
+            use(packet)
+    packet.release()
+    with pytest.raises(ValueError, match="the packet is released"):
+        allocator.free(packet)
+    assert repr(packet) == "<pktalloc.Packet released>"
+    assert allocator.used_bytes == 1408
+    other = allocator.allocate(1400)
+    other[:] = b"x" * 1400
+    assert (whole.tobytes()[:5], part.tobytes()) == (b"hello", b"el")
+    with pytest.raises(BufferError, match="2 buffer exports"):
+        allocator.close()
+    whole.release()
+    assert allocator.used_bytes == 2 * 1408
+    part[0] = 0
+    part.release()
+    assert allocator.used_bytes == 1408
+    del packet
+    assert allocator.used_bytes == 1408
+
+
+def test_a_view_alive_at_the_end_of_an_allocators_with_block_keeps_its_memory() -> None:
+    with Allocator() as allocator:
+        packets = allocator.allocate_many(1400, 10)
+        large = allocator.allocate(1_000_000)
+        views = [packets[3].view, packets[4].view, large.view]
+        for view in views:
+            view[:3] = b"abc"
+    assert allocator.closed
+    assert all(packet.released for packet in packets)
+    for use in ALLOCATOR_USES.values():
+        with pytest.raises(ValueError, match="the allocator is closed"):
+            use(allocator)
+    for use_packet in USES.values():
+        with pytest.raises(ValueError, match="the packet's allocator is closed"):
+            use_packet(packets[0])
+    allocator.close()
+    del packets[2:5], large
+    gc.collect()
+    assert all(view.tobytes().startswith(b"abc") for view in views)
+    reference = weakref.ref(allocator)
+    del allocator, packets
+    assert reference() is not None
+    del view, use
+    views.clear()
+    assert reference() is None
+
+
+def resident_bytes() -> int:
+    return int(pathlib.Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+def test_the_memory_goes_back_with_the_last_view() -> None:
+    with Allocator() as allocator:
+        packets = allocator.allocate_many(1400, 50_000)
+        for packet in packets:
+            packet[:] = b"x" * 1400
+        view, other = packets[7].view, packets[8].view
+    before = resident_bytes()
+    view.release()
+    assert resident_bytes() > before - 10_000_000
+    other.release()
+    assert resident_bytes() < before - 60_000_000
+
+
+class PeerGoneError(Exception):
+    """What a body raises."""
+
+
+def test_a_with_block_passes_the_bodys_exception_on_while_views_are_alive() -> None:
+    held: list[memoryview] = []
+    with pytest.raises(PeerGoneError), Allocator() as allocator:  # noqa: PT012
+        packet = allocator.allocate(2048)
+        held.append(packet[:12])
+        raise PeerGoneError
+    with pytest.raises(PeerGoneError), Allocator() as allocator, allocator.allocate(100) as packet:  # noqa: PT012
+        held.append(packet.view)
+        raise PeerGoneError
+    with pytest.raises(PeerGoneError), contextlib.ExitStack() as stack:  # noqa: PT012
+        allocator = stack.enter_context(Allocator())
+        packets = [stack.enter_context(packet) for packet in allocator.allocate_many(100, 3)]
+        held.extend(packet.view for packet in packets)
+        raise PeerGoneError
+    assert allocator.closed
+
+    @contextlib.contextmanager
+    def fixture() -> Iterator[Packet]:
+        with Allocator() as allocator, allocator.allocate(100) as packet:
+            yield packet
+
+    with fixture() as packet:
+        held.append(packet.view)
+    assert packet.released
+    with pytest.raises(PeerGoneError), fixture() as packet:  # noqa: PT012
+        held.append(packet.view)
+        raise PeerGoneError
+    for view in held:
+        view[0] = 1
+
+
+def test_damage_at_the_end_of_a_with_block_does_not_hide_the_bodys_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    ctypes = pytest.importorskip("ctypes")
+    reported: list[type[BaseException] | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: reported.append(report.exc_type))
+    allocator = Allocator(check=True)
+    with pytest.raises(IntegrityError, match="past the end"), allocator.allocate(100) as packet:  # noqa: PT012
+        address = packet.address
+        ctypes.memset(address + 100, 0, 3)
+    assert packet.released
+    assert reported == []
+    ctypes.memset(address + 100, 0xC5, 3)
+    with pytest.raises(PeerGoneError), allocator.allocate(100) as other:  # noqa: PT012
+        ctypes.memset(other.address + 100, 0, 3)
+        address = other.address
+        raise PeerGoneError
+    assert other.released
+    assert reported == [IntegrityError]
+    ctypes.memset(address + 100, 0xC5, 3)
+    del packet, other
+    assert allocator.used_bytes == 0
+    allocator.integrity_check()
+
+
 def test_weak_references(allocator: Allocator) -> None:
     packet = allocator.allocate(100)
     seen: list[int] = []
@@ -259,7 +396,7 @@ def test_weak_references(allocator: Allocator) -> None:
     assert 1 not in values
 
 
-def test_packets_are_not_hashable_nor_copied_nor_pickled(allocator: Allocator) -> None:
+def test_packets_are_not_hashable_nor_pickled_and_allocators_not_copied(allocator: Allocator) -> None:
     packet = allocator.allocate(100)
     with pytest.raises(TypeError, match="unhashable"):
         hash(packet)
@@ -267,16 +404,15 @@ def test_packets_are_not_hashable_nor_copied_nor_pickled(allocator: Allocator) -
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             with pytest.raises(TypeError, match="cannot pickle"):
                 pickle.dumps(thing, protocol)
+    for copied in (copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="cannot pickle or copy"):
-            copy.copy(thing)
-        with pytest.raises(TypeError, match="cannot pickle or copy"):
-            copy.deepcopy(thing)
+            copied(allocator)
     assert allocator.used_bytes == 128
 
 
 def test_packets_cannot_be_made_derived_or_changed(allocator: Allocator) -> None:
     with pytest.raises(TypeError, match="cannot create"):
-        Packet()
+        Packet()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="not safe"):
         object.__new__(Packet)
     with pytest.raises(TypeError, match="not an acceptable base type"):

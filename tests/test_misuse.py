@@ -53,7 +53,7 @@ def test_every_misuse_of_a_packet_is_named_and_changes_nothing(*, check: bool) -
         (ValueError, lambda: allocator.reallocate(theirs, 3000)),
         (ValueError, lambda: allocator.shrink(theirs, 10)),
         (ValueError, lambda: live.shrink(1401)),
-        (ValueError, lambda: live.resize(0)),
+        (ValueError, lambda: live.resize(-1)),
         (ValueError, lambda: allocator.allocate(-1)),
         (BufferError, exported.release),
         (BufferError, lambda: exported.resize(3000)),

@@ -26,8 +26,8 @@ STEPS = int(os.environ.get("PKTALLOC_MODEL_STEPS", "10000"))
 STEPS_PER_PROGRAM = 50
 
 SIZES = st.one_of(
-    st.integers(1, 200),
-    st.sampled_from([63, 64, 65, 1000, 1400, 1500, 2047, 2048, 4096, 4097]),
+    st.integers(0, 200),
+    st.sampled_from([0, 63, 64, 65, 1000, 1400, 1500, 2047, 2048, 4096, 4097]),
     st.integers(1, 20_000),
     st.integers(30_000, 70_000),
 )
@@ -64,7 +64,7 @@ class Programs(RuleBasedStateMachine):
 
     def hold(self, packet: Packet, size: int) -> Held:
         assert len(packet) == size
-        assert packet.address % self.settings_of_allocator.get("alignment", 64) == 0
+        assert packet.address % self.alignment == 0
         if self.settings_of_allocator.get("zero"):
             assert packet == bytes(size)
         held = Held(packet, bytearray(self.fill.randbytes(size)))
@@ -75,18 +75,85 @@ class Programs(RuleBasedStateMachine):
     def forget(self, held: Held) -> None:
         self.held.remove(held)
 
+    @property
+    def alignment(self) -> int:
+        return self.settings_of_allocator.get("alignment", 64)
+
     @rule(target=packets, size=SIZES)
     def allocate(self, size: int) -> Held:
         return self.hold(self.allocator.allocate(size), size)
 
-    @rule(size=st.integers(1, 3000), count=st.integers(0, 100))
+    @rule(target=packets, size=SIZES, headroom=st.integers(0, 300))
+    def allocate_behind_headroom(self, size: int, headroom: int) -> Held:
+        packet = self.allocator.allocate(size, headroom)
+        assert headroom <= packet.headroom < headroom + self.alignment
+        return self.hold(packet, size)
+
+    @rule(held=packets, size=st.integers(0, 300))
+    def prepend(self, held: Held, size: int) -> None:
+        data = self.fill.randbytes(size)
+        headroom = held.packet.headroom
+        error = BufferError if not held.free_to_move else ValueError
+        refused = not held.free_to_move or size > headroom
+        with pytest.raises(error) if refused else contextlib.nullcontext():
+            held.packet.prepend(data)
+        if not refused:
+            assert held.packet.headroom == headroom - size
+            held.content[:0] = data
+
+    @rule(held=packets, size=st.integers(0, 300))
+    def advance(self, held: Held, size: int) -> None:
+        headroom = held.packet.headroom
+        error = BufferError if not held.free_to_move else ValueError
+        refused = not held.free_to_move or size > len(held.content)
+        with pytest.raises(error) if refused else contextlib.nullcontext():
+            held.packet.advance(size)
+        if not refused:
+            assert held.packet.headroom == headroom + size
+            del held.content[:size]
+
+    @rule(held=packets, size=SIZES)
+    def append(self, held: Held, size: int) -> None:
+        data = self.fill.randbytes(size)
+        headroom, fits = held.packet.headroom, size <= held.packet.tailroom
+        address = held.packet.address
+        with contextlib.nullcontext() if held.free_to_move else pytest.raises(BufferError):
+            held.packet.append(data)
+        if held.free_to_move:
+            held.content += data
+            assert held.packet.headroom == headroom
+            assert held.packet.address == address or not fits
+
+    @rule(held=packets)
+    def copy(self, held: Held) -> None:
+        copy = held.packet.copy()
+        assert copy.headroom == held.packet.headroom
+        assert copy == held.content
+        if len(self.held) < 300:
+            other = Held(copy, bytearray(held.content))
+            self.held.append(other)
+
+    @rule(held=consumes(packets), size=st.integers(1, 3000))
+    def split(self, held: Held, size: int) -> None:
+        for view in held.exports:
+            view.release()
+        held.exports.clear()
+        size = max(size, len(held.content) // 50 + 1)
+        parts = held.packet.split(size)
+        assert held.packet.released
+        self.forget(held)
+        starts = range(0, len(held.content), size)
+        for part, start in zip(parts, starts, strict=True):
+            self.held.append(Held(part, held.content[start : start + size]))
+
+    @rule(size=st.integers(0, 3000), count=st.integers(0, 100))
     def allocate_many(self, size: int, count: int) -> None:
         packets = self.allocator.allocate_many(size, count)
         assert len(packets) == count
         for packet in packets:
             self.hold(packet, size)
 
-    @rule(size=st.one_of(st.integers(-3, 0), st.just(1 << 60)))
+    @rule(size=st.one_of(st.integers(-3, -1), st.just(1 << 60)))
     def allocate_in_vain(self, size: int) -> None:
         with pytest.raises((ValueError, MemoryError)):
             self.allocator.allocate(size)
@@ -157,7 +224,7 @@ class Programs(RuleBasedStateMachine):
 
     @rule(held=consumes(packets), way=st.sampled_from(["free", "release", "with", "drop"]))
     def let_go(self, held: Held, way: str) -> None:
-        if way != "drop" and not held.free_to_move:
+        if way not in ("drop", "with") and not held.free_to_move:
             with pytest.raises(BufferError, match=f"{len(held.exports)} buffer export"):
                 held.packet.release()
             for view in held.exports:
@@ -171,6 +238,8 @@ class Programs(RuleBasedStateMachine):
             case "with":
                 with held.packet:
                     pass
+                # The memory stays until the last export goes.
+                assert all(view == held.content[len(held.content) - view.nbytes :] for view in held.exports)
         if way != "drop":
             assert held.packet.released
             with pytest.raises(ValueError, match="released"):
@@ -183,7 +252,7 @@ class Programs(RuleBasedStateMachine):
     def let_many_go(self, part: int) -> None:
         """Let the packets of `allocate_many` go; the others are in the bundle and stay."""
         for held in [held for held in self.held if held.free_to_move][:: part + 1]:
-            held.packet.resize(1)
+            held.packet.resize(min(1, len(held.content)))
             del held.content[1:]
 
     @rule()
@@ -206,8 +275,8 @@ class Programs(RuleBasedStateMachine):
     @invariant()
     def everything_is_as_the_model_says(self) -> None:
         self.allocator.integrity_check()
-        alignment = self.settings_of_allocator.get("alignment", 64)
-        least = sum(-(-len(held.content) // alignment) * alignment for held in self.held)
+        alignment = self.alignment
+        least = sum(-(-max(len(held.content), 1) // alignment) * alignment for held in self.held)
         assert self.allocator.used_bytes >= least
         if not self.settings_of_allocator.get("check") and not any(len(held.content) > 4000 for held in self.held):
             assert self.allocator.stats().live_packets == len(self.held)

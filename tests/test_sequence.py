@@ -4,6 +4,7 @@ import collections.abc
 import itertools
 import operator
 import struct
+from collections.abc import Callable
 
 import pytest
 
@@ -13,10 +14,8 @@ CONTENT = bytes(range(7))
 
 
 @pytest.fixture
-def packet(allocator: Allocator) -> Packet:
-    packet = allocator.allocate(len(CONTENT))
-    packet[:] = CONTENT
-    return packet
+def packet(packet_of: Callable[[bytes], Packet]) -> Packet:
+    return packet_of(CONTENT)
 
 
 @pytest.mark.parametrize("index", [-8, -7, -1, 0, 6, 7, 1 << 40, -(1 << 40), True], ids=repr)

@@ -29,7 +29,7 @@ fn regions_are_aligned_and_the_first_place_that_fits_is_taken() {
     let start = memory.0.as_ptr().addr();
     let buffer = Buffer::new(&mut memory.0);
     let take =
-        |size, align| buffer.allocate(layout(size, align), Role::Window).map(|region| region.addr().get() - start);
+        |size, align| buffer.allocate(layout(size, align), Role::Region).map(|region| region.addr().get() - start);
     assert_eq!(take(100, 8), Some(0));
     assert_eq!(take(PAGE, PAGE), Some(PAGE));
     assert_eq!(take(100, 8), Some(112), "the hole in front of the aligned region is used");
@@ -133,7 +133,7 @@ proptest! {
         for (take, size, shift, pick) in calls {
             if take {
                 let layout = layout(size, 1 << shift);
-                let Some(region) = buffer.allocate(layout, Role::Window) else { continue };
+                let Some(region) = buffer.allocate(layout, Role::Region) else { continue };
                 let (start, end) = (region.addr().get(), region.addr().get() + size);
                 prop_assert!(start % layout.align() == 0);
                 prop_assert!(start >= range.start.addr() && end <= range.end.addr());
@@ -148,15 +148,15 @@ proptest! {
             } else if !live.is_empty() {
                 let (region, layout) = live.swap_remove(pick % live.len());
                 // SAFETY: the region is live with this layout.
-                unsafe { buffer.free(region, layout, Role::Window) };
+                unsafe { buffer.free(region, layout, Role::Region) };
                 held -= layout.size().next_multiple_of(16);
             }
             prop_assert_eq!(buffer.free_bytes(), 65_536 - held);
         }
         for (region, layout) in live {
             // SAFETY: as above.
-            unsafe { buffer.free(region, layout, Role::Window) };
+            unsafe { buffer.free(region, layout, Role::Region) };
         }
-        prop_assert!(buffer.allocate(layout(65_536, 65_536), Role::Window).is_some());
+        prop_assert!(buffer.allocate(layout(65_536, 65_536), Role::Region).is_some());
     }
 }

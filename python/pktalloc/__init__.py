@@ -12,6 +12,7 @@ An `Allocator` hands out `Packet`s. A packet is a buffer like a `bytearray`, mad
 b'hello'
 """
 
-from pktalloc._pktalloc import Allocator, IntegrityError, Packet, Stats, Window, Windows
+from pktalloc._figures import Stats, Window, Windows
+from pktalloc._pktalloc import Allocator, IntegrityError, Packet, __version__, tracemalloc_domain
 
-__all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows"]
+__all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows", "__version__", "tracemalloc_domain"]

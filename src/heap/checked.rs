@@ -1,5 +1,5 @@
 //! Verified frees, and what the `check` setting adds: the self-check around every call, canaries, and free units whose
-//! content is known ([`super::freed`]).
+//! content is known ([`super::filled`]).
 //!
 //! ```text
 //! block  ├── size that was asked for ──┼── canary, at least 16 bytes ──┤
@@ -10,11 +10,10 @@
 
 use core::ptr::NonNull;
 
-use super::freed::{bury, expect_freed};
-use super::resize::Site;
+use super::filled::{expect_freed, fill};
+use super::find::Site;
 use super::{Heap, Realloc};
-use crate::check::{IntegrityError, Overflow};
-use crate::error::{AllocError, FreeError};
+use crate::error::{AllocError, FreeError, IntegrityError, Overflow};
 use crate::geometry::Geometry;
 use crate::system::System;
 
@@ -28,7 +27,6 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// that it is of `size` bytes, if that is told.
     pub(crate) fn try_free(&self, block: NonNull<u8>, size: Option<usize>) -> Result<(), FreeError> {
         self.verify().map_err(FreeError::Damaged)?;
-        self.catch_up();
         let site = self.find(block)?;
         if let Some(size) = size {
             self.expect_size(block, size)?;
@@ -36,7 +34,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if self.settings.check {
             self.cold.borrow_mut().requested.remove(block.addr().get());
         }
-        self.release(block, site);
+        self.free_filled(block, &site);
         debug_assert_eq!(self.verify(), Ok(()));
         Ok(())
     }
@@ -50,38 +48,6 @@ impl<G: Geometry, S: System> Heap<G, S> {
         Err(FreeError::WrongSize { address: block.addr().get(), size, requested })
     }
 
-    /// The live block that starts at `block`, which may be any pointer.
-    pub(super) fn find(&self, block: NonNull<u8>) -> Result<Site, FreeError> {
-        let address = block.addr().get();
-        let cold = self.cold.borrow();
-        if let Some((start, large)) = cold.large.at_or_below(address) {
-            let bytes = large.layout.size();
-            if start == address {
-                return Ok(Site::Large { bytes });
-            }
-            if address - start < bytes {
-                return Err(FreeError::Interior { address, block: start });
-            }
-        }
-        let inside = |base: &usize| address - base < self.geometry.window_bytes();
-        let Some((base, window)) = cold.windows.at_or_below(address).filter(|(base, _)| inside(base)) else {
-            return Err(FreeError::Foreign { address });
-        };
-        let unit = (address - base) >> self.geometry.unit_shift();
-        if self.geometry.bookkeeping_units().contains(&unit) {
-            return Err(FreeError::Bookkeeping { address });
-        }
-        let Some(units) = window.map(self.geometry).block_around(unit as u32) else {
-            return Err(FreeError::DoubleFree { address });
-        };
-        let start = base + self.geometry.bytes(units.start);
-        if start == address {
-            Ok(Site::Units { window, start: units.start, end: units.end })
-        } else {
-            Err(FreeError::Interior { address, block: start })
-        }
-    }
-
     /// With `check` on, the self-check.
     fn verify(&self) -> Result<(), IntegrityError> {
         if self.settings.check { self.bookkeeping_check() } else { Ok(()) }
@@ -92,25 +58,41 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(super) fn place_intact(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
         let block = self.place(size)?;
         if self.settings.check
-            && let site @ Site::Units { .. } = self.site(block.cast())
+            && let site @ Site::Units(..) = self.site(block.cast())
         {
             // SAFETY: the block lies in a window, and its units were free until now.
             if unsafe { expect_freed(block) }.is_err() {
                 // As it was, so that the self-check can say what is wrong.
-                self.release_untouched(block.cast(), site);
+                self.free_at(block.cast(), &site);
                 return Err(AllocError::Damaged);
             }
         }
         Ok(block)
     }
 
-    /// With `check` on, fills the units of a block that is about to be freed.
-    pub(super) fn bury_block(&self, block: NonNull<u8>, site: Site) {
+    /// Frees the block at a site; with `check` on, fills its units first.
+    pub(super) fn free_filled(&self, block: NonNull<u8>, site: &Site) {
         if self.settings.check
-            && let Site::Units { start, end, .. } = site
+            && let Site::Units(region, units) = site
         {
-            // SAFETY: the block is live until the caller frees it, and its owner does not use it any more.
-            unsafe { bury(NonNull::slice_from_raw_parts(block, self.geometry.bytes(end - start))) };
+            // SAFETY: the block is live until it is freed below, and its owner does not use it any more.
+            unsafe { fill(region.bytes(units.clone(), self.geometry())) };
+        }
+        self.free_at(block, site);
+    }
+
+    /// Frees the block at a site, with what it contains.
+    fn free_at(&self, block: NonNull<u8>, site: &Site) {
+        match site {
+            Site::Large(_) => {
+                self.release_large(block.addr().get());
+            }
+            Site::Units(region, units) => {
+                let geometry = self.geometry();
+                let window = region.window(units.start / geometry.window_units(), geometry);
+                window.map(geometry).release((units.start % geometry.window_units()) as u32);
+                self.give_back(*region, units.start, units.clone());
+            }
         }
     }
 
@@ -139,9 +121,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
         how: Realloc,
     ) -> Result<NonNull<[u8]>, AllocError> {
         self.verify().map_err(|_| AllocError::Damaged)?;
-        let (old, old_capacity) = (self.requested(block), self.capacity(block));
+        let (old, old_capacity) = (self.requested(block), self.whole_capacity(block));
         let (moved, kept) = self.resize(block, with_canary(size)?, how)?;
-        if moved.cast() == block && moved.len() > old_capacity {
+        if moved.cast() == block && moved.len() > old_capacity && matches!(self.site(block), Site::Units(..)) {
             // SAFETY: the block grew over these units, which were free until now.
             if unsafe { expect_freed(self.tail(block, old_capacity, moved.len())) }.is_err() {
                 self.shorten(block, old_capacity)?;
@@ -149,7 +131,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             }
         } else if moved.cast() == block && moved.len() < old_capacity {
             // SAFETY: these units were cut off the block; the window is held as long as the block lives.
-            unsafe { bury(self.tail(block, moved.len(), old_capacity)) };
+            unsafe { fill(self.tail(block, moved.len(), old_capacity)) };
         }
         let cold = &mut *self.cold.borrow_mut();
         // The entry for the old block makes room for that of the new one.
@@ -165,29 +147,21 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if size > self.requested(block) {
             return Err(AllocError::NotSmaller);
         }
-        let old_capacity = self.capacity(block);
+        let old_capacity = self.whole_capacity(block);
         let capacity = self.shorten(block, with_canary(size)?)?;
         // SAFETY: these units were cut off the block; the window is held as long as the block lives.
-        unsafe { bury(self.tail(block, capacity, old_capacity)) };
+        unsafe { fill(self.tail(block, capacity, old_capacity)) };
         self.cold.borrow_mut().requested.replace(block.addr().get(), size);
         self.guard(NonNull::slice_from_raw_parts(block, capacity), size, size);
         Ok(size)
     }
 
     /// The size that was asked for.
-    fn requested(&self, block: NonNull<u8>) -> usize {
+    pub(super) fn requested(&self, block: NonNull<u8>) -> usize {
         match self.cold.borrow().requested.get(block.addr().get()) {
             Some(size) => size,
             // Not a live block: `site` says why.
-            None => self.capacity(block),
-        }
-    }
-
-    /// The bytes of a live block, canary included.
-    fn capacity(&self, block: NonNull<u8>) -> usize {
-        match self.site(block) {
-            Site::Large { bytes } => bytes,
-            Site::Units { start, end, .. } => self.geometry.bytes(end - start),
+            None => self.whole_capacity(block),
         }
     }
 
@@ -205,7 +179,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     }
 
     /// Whether the canary of the block of `capacity` bytes at `block`, of which `size` were asked for, is whole.
-    pub(crate) fn canary_is_whole(&self, block: NonNull<u8>, size: usize, capacity: usize) -> Result<(), Overflow> {
+    pub(super) fn canary_is_whole(&self, block: NonNull<u8>, size: usize, capacity: usize) -> Result<(), Overflow> {
         // SAFETY: with `check` on, the bytes from `size` to `capacity` of a live block are written by `guard`, and
         // the caller passes the sizes of a live block.
         let canary = unsafe { core::slice::from_raw_parts(block.add(size).as_ptr(), capacity - size) };

@@ -6,12 +6,13 @@
 use core::ffi::c_int;
 use core::ptr::NonNull;
 
-use pyo3::exceptions::{PyBufferError, PyIndexError, PyMemoryError, PyTypeError, PyValueError};
+use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice};
 
 use super::call::enter;
+use super::errors;
 use super::export::{view_of_part, with_bytes};
 use super::packet::PacketRef;
 
@@ -49,7 +50,7 @@ fn byte_at(bytes: NonNull<[u8]>, index: isize) -> PyResult<NonNull<u8>> {
     match usize::try_from(index) {
         // SAFETY: inside of the block.
         Ok(index) if index < bytes.len() => Ok(unsafe { bytes.cast::<u8>().add(index) }),
-        _ => Err(PyIndexError::new_err("packet index out of range")),
+        _ => Err(errors::index(format_args!("packet index out of range"))),
     }
 }
 
@@ -79,10 +80,7 @@ fn byte_from_either_end(bytes: NonNull<[u8]>, index: isize) -> PyResult<NonNull<
 
 #[cold]
 fn not_an_index(key: Borrowed<'_, '_, PyAny>) -> PyErr {
-    match key.get_type().name() {
-        Ok(name) => PyTypeError::new_err(format!("packet indices must be integers or slices, not {name}")),
-        Err(error) => error,
-    }
+    errors::unexpected(key, format_args!("packet indices must be integers or slices, not "))
 }
 
 /// `mp_subscript`: `p[i]` is a byte, `p[a:b]` a `memoryview` of this memory.
@@ -108,7 +106,7 @@ pub(super) unsafe extern "C" fn subscript(packet: *mut ffi::PyObject, key: *mut 
             }
             let whole = PyMemoryView::from(&packet.as_any())?;
             // The numbers as they were read: to read the key again would run its code again.
-            Ok(whole.get_item(PySlice::new(py, slice.start, slice.stop, slice.step))?.into_ptr())
+            Ok(whole.get_item(slice.object(py)?)?.into_ptr())
         })
     }
 }
@@ -124,9 +122,9 @@ pub(super) unsafe extern "C" fn assign(
         enter(|py| {
             let (packet, key) = (PacketRef::new(py, packet), Borrowed::from_ptr(py, key));
             let Some(value) = Borrowed::from_ptr_or_opt(py, value) else {
-                return Err(PyTypeError::new_err(
-                    "a packet's bytes cannot be deleted; resize() and shrink() change its size",
-                ));
+                return Err(errors::kind(format_args!(
+                    "a packet's bytes cannot be deleted; resize() and shrink() change its size"
+                )));
             };
             if let Some(index) = index(key)? {
                 let byte = byte_value(value)?;
@@ -152,7 +150,7 @@ fn byte_value(value: Borrowed<'_, '_, PyAny>) -> PyResult<u8> {
     {
         return Err(error);
     }
-    u8::try_from(number).map_err(|_| PyValueError::new_err("byte must be in range(0, 256)"))
+    u8::try_from(number).map_err(|_| errors::value(format_args!("byte must be in range(0, 256)")))
 }
 
 /// A slice as it was written, not yet fitted to a length.
@@ -173,6 +171,18 @@ impl Slice {
         Ok(Self { start, stop, step })
     }
 
+    /// A slice object of these numbers. (PyO3's own loses a reference to each of them.)
+    fn object<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        // SAFETY: the thread is attached.
+        let int = |number| unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyLong_FromSsize_t(number)) };
+        let (start, stop, step) = (int(self.start)?, int(self.stop)?, int(self.step)?);
+        // SAFETY: the thread is attached, and the three are objects.
+        unsafe {
+            let slice = ffi::PySlice_New(start.as_ptr(), stop.as_ptr(), step.as_ptr());
+            Bound::from_owned_ptr_or_err(py, slice)
+        }
+    }
+
     /// Fits the slice to `length` bytes; returns where it starts and how many bytes it takes.
     fn fit(mut self, length: usize) -> (isize, usize) {
         // SAFETY: the pointers are to numbers; the step is not 0, which `unpack` has refused.
@@ -189,7 +199,7 @@ fn assign_slice(packet: PacketRef<'_, '_>, slice: Slice, value: Borrowed<'_, '_,
         let step = slice.step;
         let (start, count) = slice.fit(bytes.len());
         if length != count {
-            return Err(PyValueError::new_err(format!(
+            return Err(errors::value(format_args!(
                 "cannot assign {length} bytes to a slice of {count}; only resize() and shrink() change a packet's size"
             )));
         }
@@ -205,7 +215,7 @@ fn assign_slice(packet: PacketRef<'_, '_>, slice: Slice, value: Borrowed<'_, '_,
                 return Ok(());
             }
             let mut copied = Vec::<u8>::new();
-            copied.try_reserve_exact(count).map_err(|_| PyMemoryError::new_err(()))?;
+            copied.try_reserve_exact(count).map_err(|_| errors::no_memory())?;
             copied.extend_from_slice(core::slice::from_raw_parts(source, count));
             for (place, byte) in copied.into_iter().enumerate() {
                 target.offset(start + place as isize * step).write(byte);
@@ -259,7 +269,10 @@ fn equals(packet: PacketRef<'_, '_>, other: Borrowed<'_, '_, PyAny>) -> PyResult
     match compared {
         Ok(equal) => Ok(Some(equal)),
         // The other object's comparison may know what to do.
-        Err(error) if error.is_instance_of::<PyBufferError>(packet.py()) => Ok(None),
+        Err(error) if error.is_instance_of::<PyBufferError>(packet.py()) => {
+            errors::discard(packet.py(), error);
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

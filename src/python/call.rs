@@ -1,13 +1,14 @@
-//! How the interpreter enters this crate where PyO3's wrappers would cost more than the work: functions with C's calling
-//! convention, their arguments, and the errors they raise.
+//! How the interpreter enters this crate: functions with C's calling convention, their arguments, and the errors they
+//! raise. PyO3's wrappers would cost more than the work, and end the process where memory has run out.
 
 use core::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pyo3::exceptions::{PyMemoryError, PySystemError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
+
+use super::errors;
 
 /// What a function with C's calling convention returns when it has raised an exception.
 pub(super) trait Raised {
@@ -40,7 +41,14 @@ pub(super) unsafe fn enter<R: Raised>(body: impl FnOnce(Python<'_>) -> PyResult<
     match catch_unwind(AssertUnwindSafe(|| body(py))) {
         Ok(Ok(value)) => value,
         Ok(Err(error)) => raise(py, error),
-        Err(_) => raise(py, PySystemError::new_err("a defect in pktalloc stopped this call; please report it")),
+        Err(_) => {
+            // SAFETY: the thread is attached.
+            unsafe {
+                let text = c"a defect in pktalloc stopped this call; please report it";
+                ffi::PyErr_SetString(ffi::PyExc_SystemError, text.as_ptr());
+            }
+            R::RAISED
+        }
     }
 }
 
@@ -100,6 +108,11 @@ impl<'a, 'py> Arguments<'a, 'py> {
         self.positional
     }
 
+    /// Whether these are the arguments of an `__exit__` that an exception is the cause of.
+    pub(super) fn raising(self) -> bool {
+        !self.values.is_empty() && !self.value(0).is_none()
+    }
+
     #[inline(always)]
     fn value(self, index: usize) -> Argument<'a, 'py> {
         // SAFETY: arguments are never null and live as long as the call.
@@ -123,7 +136,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
         optional: [&str; M],
     ) -> PyResult<([Argument<'a, 'py>; N], [Option<Argument<'a, 'py>>; M])> {
         if self.positional > N + M {
-            return Err(PyTypeError::new_err(format!(
+            return Err(errors::kind(format_args!(
                 "{function}() takes at most {} arguments, {} were given",
                 N + M,
                 self.positional
@@ -134,37 +147,81 @@ impl<'a, 'py> Arguments<'a, 'py> {
         for index in 0..self.values.len() {
             let name = match index.checked_sub(self.positional) {
                 None => None,
-                Some(keyword) => Some(self.keyword(keyword)?),
+                Some(keyword) => self.keyword(keyword),
             };
-            let at = match &name {
+            let at = match name {
                 None => index,
-                Some(name) => {
-                    let mut parameters = required.iter().chain(&optional);
-                    parameters.position(|parameter| parameter == name).ok_or_else(|| {
-                        PyTypeError::new_err(format!("{function}() got an unexpected keyword argument '{name}'"))
-                    })?
-                }
+                Some(name) => position(function, name, required.iter().chain(&optional))?,
             };
             let place = if at < N { &mut given_required[at] } else { &mut given_optional[at - N] };
-            if let (Some(_), Some(name)) = (&place, &name) {
-                return Err(PyTypeError::new_err(format!("{function}() got multiple values for argument '{name}'")));
+            if let (Some(_), Some(name)) = (&place, name) {
+                let name = name.to_str()?;
+                return Err(errors::kind(format_args!("{function}() got multiple values for argument '{name}'")));
             }
             *place = Some(self.value(index));
         }
         if let Some(missing) = given_required.iter().position(Option::is_none) {
-            return Err(PyTypeError::new_err(format!(
-                "{function}() missing required argument: '{}'",
-                required[missing]
-            )));
+            return Err(errors::kind(format_args!("{function}() missing required argument: '{}'", required[missing])));
         }
         Ok((given_required.map(|given| given.expect("none is missing")), given_optional))
     }
 
-    fn keyword(self, index: usize) -> PyResult<String> {
-        match self.keywords {
-            Some(names) => names.get_item(index)?.extract(),
-            None => Ok(String::new()),
+    /// The name of a keyword.
+    fn keyword(self, index: usize) -> Option<Borrowed<'a, 'py, PyString>> {
+        // SAFETY: the names of keywords are strings, and the tuple keeps them alive during the call.
+        self.keywords.map(|names| unsafe {
+            let name = ffi::PyTuple_GetItem(names.as_ptr(), index as ffi::Py_ssize_t);
+            Borrowed::from_ptr(self.py, name).cast_unchecked()
+        })
+    }
+}
+
+/// Which of the `parameters` is called `name`.
+fn position<'p>(
+    function: &str,
+    name: Borrowed<'_, '_, PyString>,
+    mut parameters: impl Iterator<Item = &'p &'p str>,
+) -> PyResult<usize> {
+    let name = name.to_str()?;
+    parameters
+        .position(|parameter| *parameter == name)
+        .ok_or_else(|| errors::kind(format_args!("{function}() got an unexpected keyword argument '{name}'")))
+}
+
+/// The arguments of a class that takes keywords only, by parameter: a class is called with a tuple and a dictionary.
+/// They are held, since to convert one may run code that changes the dictionary.
+pub(super) fn keywords_only<'py, const N: usize>(
+    class: &str,
+    positional: Borrowed<'_, 'py, PyTuple>,
+    keywords: Option<Borrowed<'_, 'py, PyDict>>,
+    parameters: [&str; N],
+) -> PyResult<[Option<Bound<'py, PyAny>>; N]> {
+    let mut given = [const { None }; N];
+    if !positional.is_empty() {
+        return Err(errors::kind(format_args!("{class}() takes no positional arguments")));
+    }
+    let Some(keywords) = keywords else { return Ok(given) };
+    let (mut place, mut name, mut value) = (0, core::ptr::null_mut(), core::ptr::null_mut());
+    // SAFETY: the dictionary is alive, the pointers are to variables, and nothing in the loop runs Python code, so that
+    // the dictionary stays as it is.
+    unsafe {
+        while ffi::PyDict_Next(keywords.as_ptr(), &raw mut place, &raw mut name, &raw mut value) != 0 {
+            let name = Borrowed::from_ptr(keywords.py(), name).cast_unchecked::<PyString>();
+            let at = position(class, name, parameters.iter())?;
+            given[at] = Some(Bound::from_borrowed_ptr(keywords.py(), value));
         }
+    }
+    Ok(given)
+}
+
+/// A setting that is on or off.
+pub(super) fn switch(value: Option<&Bound<'_, PyAny>>, name: &str) -> PyResult<bool> {
+    match value {
+        None => Ok(false),
+        Some(value) => match value.cast::<PyBool>() {
+            Ok(value) => Ok(value.is_true()),
+            Err(_) => Err(errors::unexpected(value.as_borrowed(), format_args!("{name} must be True or False, not "))),
+        },
     }
 }
 
@@ -183,10 +240,10 @@ pub(super) fn count(value: Borrowed<'_, '_, PyAny>, name: &str, least: usize) ->
     }
 }
 
-/// A block's size in bytes: a [`count`] that is at least 1.
+/// A packet's size in bytes: a [`count`], which may be 0.
 #[inline]
 pub(super) fn size(value: Borrowed<'_, '_, PyAny>) -> PyResult<usize> {
-    count(value, "size", 1)
+    count(value, "size", 0)
 }
 
 #[cold]
@@ -197,10 +254,12 @@ fn not_a_count(py: Python<'_>, number: i64, overflow: c_int, name: &str, least: 
         return error;
     }
     if overflow > 0 || number > 0 {
-        return PyMemoryError::new_err(format!("{name} is beyond what an address space can hold"));
+        return errors::memory(format_args!("{name} is beyond what an address space can hold"));
     }
-    let got = if overflow < 0 { "a number far below" } else { &*number.to_string() };
-    PyValueError::new_err(format!("{name} must be at least {least}, got {got}"))
+    if overflow < 0 {
+        return errors::value(format_args!("{name} must be at least {least}, got a number far below"));
+    }
+    errors::value(format_args!("{name} must be at least {least}, got {number}"))
 }
 
 /// An integer for the setting `name`; `allowed` says what it may be, and the core checks the rest.
@@ -214,5 +273,25 @@ pub(super) fn setting(value: Borrowed<'_, '_, PyAny>, name: &str, allowed: &str)
     {
         return Err(error);
     }
-    usize::try_from(number).map_err(|_| PyValueError::new_err(format!("{name} is {}, must be {allowed}", *value)))
+    match usize::try_from(number) {
+        Ok(number) if overflow == 0 => Ok(number),
+        _ if overflow == 0 => Err(errors::value(format_args!("{name} is {number}, must be {allowed}"))),
+        _ => Err(errors::value(format_args!("{name} is far beyond what is allowed, must be {allowed}"))),
+    }
+}
+
+/// A number as an object. (PyO3's conversion panics when there is no memory.)
+pub(super) fn int(py: Python<'_>, number: u64) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: the thread is attached.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyLong_FromUnsignedLongLong(number)) }
+}
+
+/// `None` as a result.
+pub(super) fn none(py: Python<'_>) -> Bound<'_, PyAny> {
+    py.None().into_bound(py)
+}
+
+/// A truth as a result.
+pub(super) fn truth(py: Python<'_>, truth: bool) -> Bound<'_, PyAny> {
+    PyBool::new(py, truth).to_owned().into_any()
 }

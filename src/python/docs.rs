@@ -2,15 +2,142 @@
 
 use core::ffi::CStr;
 
-pub(super) const ALLOCATE: &CStr = c"allocate($self, size)
+pub(super) const ALLOCATOR: &CStr = c"Allocator(*, alignment=64, window_bytes=None, preallocated_windows=2, \
+memory_limit=None, zero=False, check=False, keep_empty_windows=32, huge_pages=False)
 --
 
-Return a packet of `size` bytes.
+An allocator for packets: memory that is handed out in order and comes back in roughly the same order.
 
-Its address is a multiple of the alignment. What it contains is unspecified, unless the allocator was made with
+Args:
+    alignment: every packet starts at a multiple of this many bytes, and takes a multiple of it; a power of two
+        from 16 to 4096.
+    window_bytes: memory is taken from the system in windows of this many bytes; a power of two, 64 to 65536 times
+        the alignment. `None` for 2048 times the alignment. Packets of more than a quarter of a window are taken from the system one by one.
+    preallocated_windows: windows that the first allocation takes, and the fewest that `trim` leaves.
+    memory_limit: the most bytes to take from the system, at least one window; beyond it allocation raises
+        `MemoryError`. `None` for no limit.
+    zero: whether packets come with every byte zero. Otherwise a new packet contains whatever earlier packets of
+        this process left behind, or zeros.
+    check: whether each call is surrounded by a self-check and writes past a packet's end are detected; for tests.
+        Every call then takes time linear in the memory held, and raises `IntegrityError` when something is damaged.
+    keep_empty_windows: windows kept for the next burst; when twice as many are empty, the rest goes back to the
+        system.
+    huge_pages: whether to ask for transparent huge pages (Linux).
+
+Raises `ValueError` for a value that makes no sense. Memory is taken at the first allocation, not before.
+
+Safe with threads: calls of one allocator and its packets are serialised by the interpreter's lock.
+
+>>> from pktalloc import Allocator
+>>> with Allocator() as a:
+...     packet = a.allocate(1400)
+...     packet[:5] = b\"hello\"
+...     packet.shrink(5)
+...     packet.tobytes(), a.used_bytes
+(b'hello', 64)
+";
+
+pub(super) const USED_BYTES: &CStr = c"Bytes of live packets, each rounded up to a multiple of the alignment. Takes \
+constant time.";
+
+pub(super) const ALLOCATED_BYTES: &CStr =
+    c"Bytes taken from the system: windows and large blocks. Takes constant time.";
+
+pub(super) const CLOSED: &CStr = c"Whether the allocator was closed.";
+
+pub(super) const ALLOCATOR_STATS: &CStr = c"stats($self)
+--
+
+Return all figures of this moment. Takes time linear in the number of windows.
+
+>>> from pktalloc import Allocator
+>>> a = Allocator()
+>>> packets = a.allocate_many(1400, 100)
+>>> a.stats().live_packets
+100
+>>> a.stats()._asdict()['alignment']
+64
+";
+
+pub(super) const ALLOCATOR_WINDOWS: &CStr = c"windows($self)
+--
+
+Return the occupancy of every window, in order of address; it draws itself in a notebook.
+
+>>> from pktalloc import Allocator
+>>> a = Allocator(preallocated_windows=1)
+>>> packet = a.allocate(1400)
+>>> [window.live_units for window in a.windows()]
+[22]
+";
+
+pub(super) const INTEGRITY_CHECK: &CStr = c"integrity_check($self)
+--
+
+Check all bookkeeping, and with `check` on the bytes behind each packet.
+
+Takes time linear in the memory held. Raises `IntegrityError`, which says what is damaged and where.
+";
+
+pub(super) const TRIM: &CStr = c"trim($self)
+--
+
+Give empty windows back to the system, down to `preallocated_windows`; return how many bytes that were.
+
+Takes time linear in the number of windows.
+";
+
+pub(super) const CLOSE: &CStr = c"close($self)
+--
+
+Free all packets and give all memory back to the system. To close twice is no error.
+
+Afterwards every use of the allocator and of its packets raises `ValueError`. Raises `BufferError` while a
+buffer export (a memoryview, an array) of any of its packets is alive; then nothing has changed.
+";
+
+pub(super) const ALLOCATOR_ENTER: &CStr = c"__enter__($self)
+--
+
+Return the allocator, which is closed when the `with` block ends.
+
+While a buffer export is alive then, its memory stays until the last one goes; every other use raises `ValueError`.
+
+>>> from pktalloc import Allocator
+>>> with Allocator() as a:
+...     view = a.allocate(5).view
+...     view[:] = b'hello'
+>>> a.closed, bytes(view)
+(True, b'hello')
+";
+
+pub(super) const ALLOCATOR_EXIT: &CStr = c"__exit__($self, /, *exc_info)
+--
+
+Close the allocator; memory that is exported goes with the last export.
+";
+
+pub(super) const ALLOCATOR_REDUCE: &CStr = c"__reduce__($self)
+--
+
+Allocators cannot be pickled or copied.
+";
+
+pub(super) const ALLOCATOR_REDUCE_EX: &CStr = c"__reduce_ex__($self, protocol)
+--
+
+Allocators cannot be pickled or copied.
+";
+
+pub(super) const ALLOCATE: &CStr = c"allocate($self, size, headroom=0)
+--
+
+Return a packet of `size` bytes, which may be none, with room for at least `headroom` bytes in front of them.
+
+Its address is a multiple of the alignment, that is, the address of its first byte, not of the headroom. What it contains is unspecified, unless the allocator was made with
 `zero=True`. Takes constant time, except when memory has to come from the system.
 
-Raises `ValueError` for a size below 1 or when the allocator is closed, `TypeError` for what is no integer, and
+Raises `ValueError` for a negative size or when the allocator is closed, `TypeError` for what is no integer, and
 `MemoryError` when the system or the memory limit refuses; then everything allocated so far is as it was.
 
 >>> from pktalloc import Allocator
@@ -18,12 +145,16 @@ Raises `ValueError` for a size below 1 or when the allocator is closed, `TypeErr
 >>> packet = a.allocate(1400)
 >>> len(packet), packet.capacity, packet.address % 64
 (1400, 1408, 0)
+>>> packet = a.allocate(1400, headroom=14)
+>>> packet.headroom, packet.tailroom, packet.address % 64
+(64, 8, 0)
 ";
 
-pub(super) const ALLOCATE_MANY: &CStr = c"allocate_many($self, size, count)
+pub(super) const ALLOCATE_MANY: &CStr = c"allocate_many($self, size, count, headroom=0)
 --
 
-Return a list of `count` packets of `size` bytes each: all of them, or an error and none.
+Return a list of `count` packets of `size` bytes each: all of them, or an error and none. Each has room for at least
+`headroom` bytes in front.
 
 Cheaper than `count` calls of `allocate`, and raises the same errors; a negative count is a `ValueError`.
 
@@ -110,7 +241,7 @@ Change the size to `size` bytes, in place where there is room; otherwise the pac
 With `copy` the first bytes are kept, as many as the old and the new size share; without it the content is unspecified
 afterwards, which is cheaper when the packet has to move.
 
-Raises `ValueError` for a size below 1 or when the packet is released, `MemoryError` when there is no memory, and
+Raises `ValueError` for a negative size or when the packet is released, `MemoryError` when there is no memory, and
 `BufferError` while a buffer export is alive; then nothing has changed.
 
 >>> from pktalloc import Allocator
@@ -126,7 +257,7 @@ pub(super) const SHRINK: &CStr = c"shrink($self, size)
 
 Shrink to `size` bytes and give the rest back at once, to the granule of the alignment. The address stays.
 
-Raises `ValueError` for a size below 1 or above the present one or when the packet is released, and `BufferError` while
+Raises `ValueError` for a negative size, one above the present one, or when the packet is released, and `BufferError` while
 a buffer export is alive; then nothing has changed.
 
 >>> from pktalloc import Allocator
@@ -135,6 +266,102 @@ a buffer export is alive; then nothing has changed.
 >>> packet.shrink(900)  # the bytes that were received
 >>> len(packet), a.used_bytes
 (900, 960)
+";
+
+pub(super) const PREPEND: &CStr = c"prepend($self, data)
+--
+
+Put bytes in front of the packet's, into its headroom. Nothing moves, and nothing but `data` is copied.
+
+Raises `ValueError` when the headroom is too small or the packet is released, and `BufferError` while a buffer export
+is alive; then nothing has changed.
+
+>>> from pktalloc import Allocator
+>>> packet = Allocator().allocate(7, headroom=8)
+>>> packet[:] = b'payload'
+>>> packet.prepend(b'header: ')
+>>> bytes(packet)
+b'header: payload'
+";
+
+pub(super) const ADVANCE: &CStr = c"advance($self, n)
+--
+
+Strip `n` bytes from the front, which become headroom.
+
+Raises `ValueError` when the packet has fewer or is released, and `BufferError` while a buffer export is alive; then
+nothing has changed.
+
+>>> from pktalloc import Allocator
+>>> packet = Allocator().allocate(15)
+>>> packet[:] = b'header: payload'
+>>> packet.advance(8)
+>>> bytes(packet), packet.headroom
+(b'payload', 8)
+";
+
+pub(super) const APPEND: &CStr = c"append($self, data)
+--
+
+Put bytes behind the packet's, into its tailroom; where that is too small the packet grows, as by `resize`, and may
+move to another address.
+
+Raises `MemoryError` when there is no memory, `ValueError` when the packet is released, and `BufferError` while a
+buffer export is alive; then nothing has changed.
+
+>>> from pktalloc import Allocator
+>>> packet = Allocator().allocate(7)
+>>> packet[:] = b'payload'
+>>> packet.tailroom
+57
+>>> packet.append(b', tag')
+>>> bytes(packet), packet.tailroom
+(b'payload, tag', 52)
+";
+
+pub(super) const SPLIT: &CStr = c"split($self, size)
+--
+
+Return a list of packets of `size` bytes each, the last one of what is left, and release this one. Each owns its part.
+Where headroom and `size` are multiples of the alignment the parts stay where they are; otherwise all but the first
+are copies. So are those of a packet of more than a quarter of a window, and of any with `check` on.
+
+Raises `ValueError` for a size below 1 or when the packet is released, `MemoryError` when there is no memory, and
+`BufferError` while a buffer export is alive; then nothing has changed.
+
+>>> from pktalloc import Allocator
+>>> packet = Allocator().allocate(8)
+>>> packet[:] = b'abcdefgh'
+>>> [bytes(part) for part in packet.split(3)]
+[b'abc', b'def', b'gh']
+>>> packet.released
+True
+";
+
+pub(super) const COPY: &CStr = c"copy($self)
+--
+
+Return a packet of its own with the same content and headroom, from the same allocator.
+
+>>> from pktalloc import Allocator
+>>> packet = Allocator().allocate(4)
+>>> packet[:] = b'data'
+>>> other = packet.copy()
+>>> other[0] = 0x44
+>>> bytes(packet), bytes(other)
+(b'data', b'Data')
+";
+
+pub(super) const DUNDER_COPY: &CStr = c"__copy__($self)
+--
+
+The same as `copy()`.
+";
+
+pub(super) const DEEPCOPY: &CStr = c"__deepcopy__($self, memo)
+--
+
+The same as `copy()`.
 ";
 
 pub(super) const RELEASE: &CStr = c"release($self)
@@ -182,6 +409,8 @@ pub(super) const ENTER: &CStr = c"__enter__($self)
 
 Return the packet, which is released when the `with` block ends.
 
+While a buffer export is alive then, its memory stays until the last one goes; every other use raises `ValueError`.
+
 >>> from pktalloc import Allocator
 >>> a = Allocator()
 >>> with a.allocate(1400) as packet:
@@ -193,29 +422,37 @@ True
 pub(super) const EXIT: &CStr = c"__exit__($self, /, *exc_info)
 --
 
-Release the packet.
+Release the packet; memory that is exported goes with the last export.
 ";
 
 pub(super) const REDUCE: &CStr = c"__reduce__($self)
 --
 
-Packets cannot be pickled or copied; `tobytes()` copies the content.
+Packets cannot be pickled; `tobytes()` copies the content.
 ";
 
 pub(super) const REDUCE_EX: &CStr = c"__reduce_ex__($self, protocol)
 --
 
-Packets cannot be pickled or copied; `tobytes()` copies the content.
+Packets cannot be pickled; `tobytes()` copies the content.
 ";
 
 pub(super) const VIEW: &CStr = c"A `memoryview` of the whole packet, writable, in bytes; a new one each time.";
 
 pub(super) const SIZE: &CStr = c"The size in bytes, the same as `len(packet)`.";
 
-pub(super) const CAPACITY: &CStr = c"The bytes that the packet takes: the size rounded up to whole multiples of the \
-alignment. It can be resized up to here without moving.";
+pub(super) const CAPACITY: &CStr =
+    c"The bytes that the packet can have without moving: its size and its tailroom. What it \
+takes is the headroom on top of that.";
 
-pub(super) const ADDRESS: &CStr = c"Where the packet's bytes start; a multiple of the allocator's alignment.";
+pub(super) const HEADROOM: &CStr = c"The bytes in front of the packet's, which `prepend` can take.";
+
+pub(super) const TAILROOM: &CStr =
+    c"The bytes behind the packet's, which `append` and `resize` can take without moving it.";
+
+pub(super) const ADDRESS: &CStr =
+    c"Where the packet's bytes start; a multiple of the allocator's alignment, until `advance` or \
+`prepend` change it.";
 
 pub(super) const RELEASED: &CStr = c"Whether the memory is given back, by `release()` or because the allocator was \
 closed.";

@@ -4,11 +4,11 @@ use core::ffi::{c_char, c_int};
 
 use core::ptr::NonNull;
 
-use pyo3::exceptions::{PyBufferError, PyMemoryError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::call::enter;
+use super::errors;
 use super::packet::PacketRef;
 
 /// `bf_getbuffer`: `size` writable bytes, in the form that `flags` ask for; the same answers as a `bytearray`'s.
@@ -19,18 +19,21 @@ pub(super) unsafe extern "C" fn get(packet: *mut ffi::PyObject, view: *mut ffi::
     unsafe {
         enter(|py| {
             if view.is_null() {
-                return Err(PyBufferError::new_err("a buffer request without a view to fill in"));
+                return Err(errors::buffer(format_args!("a buffer request without a view to fill in")));
             }
             // A refused request must not leave anything to release.
             (*view).obj = core::ptr::null_mut();
             let exporter = PacketRef::new(py, packet);
             let whole = exporter.bytes()?;
-            let bytes = exporter.allocator().take_part().unwrap_or(whole);
+            let bytes = exporter.arena().take_part().unwrap_or(whole);
             let (start, size) = (bytes.cast().as_ptr(), bytes.len() as ffi::Py_ssize_t);
             if ffi::PyBuffer_FillInfo(view, packet, start, size, 0, flags) != 0 {
                 return Err(PyErr::fetch(py));
             }
-            exporter.export();
+            if let Err(error) = exporter.export() {
+                ffi::Py_CLEAR(&raw mut (*view).obj);
+                return Err(error);
+            }
             Ok(0)
         })
     }
@@ -45,9 +48,9 @@ pub(super) fn view_of_part(packet: PacketRef<'_, '_>, part: NonNull<[u8]>) -> Py
     // SAFETY: the packet is an object, and the thread is attached.
     let view = unsafe {
         let collects = ffi::PyGC_Disable() != 0;
-        packet.allocator().set_part(Some(part));
+        packet.arena().set_part(Some(part));
         let view = ffi::PyMemoryView_FromObject(packet.as_any().as_ptr());
-        packet.allocator().set_part(None);
+        packet.arena().set_part(None);
         if collects {
             ffi::PyGC_Enable();
         }
@@ -61,7 +64,7 @@ pub(super) unsafe extern "C" fn release(packet: *mut ffi::PyObject, _view: *mut 
     // SAFETY: the interpreter calls this once for each successful `get`, with a packet that is alive until it returns.
     unsafe {
         let py = Python::assume_attached();
-        PacketRef::new(py, packet).unexport();
+        PacketRef::new(py, packet).unexport(py);
     }
 }
 
@@ -96,7 +99,7 @@ pub(super) fn with_bytes<R>(
             return body((*view).buf.cast(), length);
         }
         let mut copied = Vec::<u8>::new();
-        copied.try_reserve_exact(length).map_err(|_| PyMemoryError::new_err(()))?;
+        copied.try_reserve_exact(length).map_err(|_| errors::no_memory())?;
         if ffi::PyBuffer_ToContiguous(copied.as_mut_ptr().cast(), view, (*view).len, b'C' as c_char) != 0 {
             return Err(PyErr::fetch(object.py()));
         }

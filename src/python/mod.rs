@@ -1,25 +1,30 @@
 //! The Python face: conversions, errors and buffers, and nothing else.
 //!
-//! - `allocator`, `packet`: the two classes; `packet` says what their unsafe code leans on;
-//! - `bytes`, `export`: a packet as a sequence and as a buffer;
-//! - `stats`, `windows`: what an allocator tells about itself; `map`: how that is drawn;
+//! From top to bottom, each knows only what stands below it:
+//!
 //! - `replay`: what the command line calls;
-//! - `call`, `errors`: how calls come in and how they fail; `docs`: the texts of `help()`;
-//! - `shape`, `retained`: the heap behind an allocator, and the memory behind the heap.
+//! - `allocator`, `packet_class`: the two classes as Python code sees them; `docs`: what `help()` shows of them;
+//! - `bytes`, `export`: a packet as a sequence and as a buffer;
+//! - `packet`: the object of a packet, which says what the unsafe code leans on; `arena`: that of an allocator;
+//! - `figures`: what an allocator tells about itself; `trace`: what `tracemalloc` is told;
+//! - `class`, `call`, `errors`: how classes are made, how calls come in, and how they fail;
+//! - `memory`: the heap behind an allocator, and all that is asked of it; `retained`: the memory behind the heap.
 
 mod allocator;
+mod arena;
 mod bytes;
 mod call;
+mod class;
 mod docs;
 mod errors;
 mod export;
-mod map;
+mod figures;
+mod memory;
 mod packet;
+mod packet_class;
 mod replay;
 mod retained;
-mod shape;
-mod stats;
-mod windows;
+mod trace;
 
 use core::sync::atomic::{AtomicI64, Ordering};
 
@@ -32,13 +37,13 @@ use pyo3::types::PyModule;
 #[pymodule(gil_used = true)]
 fn _pktalloc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     expect_one_lock(module.py())?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    errors::register(module)?;
+    figures::register(module)?;
     allocator::register(module)?;
-    packet::register(module)?;
+    packet_class::register(module)?;
     replay::register(module)?;
-    module.add_class::<stats::Stats>()?;
-    module.add_class::<windows::Windows>()?;
-    module.add_class::<windows::Window>()?;
-    module.add("IntegrityError", module.py().get_type::<errors::IntegrityError>())
+    module.add("tracemalloc_domain", trace::DOMAIN)
 }
 
 /// Refuses interpreters in which calls would not be serialised: everything here is guarded by the one lock of the one

@@ -1,54 +1,65 @@
-//! `Packet`: a Python object that owns one block.
+//! What a packet object holds, and what can be done with its block. The methods that Python code sees are in
+//! [`packet_class`](super::packet_class).
 //!
-//! It is written against C's interface instead of as a PyO3 class, for two reasons. PyO3's classes take part in garbage
-//! collection, and allocating such an object can run arbitrary Python code in the middle of `allocate`; a packet refers
-//! to nothing but its allocator, which refers to no Python object, so it can be in no cycle. And a block is handed out
-//! in less time than such a class needs for its object.
+//! ```text
+//! block ├── headroom ──┼──── the packet's bytes ────┼── tailroom ──┤ capacity
+//!                      offset                       offset + size
+//! ```
+//!
+//! It is written against C's interface instead of as a PyO3 class, for three reasons. PyO3's classes take part in
+//! garbage collection, and allocating such an object can run arbitrary Python code in the middle of `allocate`; a
+//! packet refers to nothing but its allocator, which refers to no Python object, so it can be in no cycle. A block is
+//! handed out in less time than such a class needs for its object. And PyO3's wrappers end the process where memory
+//! has run out.
 //!
 //! What the unsafe code of the Python face leans on:
 //!
 //! 1. Every access to a packet or an allocator happens with the interpreter's lock held (the module says that it needs
 //!    it), hence by one thread at a time.
 //! 2. Anything that may run Python code (converting an argument, asking an object for its buffer) is done before a
-//!    packet's state is looked at, and nothing that may run Python code happens until the state is written.
+//!    packet's state is looked at, and nothing that may run Python code happens until the state is written. To make an
+//!    exception may run Python code as well.
 //! 3. The bytes of a block stay mapped for as long as its allocator object lives, even after the block is freed
-//!    ([`super::retained`]), and every packet holds a reference to its allocator. A pointer into a packet's bytes that
+//!    ([`super::memory`]), and every packet holds a reference to its allocator. A pointer into a packet's bytes that
 //!    somebody kept without an export reads and writes packet bytes, never the allocator's bookkeeping.
 
 use core::cell::Cell;
-use core::ffi::{CStr, c_int, c_uint, c_void};
-use core::ops::Deref;
+use core::ffi::c_int;
+use core::ops::{Deref, Range};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyMemoryView, PyTuple};
 
-use super::allocator::Allocator;
-use super::call::{Arguments, enter, size};
-use super::{bytes, docs, export};
+use super::arena::{Arena, ArenaHandle, ArenaRef, Traits, exported};
+use super::call::enter;
+use super::errors;
 use crate::Realloc;
 
-/// The packet type, once [`register`] has made it. It is never freed.
-static PACKET_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(core::ptr::null_mut());
+/// The class of packets, once it was made. It is never freed.
+pub(super) static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(core::ptr::null_mut());
 
 /// What a packet knows about its block.
 pub(super) struct Packet {
-    allocator: Py<Allocator>,
-    /// `None` once released.
+    arena: ArenaHandle,
+    /// `None` once it is freed.
     block: Cell<Option<NonNull<u8>>>,
+    /// Where the packet's bytes begin in the block.
+    offset: Cell<usize>,
     size: Cell<usize>,
+    /// Bytes of the block.
     capacity: Cell<usize>,
-    exports: Cell<usize>,
+    exports: Cell<u32>,
+    /// Whether the packet is released although there are exports: the block goes with the last of them.
+    leaving: Cell<bool>,
 }
 
 /// The layout of the Python object.
 #[repr(C)]
-struct PacketObject {
+pub(super) struct PacketObject {
     head: ffi::PyObject,
-    weak_references: *mut ffi::PyObject,
+    pub(super) weak_references: *mut ffi::PyObject,
     packet: Packet,
 }
 
@@ -66,18 +77,6 @@ impl Deref for PacketRef<'_, '_> {
     }
 }
 
-impl<'a, 'py> FromPyObject<'a, 'py> for PacketRef<'a, 'py> {
-    type Error = PyErr;
-
-    #[inline]
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        Self::of(object).ok_or_else(|| match object.get_type().name() {
-            Ok(name) => PyTypeError::new_err(format!("expected a pktalloc.Packet, got {name}")),
-            Err(error) => error,
-        })
-    }
-}
-
 impl<'a, 'py> PacketRef<'a, 'py> {
     /// # Safety
     /// `object` is a packet, alive for `'a`.
@@ -90,9 +89,18 @@ impl<'a, 'py> PacketRef<'a, 'py> {
     /// `object` if it is a packet.
     #[inline(always)]
     pub(super) fn of(object: Borrowed<'a, 'py, PyAny>) -> Option<Self> {
-        // The type cannot be inherited from, so that this one comparison tells.
-        let found = object.get_type_ptr() == PACKET_TYPE.load(Ordering::Relaxed);
+        // The class cannot be inherited from, so that this one comparison tells.
+        let found = object.get_type_ptr() == CLASS.load(Ordering::Relaxed);
         found.then_some(Self(object))
+    }
+
+    /// `object` if it is a packet that `arena` made.
+    pub(super) fn expect(object: Borrowed<'a, 'py, PyAny>, arena: ArenaRef<'_, '_>) -> PyResult<Self> {
+        match Self::of(object) {
+            Some(packet) if core::ptr::eq(packet.arena(), &raw const *arena) => Ok(packet),
+            Some(_) => Err(errors::value(format_args!("the packet belongs to another allocator"))),
+            None => Err(errors::unexpected(object, format_args!("expected a pktalloc.Packet, got "))),
+        }
     }
 
     pub(super) fn py(self) -> Python<'py> {
@@ -102,14 +110,20 @@ impl<'a, 'py> PacketRef<'a, 'py> {
     pub(super) fn as_any(self) -> Borrowed<'a, 'py, PyAny> {
         self.0
     }
+
+    /// The allocator object.
+    pub(super) fn owner(&self) -> ArenaRef<'_, 'py> {
+        self.arena.get(self.0.py())
+    }
 }
 
-/// Makes a packet of a block; `None`, with the block still live, when there is no memory for the object. Runs no Python
-/// code.
+/// Makes a packet of a block of `capacity` bytes, whose `size` bytes begin at `offset`; `None`, with the block still
+/// live, when there is no memory for the object. Runs no Python code.
 #[inline]
 pub(super) fn create<'py>(
-    allocator: &Bound<'py, Allocator>,
+    arena: ArenaRef<'_, 'py>,
     block: NonNull<u8>,
+    offset: usize,
     size: usize,
     capacity: usize,
 ) -> Option<Bound<'py, PyAny>> {
@@ -120,16 +134,59 @@ pub(super) fn create<'py>(
         if object.is_null() {
             return None;
         }
-        ffi::PyObject_Init(object.cast(), PACKET_TYPE.load(Ordering::Relaxed));
+        ffi::PyObject_Init(object.cast(), CLASS.load(Ordering::Relaxed));
         (&raw mut (*object).weak_references).write(core::ptr::null_mut());
         (&raw mut (*object).packet).write(Packet {
-            allocator: allocator.clone().unbind(),
+            arena: arena.hold(),
             block: Cell::new(Some(block)),
+            offset: Cell::new(offset),
             size: Cell::new(size),
             capacity: Cell::new(capacity),
             exports: Cell::new(0),
+            leaving: Cell::new(false),
         });
-        Some(Bound::from_owned_ptr(allocator.py(), object.cast()))
+        Some(Bound::from_owned_ptr(arena.py(), object.cast()))
+    }
+}
+
+/// Where the bytes of a packet are to lie in its block.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    /// Where they begin.
+    pub(super) offset: usize,
+    /// Where they end.
+    pub(super) total: usize,
+}
+
+impl Room {
+    /// `size` bytes at a multiple of the alignment, with at least `headroom` in front.
+    pub(super) fn new(traits: Traits, headroom: usize, size: usize) -> PyResult<Self> {
+        let offset = headroom.checked_next_multiple_of(traits.alignment).ok_or_else(|| too_large(headroom))?;
+        Ok(Self { offset, total: offset.checked_add(size).ok_or_else(|| too_large(size))? })
+    }
+}
+
+/// Allocates a packet of `size` bytes. Runs no Python code before its block is the packet's.
+#[inline(always)]
+pub(super) fn allocate<'py>(arena: ArenaRef<'_, 'py>, size: usize) -> PyResult<Bound<'py, PyAny>> {
+    allocate_in(arena, Room { offset: 0, total: size })
+}
+
+/// Allocates a packet. Runs no Python code before its block is the packet's.
+pub(super) fn allocate_behind<'py>(arena: ArenaRef<'_, 'py>, room: Room) -> PyResult<Bound<'py, PyAny>> {
+    allocate_in(arena, room)
+}
+
+#[inline(always)]
+fn allocate_in<'py>(arena: ArenaRef<'_, 'py>, room: Room) -> PyResult<Bound<'py, PyAny>> {
+    let block = arena.allocate(room.total)?;
+    match create(arena, block.cast(), room.offset, room.total - room.offset, block.len()) {
+        Some(packet) => Ok(packet),
+        None => {
+            // SAFETY: the block was allocated just now, and nobody knows it.
+            unsafe { arena.free(block.cast())? };
+            Err(errors::no_memory())
+        }
     }
 }
 
@@ -138,9 +195,18 @@ impl Packet {
     #[inline(always)]
     fn live(&self) -> PyResult<NonNull<u8>> {
         match self.block.get() {
-            Some(block) if !self.allocator.get().is_closed() => Ok(block),
-            block => Err(gone(block.is_some())),
+            Some(block) if !self.is_released() => Ok(block),
+            _ => Err(self.gone()),
         }
+    }
+
+    #[cold]
+    fn gone(&self) -> PyErr {
+        errors::value(if self.block.get().is_none() || self.leaving.get() {
+            format_args!("the packet is released")
+        } else {
+            format_args!("the packet's allocator is closed")
+        })
     }
 
     /// The block, if nobody holds an export of it that `action` would pull away.
@@ -149,65 +215,120 @@ impl Packet {
         let block = self.live()?;
         match self.exports.get() {
             0 => Ok(block),
-            exports => Err(exported(action, exports)),
+            exports => Err(exported(action, exports as usize)),
         }
+    }
+
+    /// Whether every use is an error.
+    #[inline(always)]
+    pub(super) fn is_released(&self) -> bool {
+        self.block.get().is_none() || self.leaving.get() || self.arena.is_closed()
     }
 
     /// The bytes. They may change whenever Python code runs, and be released then.
     #[inline(always)]
     pub(super) fn bytes(&self) -> PyResult<NonNull<[u8]>> {
-        Ok(NonNull::slice_from_raw_parts(self.live()?, self.size.get()))
+        // SAFETY: the offset lies in the block.
+        let start = unsafe { self.live()?.add(self.offset.get()) };
+        Ok(NonNull::slice_from_raw_parts(start, self.size.get()))
     }
 
-    /// The allocator that made the packet.
+    /// Bytes that the packet can have without moving.
+    pub(super) fn capacity(&self) -> PyResult<usize> {
+        self.live()?;
+        Ok(self.capacity.get() - self.offset.get())
+    }
+
+    /// Bytes in front of the packet's, which [`prepend`](Self::prepend) can take.
+    pub(super) fn headroom(&self) -> PyResult<usize> {
+        self.live()?;
+        Ok(self.offset.get())
+    }
+
+    /// How many exports are alive.
+    pub(super) fn exports(&self) -> u32 {
+        self.exports.get()
+    }
+
+    /// The state of the allocator that made the packet.
     #[inline(always)]
-    pub(super) fn allocator(&self) -> &Allocator {
-        self.allocator.get()
+    pub(super) fn arena(&self) -> &Arena {
+        &self.arena
     }
 
     /// Counts an export, here and in the allocator.
     #[inline(always)]
-    pub(super) fn export(&self) {
-        self.exports.set(self.exports.get() + 1);
-        self.allocator.get().export();
-    }
-
-    /// Takes an export back.
-    #[inline(always)]
-    pub(super) fn unexport(&self) {
-        self.exports.set(self.exports.get() - 1);
-        self.allocator.get().unexport();
-    }
-
-    /// Refuses a packet that `allocator` did not make.
-    pub(super) fn check_owner(&self, allocator: &Allocator) -> PyResult<()> {
-        if core::ptr::eq(self.allocator.get(), allocator) {
-            Ok(())
-        } else {
-            Err(PyValueError::new_err("the packet belongs to another allocator"))
+    pub(super) fn export(&self) -> PyResult<()> {
+        match self.exports.get().checked_add(1) {
+            Some(exports) => self.exports.set(exports),
+            None => return Err(errors::buffer(format_args!("too many exports of one packet"))),
         }
+        self.arena.export();
+        Ok(())
+    }
+
+    /// Takes an export back; the last one of a packet that was released takes the block along.
+    #[inline(always)]
+    pub(super) fn unexport(&self, py: Python<'_>) {
+        self.exports.set(self.exports.get() - 1);
+        if self.leaving.get() && self.exports.get() == 0 {
+            self.free_unseen(py);
+        }
+        self.arena.unexport();
     }
 
     /// Frees the block; an error when there is none.
     pub(super) fn free(&self, action: &str) -> PyResult<()> {
         let block = self.unshared(action)?;
         // SAFETY: the block is this packet's, live, and nothing exports it.
-        unsafe { self.allocator.get().free(block) }?;
+        unsafe { self.arena.free(block) }?;
         self.block.set(None);
         Ok(())
     }
 
     /// Frees the block unless it is gone already.
-    fn release(&self, action: &str) -> PyResult<()> {
-        if self.is_released() { Ok(()) } else { self.free(action) }
+    pub(super) fn release(&self) -> PyResult<()> {
+        if self.is_released() { Ok(()) } else { self.free("release the packet") }
+    }
+
+    /// Releases the packet at the end of a `with` block; the memory goes with the last export. Where an exception is on
+    /// its way it stays the one, whatever else is to be said.
+    pub(super) fn leave(&self, py: Python<'_>, raising: bool) -> PyResult<()> {
+        if self.is_released() {
+            return Ok(());
+        }
+        let outcome = if self.exports.get() == 0 { self.release() } else { Ok(()) };
+        self.leaving.set(self.block.get().is_some());
+        match outcome {
+            Err(error) if raising => {
+                report(py, error);
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Frees the block, if there is one that the allocator has not freed, where nobody can be told that it failed.
+    #[inline(always)]
+    fn free_unseen(&self, py: Python<'_>) {
+        let Some(block) = self.block.take() else { return };
+        if self.arena.is_closed() {
+            return;
+        }
+        // SAFETY: the block is this packet's, live, and nothing exports it.
+        if let Err(error) = unsafe { self.arena.free(block) } {
+            report(py, error);
+        }
     }
 
     /// Changes the size; the block may move.
     pub(super) fn reallocate(&self, size: usize, copy: bool) -> PyResult<()> {
         let block = self.unshared("resize the packet")?;
         let how = if copy { Realloc::CopyExisting } else { Realloc::Uninitialized };
+        let offset = self.offset.get();
+        let new = offset.checked_add(size).ok_or_else(|| too_large(size))?;
         // SAFETY: the block is this packet's, live, of this size, and nothing exports it.
-        let block = unsafe { self.allocator.get().reallocate(block, self.size.get(), size, how) }?;
+        let block = unsafe { self.arena.reallocate(block, offset + self.size.get(), new, how) }?;
         self.block.set(Some(block.cast()));
         self.size.set(size);
         self.capacity.set(block.len());
@@ -221,38 +342,219 @@ impl Packet {
         if size > self.size.get() {
             return Err(not_smaller(self.size.get(), size));
         }
+        let end = self.offset.get() + size;
+        if self.arena.is_whole(end, self.capacity.get()) {
+            self.size.set(size);
+            return Ok(());
+        }
         // SAFETY: the block is this packet's, live, and nothing exports it.
-        let capacity = unsafe { self.allocator.get().shrink(block, size) }?;
+        let capacity = unsafe { self.arena.shrink(block, end) }?;
         self.size.set(size);
         self.capacity.set(capacity);
         Ok(())
     }
+}
 
-    #[inline]
-    fn is_released(&self) -> bool {
-        self.block.get().is_none() || self.allocator.get().is_closed()
+/// Headers and trailers. The bytes that are given may be the packet's own, where somebody kept a pointer without an export;
+/// what is copied then is unspecified, and nothing worse.
+impl Packet {
+    /// Puts `length` bytes in front, into the headroom.
+    ///
+    /// # Safety
+    /// `source` leads to `length` bytes that stay mapped.
+    pub(super) unsafe fn prepend(&self, source: *const u8, length: usize) -> PyResult<()> {
+        let block = self.unshared("prepend to the packet")?;
+        let Some(offset) = self.offset.get().checked_sub(length) else {
+            return Err(no_headroom(self.offset.get(), length));
+        };
+        // SAFETY: the bytes between the new offset and the old one lie in the block, which nobody exports.
+        unsafe { block.as_ptr().add(offset).copy_from(source, length) };
+        self.offset.set(offset);
+        self.size.set(self.size.get() + length);
+        Ok(())
+    }
+
+    /// Strips `length` bytes from the front, which become headroom.
+    pub(super) fn advance(&self, length: usize) -> PyResult<()> {
+        self.unshared("advance the packet")?;
+        let size = self.size.get();
+        let Some(left) = size.checked_sub(length) else {
+            return Err(errors::value(format_args!("cannot advance a packet of {size} bytes by {length}")));
+        };
+        self.offset.set(self.offset.get() + length);
+        self.size.set(left);
+        Ok(())
+    }
+
+    /// Puts `length` bytes behind the last, into the tailroom; where that is too small the block grows, and may move.
+    ///
+    /// # Safety
+    /// `source` leads to `length` bytes that stay mapped.
+    pub(super) unsafe fn append(&self, source: *const u8, length: usize) -> PyResult<()> {
+        let block = self.unshared("append to the packet")?;
+        let end = self.offset.get() + self.size.get();
+        let new_end = end.checked_add(length).ok_or_else(|| too_large(length))?;
+        let block = if new_end <= self.capacity.get() {
+            block
+        } else {
+            // SAFETY: the block is this packet's, live, `end` of its bytes are in use, and nothing exports it.
+            let block = unsafe { self.arena.reallocate(block, end, new_end, Realloc::CopyExisting) }?;
+            self.block.set(Some(block.cast()));
+            self.capacity.set(block.len());
+            block.cast()
+        };
+        // SAFETY: the block has room for as many behind `end`, and nobody exports it.
+        unsafe { block.as_ptr().add(end).copy_from(source, length) };
+        self.size.set(self.size.get() + length);
+        Ok(())
+    }
+}
+
+/// Copies and parts.
+impl<'py> PacketRef<'_, 'py> {
+    /// A packet of its own with the same bytes and the same headroom.
+    pub(super) fn copy(self) -> PyResult<Bound<'py, PyAny>> {
+        let bytes = self.bytes()?;
+        self.copy_part(self.offset.get(), bytes)
+    }
+
+    /// A packet of its own with some of this one's bytes, behind `offset` bytes of headroom.
+    fn copy_part(self, offset: usize, part: NonNull<[u8]>) -> PyResult<Bound<'py, PyAny>> {
+        let copy = allocate_behind(self.owner(), Room { offset, total: offset + part.len() })?;
+        // SAFETY: it was made just now, with as many bytes, and nothing has run that could have changed either.
+        unsafe {
+            let target = PacketRef(copy.as_borrowed()).bytes()?;
+            target.cast::<u8>().copy_from_nonoverlapping(part.cast(), part.len());
+        }
+        Ok(copy)
+    }
+
+    /// Cuts the packet into parts of `size` bytes, the last one of what is left, and releases it. Where the parts are
+    /// whole units they stay where they are; otherwise the first one keeps the block, and the others are copied. On an
+    /// error nothing has changed.
+    pub(super) fn split(self, size: usize) -> PyResult<Bound<'py, PyAny>> {
+        let (list, parts) = loop {
+            let parts = self.bytes()?.len().div_ceil(size);
+            // SAFETY: the list is only seen by others when all its places are filled, or freed with some of them empty.
+            let list = unsafe { Bound::from_owned_ptr_or_err(self.py(), ffi::PyList_New(parts as ffi::Py_ssize_t))? };
+            // To make a list may run Python code, which may change the packet.
+            self.unshared("split the packet")?;
+            if self.size.get().div_ceil(size) == parts {
+                break (list, parts);
+            }
+        };
+        if parts == 0 {
+            self.free("split the packet")?;
+        } else if parts == 1 || !self.split_in_place(size, &list, parts)? {
+            self.split_by_copy(size, &list, parts)?;
+        }
+        Ok(list)
+    }
+
+    /// Where the part of this number lies in the packet.
+    fn part(self, place: usize, size: usize) -> Range<usize> {
+        place * size..self.size.get().min(place.saturating_add(1).saturating_mul(size))
+    }
+
+    /// Makes a packet of each part where it lies; false, with this one as it was, where that is not possible.
+    fn split_in_place(self, size: usize, list: &Bound<'py, PyAny>, parts: usize) -> PyResult<bool> {
+        let block = self.unshared("split the packet")?;
+        let (offset, capacity, alignment) = (self.offset.get(), self.capacity.get(), self.arena.traits().alignment);
+        let first = offset + size;
+        if !first.is_multiple_of(alignment) || !size.is_multiple_of(alignment) {
+            return Ok(false);
+        }
+        // The objects first: they can fail. Until the block is cut it is that of this packet alone.
+        let start = |place: usize| if place == 0 { 0 } else { first + (place - 1) * size };
+        for place in 0..parts {
+            let end = if place == parts - 1 { capacity } else { start(place + 1) };
+            let in_front = if place == 0 { offset } else { 0 };
+            let length = self.part(place, size).len();
+            let part = create(self.owner(), block, in_front, length, end - start(place));
+            let part = part.ok_or_else(errors::no_memory)?;
+            PacketRef(part.as_borrowed()).block.set(None);
+            put(list, place, part);
+        }
+        // SAFETY: the block is this packet's, and live.
+        if !unsafe { self.arena.split(block, capacity, first, size, parts) }? {
+            return Ok(false);
+        }
+        self.block.set(None);
+        for place in 0..parts {
+            // SAFETY: the list has as many places, with packets in them that nobody else knows; the parts lie in the block.
+            unsafe {
+                let part = PacketRef::new(self.py(), ffi::PyList_GetItem(list.as_ptr(), place as ffi::Py_ssize_t));
+                part.block.set(Some(block.add(start(place))));
+                if place == parts - 1 {
+                    part.shrink(part.size.get())?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Makes a packet of the block with the first part, and copies the others.
+    fn split_by_copy(self, size: usize, list: &Bound<'py, PyAny>, parts: usize) -> PyResult<()> {
+        for place in 1..parts {
+            let range = self.part(place, size);
+            // SAFETY: the part lies in the packet.
+            let start = unsafe { self.bytes()?.cast::<u8>().add(range.start) };
+            put(list, place, self.copy_part(0, NonNull::slice_from_raw_parts(start, range.len()))?);
+        }
+        put(list, 0, self.hand_over(self.part(0, size).len())?);
+        Ok(())
+    }
+
+    /// Makes a new packet of the block and of this packet's first `size` bytes, and gives the rest of the block back.
+    fn hand_over(self, size: usize) -> PyResult<Bound<'py, PyAny>> {
+        let block = self.unshared("split the packet")?;
+        let part = create(self.owner(), block, self.offset.get(), size, 0).ok_or_else(errors::no_memory)?;
+        let heir = PacketRef(part.as_borrowed());
+        // One block has one packet, whatever fails.
+        heir.block.set(None);
+        self.shrink(size)?;
+        heir.block.set(self.block.take());
+        heir.capacity.set(self.capacity.get());
+        Ok(part)
+    }
+}
+
+/// Puts a packet into a list that nobody else knows yet.
+fn put(list: &Bound<'_, PyAny>, place: usize, packet: Bound<'_, PyAny>) {
+    // SAFETY: the callers pass places that the list has, and the list takes the reference.
+    unsafe { ffi::PyList_SetItem(list.as_ptr(), place as ffi::Py_ssize_t, packet.into_ptr()) };
+}
+
+/// Says that something failed where nobody can be told. An exception may be on its way up while packets are dropped; it is
+/// not replaced.
+#[cold]
+fn report(py: Python<'_>, error: PyErr) {
+    let pending = PyErr::take(py);
+    error.write_unraisable(py, None);
+    if let Some(pending) = pending {
+        pending.restore(py);
     }
 }
 
 #[cold]
-fn gone(closed: bool) -> PyErr {
-    PyValueError::new_err(if closed { "the packet's allocator is closed" } else { "the packet is released" })
+fn no_headroom(headroom: usize, length: usize) -> PyErr {
+    errors::value(format_args!(
+        "cannot prepend {length} bytes to a packet with a headroom of {headroom}: allocate it with headroom={length}"
+    ))
+}
+
+#[cold]
+fn too_large(size: usize) -> PyErr {
+    errors::memory(format_args!("cannot allocate {size} bytes: beyond what an address space can hold"))
 }
 
 #[cold]
 fn not_smaller(size: usize, wanted: usize) -> PyErr {
-    PyValueError::new_err(format!("cannot shrink a packet of {size} bytes to {wanted}; resize() makes it larger"))
-}
-
-/// The error of an action that live exports forbid.
-#[cold]
-pub(super) fn exported(action: &str, exports: usize) -> PyErr {
-    let (noun, them) = if exports == 1 { ("export", "it") } else { ("exports", "them") };
-    PyBufferError::new_err(format!("cannot {action}: {exports} buffer {noun} alive; release {them} first"))
+    errors::value(format_args!("cannot shrink a packet of {size} bytes to {wanted}; resize() makes it larger"))
 }
 
 /// `tp_dealloc`: gives the block back, then the object.
-unsafe extern "C" fn deallocate(object: *mut ffi::PyObject) {
+pub(super) unsafe extern "C" fn deallocate(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter calls this once, for a packet that nobody refers to any more. The fields are moved out
     // of the object before its memory is returned, and instances of a heap type own a reference to it.
     unsafe {
@@ -261,281 +563,16 @@ unsafe extern "C" fn deallocate(object: *mut ffi::PyObject) {
             ffi::PyObject_ClearWeakRefs(object);
         }
         let packet = (&raw mut (*this).packet).read();
-        let packet_type = ffi::Py_TYPE(object);
+        let class = ffi::Py_TYPE(object);
         ffi::PyObject_Free(object.cast());
-        ffi::Py_DECREF(packet_type.cast());
+        ffi::Py_DECREF(class.cast());
         let outcome: c_int = enter(|py| {
-            packet.abandon(py);
+            packet.free_unseen(py);
+            packet.arena.drop_ref(py);
             Ok(0)
         });
         if outcome != 0 {
             ffi::PyErr_WriteUnraisable(core::ptr::null_mut());
         }
     }
-}
-
-impl Packet {
-    /// Frees the block of a packet that was dropped, and the reference to the allocator.
-    #[inline]
-    fn abandon(self, py: Python<'_>) {
-        if let Err(error) = self.release("drop a packet") {
-            // An exception may be on its way up while packets are dropped; it must not be replaced by this one.
-            let pending = PyErr::take(py);
-            error.write_unraisable(py, None);
-            if let Some(pending) = pending {
-                pending.restore(py);
-            }
-        }
-        self.allocator.drop_ref(py);
-    }
-}
-
-/// Wraps a function of a packet and its arguments as a C function.
-macro_rules! method {
-    ($body:path) => {{
-        unsafe extern "C" fn entry(
-            packet: *mut ffi::PyObject,
-            values: *const *mut ffi::PyObject,
-            positional: ffi::Py_ssize_t,
-            keywords: *mut ffi::PyObject,
-        ) -> *mut ffi::PyObject {
-            // SAFETY: the interpreter calls this with a packet and the arguments of a fast call, all alive until it
-            // returns.
-            unsafe {
-                enter(|py| {
-                    let arguments = Arguments::new(py, values, positional, keywords);
-                    Ok($body(PacketRef::new(py, packet), arguments)?.into_ptr())
-                })
-            }
-        }
-        ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: entry }
-    }};
-}
-
-/// Wraps a function of a packet as the getter of an attribute.
-macro_rules! getter {
-    ($body:path) => {{
-        unsafe extern "C" fn entry(packet: *mut ffi::PyObject, _closure: *mut c_void) -> *mut ffi::PyObject {
-            // SAFETY: the interpreter calls this with a packet that is alive until it returns.
-            unsafe { enter(|py| Ok($body(PacketRef::new(py, packet))?.into_ptr())) }
-        }
-        entry
-    }};
-}
-
-/// Any result of a method.
-type Object<'py> = PyResult<Bound<'py, PyAny>>;
-
-fn none(py: Python<'_>) -> Bound<'_, PyAny> {
-    py.None().into_bound(py)
-}
-
-fn method_resize<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
-    let ([new_size], [copy]) = arguments.sort("resize", ["size"], ["copy"])?;
-    let new_size = size(new_size)?;
-    let copy = copy.map_or(Ok(true), |copy| copy.is_truthy())?;
-    packet.reallocate(new_size, copy)?;
-    Ok(none(packet.py()))
-}
-
-fn method_shrink<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
-    let new_size = match arguments.single() {
-        Some(only) => size(only)?,
-        None => {
-            let [new_size] = arguments.required("shrink", ["size"])?;
-            size(new_size)?
-        }
-    };
-    packet.shrink(new_size)?;
-    Ok(none(packet.py()))
-}
-
-fn method_release<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
-    let [] = arguments.required("release", [])?;
-    packet.release("release the packet")?;
-    Ok(none(packet.py()))
-}
-
-fn method_tobytes<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
-    let [] = arguments.required("tobytes", [])?;
-    Ok(bytes::copied(packet)?.into_any())
-}
-
-fn method_enter<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
-    let [] = arguments.required("__enter__", [])?;
-    packet.live()?;
-    Ok(packet.as_any().to_owned())
-}
-
-fn method_exit<'py>(packet: PacketRef<'_, 'py>, _: Arguments<'_, 'py>) -> Object<'py> {
-    packet.release("release the packet")?;
-    Ok(none(packet.py()))
-}
-
-fn method_reduce<'py>(_: PacketRef<'_, 'py>, _: Arguments<'_, 'py>) -> Object<'py> {
-    Err(PyTypeError::new_err("cannot pickle or copy a pktalloc.Packet: it owns memory; tobytes() copies its content"))
-}
-
-/// `hex(sep, bytes_per_sep)`: that of `bytes`, arguments and errors included.
-unsafe extern "C" fn hex(
-    packet: *mut ffi::PyObject,
-    positional: *mut ffi::PyObject,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls this with a packet, a tuple, and a dictionary or null, alive until it returns.
-    unsafe {
-        enter(|py| {
-            let positional = Borrowed::from_ptr(py, positional).cast_unchecked::<PyTuple>();
-            let keywords = Borrowed::from_ptr_or_opt(py, keywords).map(|keywords| keywords.cast_unchecked::<PyDict>());
-            let content = bytes::copied(PacketRef::new(py, packet))?;
-            Ok(content.getattr("hex")?.call(&*positional, keywords.as_deref())?.into_ptr())
-        })
-    }
-}
-
-/// A number as an object. (PyO3's conversion panics when there is no memory.)
-fn int(py: Python<'_>, number: usize) -> Object<'_> {
-    // SAFETY: the thread is attached.
-    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyLong_FromSize_t(number)) }
-}
-
-fn get_view<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
-    Ok(PyMemoryView::from(&packet.as_any())?.into_any())
-}
-
-fn get_size<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
-    int(packet.py(), packet.bytes()?.len())
-}
-
-fn get_capacity<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
-    packet.live()?;
-    int(packet.py(), packet.capacity.get())
-}
-
-fn get_address<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
-    int(packet.py(), packet.live()?.addr().get())
-}
-
-fn get_released<'py>(packet: PacketRef<'_, 'py>) -> Object<'py> {
-    Ok(PyBool::new(packet.py(), packet.is_released()).to_owned().into_any())
-}
-
-/// `tp_repr`.
-unsafe extern "C" fn repr(packet: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls this with a packet that is alive until it returns.
-    unsafe {
-        enter(|py| {
-            let packet = PacketRef::new(py, packet);
-            let text = match packet.live() {
-                Ok(block) => format!(
-                    "<pktalloc.Packet size={} capacity={} address={:#x} exports={}>",
-                    packet.size.get(),
-                    packet.capacity.get(),
-                    block.addr(),
-                    packet.exports.get()
-                ),
-                Err(_) => "<pktalloc.Packet released>".to_owned(),
-            };
-            let text = ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as ffi::Py_ssize_t);
-            Ok(Bound::from_owned_ptr_or_err(py, text)?.into_ptr())
-        })
-    }
-}
-
-/// The methods of a packet. The interpreter keeps pointers to them.
-fn methods() -> &'static mut [ffi::PyMethodDef] {
-    const KEYWORDS: c_int = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
-    let method = |name: &'static CStr, meth, flags, doc: &'static CStr| ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth: meth,
-        ml_flags: flags,
-        ml_doc: doc.as_ptr(),
-    };
-    let hex = ffi::PyMethodDefPointer { PyCFunctionWithKeywords: hex };
-    Box::leak(Box::new([
-        method(c"resize", method!(method_resize), KEYWORDS, docs::RESIZE),
-        method(c"shrink", method!(method_shrink), KEYWORDS, docs::SHRINK),
-        method(c"release", method!(method_release), KEYWORDS, docs::RELEASE),
-        method(c"tobytes", method!(method_tobytes), KEYWORDS, docs::TOBYTES),
-        method(c"hex", hex, ffi::METH_VARARGS | ffi::METH_KEYWORDS, docs::HEX),
-        method(c"__enter__", method!(method_enter), KEYWORDS, docs::ENTER),
-        method(c"__exit__", method!(method_exit), KEYWORDS, docs::EXIT),
-        method(c"__reduce__", method!(method_reduce), KEYWORDS, docs::REDUCE),
-        method(c"__reduce_ex__", method!(method_reduce), KEYWORDS, docs::REDUCE_EX),
-        ffi::PyMethodDef::zeroed(),
-    ]))
-}
-
-/// The attributes of a packet. The interpreter keeps pointers to them.
-fn attributes() -> &'static mut [ffi::PyGetSetDef] {
-    let attribute = |name: &'static CStr, get: ffi::getter, doc: &'static CStr| ffi::PyGetSetDef {
-        name: name.as_ptr(),
-        get: Some(get),
-        set: None,
-        doc: doc.as_ptr(),
-        closure: core::ptr::null_mut(),
-    };
-    Box::leak(Box::new([
-        attribute(c"view", getter!(get_view), docs::VIEW),
-        attribute(c"size", getter!(get_size), docs::SIZE),
-        attribute(c"capacity", getter!(get_capacity), docs::CAPACITY),
-        attribute(c"address", getter!(get_address), docs::ADDRESS),
-        attribute(c"released", getter!(get_released), docs::RELEASED),
-        ffi::PyGetSetDef::default(),
-    ]))
-}
-
-/// Enters the type into the module; makes it when the module is executed for the first time.
-pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    if PACKET_TYPE.load(Ordering::Relaxed).is_null() {
-        PACKET_TYPE.store(make_type(module.py())?.into_ptr().cast(), Ordering::Relaxed);
-    }
-    // SAFETY: the type was made, and is never freed.
-    let packet_type = unsafe { Bound::from_borrowed_ptr(module.py(), PACKET_TYPE.load(Ordering::Relaxed).cast()) };
-    module.add("Packet", packet_type)
-}
-
-fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    let mut weak_references = [
-        ffi::PyMemberDef {
-            name: c"__weaklistoffset__".as_ptr(),
-            type_code: ffi::Py_T_PYSSIZET,
-            offset: core::mem::offset_of!(PacketObject, weak_references) as ffi::Py_ssize_t,
-            flags: ffi::Py_READONLY,
-            doc: core::ptr::null(),
-        },
-        ffi::PyMemberDef::default(),
-    ];
-    let slot = |slot, function: *mut c_void| ffi::PyType_Slot { slot, pfunc: function };
-    let mut slots = [
-        slot(ffi::Py_tp_doc, docs::PACKET.as_ptr().cast_mut().cast()),
-        slot(ffi::Py_tp_methods, methods().as_mut_ptr().cast()),
-        slot(ffi::Py_tp_getset, attributes().as_mut_ptr().cast()),
-        slot(ffi::Py_tp_members, weak_references.as_mut_ptr().cast()),
-        slot(ffi::Py_tp_dealloc, deallocate as ffi::destructor as *mut c_void),
-        slot(ffi::Py_tp_repr, repr as ffi::reprfunc as *mut c_void),
-        slot(ffi::Py_tp_hash, ffi::PyObject_HashNotImplemented as ffi::hashfunc as *mut c_void),
-        slot(ffi::Py_tp_richcompare, bytes::compare as ffi::richcmpfunc as *mut c_void),
-        slot(ffi::Py_tp_iter, bytes::iterate as ffi::getiterfunc as *mut c_void),
-        slot(ffi::Py_sq_length, bytes::length as ffi::lenfunc as *mut c_void),
-        slot(ffi::Py_sq_item, bytes::item as ffi::ssizeargfunc as *mut c_void),
-        slot(ffi::Py_sq_contains, bytes::contains as ffi::objobjproc as *mut c_void),
-        slot(ffi::Py_mp_length, bytes::length as ffi::lenfunc as *mut c_void),
-        slot(ffi::Py_mp_subscript, bytes::subscript as ffi::binaryfunc as *mut c_void),
-        slot(ffi::Py_mp_ass_subscript, bytes::assign as ffi::objobjargproc as *mut c_void),
-        slot(ffi::Py_bf_getbuffer, export::get as ffi::getbufferproc as *mut c_void),
-        slot(ffi::Py_bf_releasebuffer, export::release as ffi::releasebufferproc as *mut c_void),
-        slot(0, core::ptr::null_mut()),
-    ];
-    let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION | ffi::Py_TPFLAGS_IMMUTABLETYPE;
-    let mut spec = ffi::PyType_Spec {
-        name: c"pktalloc.Packet".as_ptr(),
-        basicsize: size_of::<PacketObject>() as c_int,
-        itemsize: 0,
-        flags: flags as c_uint,
-        slots: slots.as_mut_ptr(),
-    };
-    // SAFETY: each slot has a function of the slot's type, the lists end with an empty entry and live for ever where
-    // the interpreter keeps them, and the basic size is that of the objects that `create` makes.
-    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec)) }
 }

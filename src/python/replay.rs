@@ -14,7 +14,7 @@ use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use super::windows::Windows;
+use super::figures;
 use crate::replay::{
     CallTrace, Competitor, Error, Link, Options, Phase, Plan, Program, Progress, ReadOptions, Recording, Rule, Runner,
     Setup, Trace, convert_recording, recording_bytes, recording_header,
@@ -462,11 +462,11 @@ impl ReplayRunner {
 
     /// The windows when the most bytes are live, at most so many of them, and how many there are.
     #[pyo3(signature = (most=None))]
-    fn windows_at_peak(&mut self, py: Python<'_>, most: Option<usize>) -> PyResult<(Windows, usize)> {
+    fn windows_at_peak<'py>(&mut self, py: Python<'py>, most: Option<usize>) -> PyResult<(Bound<'py, PyAny>, usize)> {
         let mut windows = self.run(py, None, |runner, tick| runner.windows_at_peak(&mut ticking(tick)))?;
         let count = windows.len();
         windows.truncate(most.unwrap_or(count));
-        Ok((Windows::new(py, windows)?, count))
+        Ok((figures::windows(py, windows)?, count))
     }
 }
 

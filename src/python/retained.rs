@@ -3,17 +3,16 @@
 //! Some users of the buffer protocol keep a pointer without an export: `numpy.ndarray(buffer=p)` holds a reference to
 //! the packet and nothing else. Such a pointer must never lead to memory that was unmapped, or that another library
 //! or the allocator's own bookkeeping now uses. So regions that are freed give their pages back to the system, but
-//! keep their addresses: these are used again for regions of the same role, and unmapped when the last handle to the
-//! memory goes, with the Python object of the allocator.
+//! keep their addresses: these are used again for regions of the same role, and unmapped with the Python object of the
+//! allocator.
 //!
-//! A window's bookkeeping lies at a place that depends on its address alone, so a window that is mapped where another
-//! was has its bookkeeping where the other's was, and no packet ever covered that.
+//! A region's bookkeeping lies at a place that depends on its address alone, so a region that is mapped where another was
+//! has its bookkeeping where the other's was, and no packet ever covered that.
 
 use core::alloc::Layout;
 use core::cell::RefCell;
 use core::ops::Range;
 use core::ptr::{NonNull, with_exposed_provenance_mut};
-use std::rc::Rc;
 
 use crate::system::{Role, System};
 
@@ -21,13 +20,51 @@ use crate::system::{Role, System};
 /// 64 KiB does not ask the system twice for each.
 const MOST_DIRTY_BYTES: usize = 1 << 20;
 
-/// A handle to memory that is kept until the last handle goes.
-#[derive(Clone, Default)]
-pub(super) struct Retained(Rc<RefCell<Kept>>);
+/// Memory that is kept until this value goes.
+pub(super) struct Kept(NonNull<RefCell<Ranges>>);
+
+/// A handle to it.
+pub(super) struct Retained(NonNull<RefCell<Ranges>>);
+
+impl Kept {
+    /// `None` when there is no memory.
+    pub(super) fn new() -> Option<Self> {
+        let mut ranges = Vec::new();
+        ranges.try_reserve_exact(1).ok()?;
+        ranges.push(RefCell::new(Ranges::default()));
+        Some(Self(NonNull::from(Box::leak(ranges.into_boxed_slice())).cast()))
+    }
+
+    /// # Safety
+    /// The handle goes before this value.
+    pub(super) unsafe fn handle(&self) -> Retained {
+        Retained(self.0)
+    }
+
+    /// Gives back all pages that were freed.
+    pub(super) fn trim(&self) {
+        // SAFETY: the ranges live as long as this value.
+        unsafe { self.0.as_ref() }.borrow_mut().discard_dirty();
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // SAFETY: `new` leaked a box of one, and no handle is left.
+        drop(unsafe { Box::from_raw(NonNull::slice_from_raw_parts(self.0, 1).as_ptr()) });
+    }
+}
+
+impl Retained {
+    fn ranges(&self) -> &RefCell<Ranges> {
+        // SAFETY: the ranges live longer than the handle.
+        unsafe { self.0.as_ref() }
+    }
+}
 
 /// What is mapped, and which of it is free.
 #[derive(Default)]
-struct Kept {
+struct Ranges {
     mappings: Vec<pages::Mapping>,
     windows: FreeRanges,
     large: FreeRanges,
@@ -83,10 +120,10 @@ impl FreeRanges {
     }
 }
 
-impl Kept {
+impl Ranges {
     fn free_ranges(&mut self, role: Role) -> &mut FreeRanges {
         match role {
-            Role::Window => &mut self.windows,
+            Role::Region => &mut self.windows,
             Role::Large => &mut self.large,
         }
     }
@@ -125,8 +162,8 @@ impl Kept {
         let range = start..start + bytes;
         self.regions -= 1;
         match role {
-            Role::Window => {
-                pages::discard(&range);
+            Role::Region => {
+                let _ = pages::discard(&range);
                 self.windows.give(range);
             }
             Role::Large => {
@@ -141,27 +178,29 @@ impl Kept {
 
     /// Gives the pages of free large regions back to the system.
     fn discard_dirty(&mut self) {
-        self.large.0.iter().for_each(pages::discard);
+        self.large.0.iter().for_each(|range| _ = pages::discard(range));
         self.dirty_bytes = 0;
     }
 }
 
-impl Retained {
-    /// Gives back all pages that were freed.
-    pub(super) fn trim(&self) {
-        self.0.borrow_mut().discard_dirty();
-    }
-}
-
 // SAFETY: a region is a part of a mapping that is readable and writable and this value's alone; it is in no free range
-// while it is in use, and mappings end with the last handle.
+// while it is in use, and mappings outlive the handle.
 unsafe impl System for Retained {
+    // Elsewhere pages do not go back one by one, and are not free until they are touched.
+    const REGION_BYTES: usize = if cfg!(unix) { 4 << 20 } else { 0 };
+
     fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
-        self.0.borrow_mut().allocate(layout, role)
+        self.ranges().borrow_mut().allocate(layout, role)
     }
 
     unsafe fn free(&self, region: NonNull<u8>, layout: Layout, role: Role) {
-        self.0.borrow_mut().free(region.addr().get(), layout, role);
+        self.ranges().borrow_mut().free(region.addr().get(), layout, role);
+    }
+
+    unsafe fn discard(&self, bytes: NonNull<[u8]>) -> usize {
+        let start = bytes.addr().get().next_multiple_of(pages::granule());
+        let end = (bytes.addr().get() + bytes.len()) / pages::granule() * pages::granule();
+        if start < end && pages::discard(&(start..end)) { end - start } else { 0 }
     }
 
     fn advise_huge_pages(&self, region: NonNull<u8>, bytes: usize) {
@@ -225,10 +264,11 @@ mod pages {
         }
     }
 
-    /// Gives pages back to the system; they stay readable and writable, and their content is lost.
-    pub(super) fn discard(range: &Range<usize>) {
+    /// Gives pages back to the system; they stay readable and writable, and their content is lost. False if the system
+    /// refuses.
+    pub(super) fn discard(range: &Range<usize>) -> bool {
         // SAFETY: the range is mapped, and no live block lies in it. If the system refuses, the pages stay.
-        unsafe { libc::madvise(with_exposed_provenance_mut(range.start), range.len(), libc::MADV_DONTNEED) };
+        unsafe { libc::madvise(with_exposed_provenance_mut(range.start), range.len(), libc::MADV_DONTNEED) == 0 }
     }
 
     /// Asks for huge pages.
@@ -284,7 +324,9 @@ mod pages {
     }
 
     /// Nothing can be given back in parts.
-    pub(super) fn discard(_: &Range<usize>) {}
+    pub(super) fn discard(_: &Range<usize>) -> bool {
+        false
+    }
 
     /// There is nobody to ask.
     pub(super) fn advise_huge(_: &Range<usize>) {}
@@ -316,32 +358,36 @@ mod tests {
 
     #[test]
     fn addresses_come_back_in_their_own_role_only() {
-        let memory = Retained::default();
+        let kept = Kept::new().unwrap();
+        // SAFETY: the handle goes first.
+        let memory = unsafe { kept.handle() };
         let layout = Layout::from_size_align(1 << 17, 1 << 17).unwrap();
-        let window = memory.allocate(layout, Role::Window).unwrap();
+        let window = memory.allocate(layout, Role::Region).unwrap();
         // SAFETY: the region is held, and not used after it was freed, except that it must still be readable.
         unsafe {
             window.write_bytes(7, layout.size());
-            memory.free(window, layout, Role::Window);
+            memory.free(window, layout, Role::Region);
             assert!(window.read() == 0 || window.read() == 7);
         }
         let large = memory.allocate(layout, Role::Large).unwrap();
         assert_ne!(large, window);
-        assert_eq!(memory.allocate(layout, Role::Window), Some(window));
+        assert_eq!(memory.allocate(layout, Role::Region), Some(window));
         assert_eq!(large.addr().get() % layout.align(), 0);
     }
 
     #[test]
     fn a_block_that_grows_page_by_page_uses_old_addresses_again() {
-        let memory = Retained::default();
+        let kept = Kept::new().unwrap();
+        // SAFETY: the handle goes first.
+        let memory = unsafe { kept.handle() };
         for pages in 1..200 {
             let layout = Layout::from_size_align(pages * 4096, 4096).unwrap();
             let region = memory.allocate(layout, Role::Large).unwrap();
             // SAFETY: the region is held, and not used afterwards.
             unsafe { memory.free(region, layout, Role::Large) };
         }
-        let kept = memory.0.borrow();
-        let mapped: usize = kept.large.0.iter().map(Range::len).sum();
+        let ranges = memory.ranges().borrow();
+        let mapped: usize = ranges.large.0.iter().map(Range::len).sum();
         assert!(
             mapped <= 4 * 200 * pages::granule(),
             "{mapped} bytes of address space for blocks of at most 200 pages"

@@ -174,7 +174,7 @@ pub(super) fn maker_of<const UNIT: usize, const WINDOW_UNITS: usize>(
 /// An allocator whose shape is chosen at run time, which is what Python has.
 #[cfg(any(feature = "python", test))]
 fn chosen(setup: Setup) -> Result<Box<dyn Subject>, Error> {
-    let shape = Runtime::new(setup.alignment, setup.window_bytes);
+    let shape = Runtime::new::<Os>(setup.alignment, setup.window_bytes);
     let heap = shape.and_then(|shape| Heap::with_settings(shape, setup.config().settings, Os));
     Ok(Box::new(heap.map_err(|error| Error::Config(error.to_string()))?))
 }

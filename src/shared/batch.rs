@@ -1,36 +1,31 @@
-//! What a thread has freed and not yet handed in.
+//! Blocks that a thread has freed and not yet handed in.
 //!
 //! A thread that frees packets of other threads' allocators keeps their blocks, and hands them in when there are more
 //! than [`MOST_BLOCKS`], when it ends, or when it is told to ([`flush`]): those of one owner together, as bundles. One
 //! atomic exchange then serves many blocks, and the owner finds them named side by side rather than each in its own
 //! cold cache line.
-//!
-//! A thread that allocates as well takes the block that it freed last for its own packet where that fits ([`borrow`]):
-//! it is in its cache, and to send it home while another is fetched would double the memory that goes round.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
 
-use super::home::Door;
-use super::near::Nearness;
-use super::returns::Bundle;
+use super::owner::Owner;
+use super::queue::Bundle;
 
 /// The most blocks that a thread keeps. A bundle of them fills four cache lines.
 const MOST_BLOCKS: usize = 31;
 
-/// A block that a thread has freed and not handed in. It counts as live in its home, which therefore stands.
+/// A block that a thread has freed and not handed in. It counts as live, so that its owner stands.
 #[derive(Clone, Copy)]
 struct Kept {
     block: NonNull<u8>,
     /// The block's bytes, no fewer than `BUNDLE_BYTES`.
     capacity: usize,
-    /// Where it is at home.
-    door: NonNull<Door>,
+    owner: NonNull<Owner>,
 }
 
 impl Kept {
     /// Nothing, for a place that nobody reads.
-    const NOTHING: Self = Self { block: NonNull::dangling(), capacity: 0, door: NonNull::dangling() };
+    const NOTHING: Self = Self { block: NonNull::dangling(), capacity: 0, owner: NonNull::dangling() };
 }
 
 /// The blocks that a thread keeps, the one freed last at the end.
@@ -65,13 +60,13 @@ impl Drop for End {
 impl Batch {
     /// Keeps one more; false when there is no room.
     #[inline(always)]
-    fn keep(&self, door: NonNull<Door>, block: NonNull<u8>, capacity: usize) -> bool {
+    fn keep(&self, owner: NonNull<Owner>, block: NonNull<u8>, capacity: usize) -> bool {
         let count = self.count.get();
         if count >= self.most.get() {
             return false;
         }
         // SAFETY: `most` is at most the number of places.
-        unsafe { self.places.get_unchecked(count) }.set(Kept { block, capacity, door });
+        unsafe { self.places.get_unchecked(count) }.set(Kept { block, capacity, owner });
         self.count.set(count + 1);
         true
     }
@@ -82,11 +77,11 @@ impl Batch {
     /// As for [`hand_in`].
     #[cold]
     #[inline(never)]
-    unsafe fn make_room(&self, door: NonNull<Door>, block: NonNull<u8>, capacity: usize) {
+    unsafe fn make_room(&self, owner: NonNull<Owner>, block: NonNull<u8>, capacity: usize) {
         self.flush();
-        if END.try_with(|_| self.most.set(MOST_BLOCKS)).is_err() || !self.keep(door, block, capacity) {
+        if END.try_with(|_| self.most.set(MOST_BLOCKS)).is_err() || !self.keep(owner, block, capacity) {
             // SAFETY: as the caller promises: a bundle of its own block alone.
-            unsafe { Door::push(door, block.cast(), 1) };
+            unsafe { Owner::push(owner, block.cast(), 1) };
         }
     }
 
@@ -94,25 +89,25 @@ impl Batch {
     #[cold]
     #[inline(never)]
     fn flush(&self) {
-        while let Some((door, bundle, blocks)) = self.gather() {
+        while let Some((owner, bundle, blocks)) = self.gather() {
             // SAFETY: the blocks of the bundle are this owner's, and nobody else holds them.
-            unsafe { Door::push(door, bundle, blocks) };
+            unsafe { Owner::push(owner, bundle, blocks) };
         }
     }
 
     /// Makes a bundle of the first block and of as many of the same owner's as that has room to name, which are not kept
     /// any more; returns whose they are, the bundle, and how many.
-    fn gather(&self) -> Option<(NonNull<Door>, NonNull<Bundle>, usize)> {
+    fn gather(&self) -> Option<(NonNull<Owner>, NonNull<Bundle>, usize)> {
         let kept = &self.places[..self.count.get()];
         let (first, others) = kept.split_first()?;
-        let Kept { block, capacity, door } = first.get();
+        let Kept { block, capacity, owner } = first.get();
         let bundle = block.cast();
         let room = Bundle::room(capacity);
         let mut blocks = 1;
         let mut left = 0;
         for other in others {
             let other = other.get();
-            if other.door == door && blocks < room {
+            if other.owner == owner && blocks < room {
                 // SAFETY: the bundle lies in a block that this thread holds, and has room for one more.
                 unsafe { Bundle::name(bundle, blocks, other.block) };
                 blocks += 1;
@@ -122,39 +117,23 @@ impl Batch {
             }
         }
         self.count.set(left);
-        Some((door, bundle, blocks))
+        Some((owner, bundle, blocks))
     }
 }
 
 /// Takes a block that was freed on a thread that is not its owner's.
 ///
 /// # Safety
-/// The block is live, lies in a window of the owner behind `door`, starts at its first byte, has `capacity` bytes, no
+/// The block is live, lies in a region of `owner`'s, starts at its first byte, has `capacity` bytes, no
 /// fewer than `BUNDLE_BYTES`, and is not used any more.
 #[inline]
-pub(super) unsafe fn hand_in(door: NonNull<Door>, block: NonNull<u8>, capacity: usize) {
+pub(super) unsafe fn hand_in(owner: NonNull<Owner>, block: NonNull<u8>, capacity: usize) {
     BATCH.with(|batch| {
-        if !batch.keep(door, block, capacity) {
+        if !batch.keep(owner, block, capacity) {
             // SAFETY: as the caller promises.
-            unsafe { batch.make_room(door, block, capacity) };
+            unsafe { batch.make_room(owner, block, capacity) };
         }
     });
-}
-
-/// The block that this thread freed last and has not handed in, if it is at home in a home that lends to owners of this
-/// `nearness`, and has `capacity` bytes. It is the caller's then, and live.
-#[inline(always)]
-pub(super) fn borrow(nearness: Nearness, capacity: usize) -> Option<NonNull<u8>> {
-    BATCH.with(|batch| {
-        let last = batch.count.get().checked_sub(1)?;
-        let kept = batch.places.get(last)?.get();
-        // SAFETY: the home stands while blocks of it are out, and this one is.
-        if kept.capacity != capacity || !unsafe { Door::lends(kept.door, nearness) } {
-            return None;
-        }
-        batch.count.set(last);
-        Some(kept.block)
-    })
 }
 
 /// Hands in what this thread has freed and not yet handed in.

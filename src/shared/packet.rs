@@ -8,10 +8,10 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
 use super::batch;
-use super::home::{Door, Lodger};
-use super::returns::BUNDLE_BYTES;
-use crate::descriptor::{Plate, Window};
+use super::owner::{Owner, OwnerOf};
+use super::queue::BUNDLE_BYTES;
 use crate::geometry::{Fixed, UNIT_BYTES};
+use crate::region::{OwnerPointer, Region};
 use crate::system::{Os, System};
 
 /// Bytes of the longest packet: a length and a capacity are half a word each, less a bit, and a capacity is whole units.
@@ -47,7 +47,7 @@ pub struct SharedPacket<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048
     /// From the top: whether the block is labelled, a bit; the packet's capacity, 31 bits; the bytes from the start that
     /// the packet shows, which are initialised and no more, 32 bits. One number, so that a packet moves in words.
     lengths: u64,
-    home: PhantomData<Lodger<UNIT, WINDOW_UNITS, S>>,
+    owner: PhantomData<OwnerOf<UNIT, WINDOW_UNITS, S>>,
 }
 
 // SAFETY: the block is the packet's alone; nobody writes what leads to its home; and what is reached through that is there
@@ -72,7 +72,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
     #[inline(always)]
     pub(super) unsafe fn new(block: NonNull<[u8]>) -> Self {
         debug_assert!((BUNDLE_BYTES..=LONGEST).contains(&block.len()));
-        Self { bytes: block.cast(), lengths: (block.len() as u64) << u32::BITS, home: PhantomData }
+        Self { bytes: block.cast(), lengths: (block.len() as u64) << u32::BITS, owner: PhantomData }
     }
 
     /// The packet in a block that is labelled, of which it shows nothing.
@@ -85,7 +85,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
         debug_assert!((BUNDLE_BYTES..=LONGEST).contains(&capacity));
         // SAFETY: a label takes a unit, and the block has more.
         let bytes = unsafe { block.cast().add(UNIT) };
-        Self { bytes, lengths: LABELLED | (capacity as u64) << u32::BITS, home: PhantomData }
+        Self { bytes, lengths: LABELLED | (capacity as u64) << u32::BITS, owner: PhantomData }
     }
 
     #[inline(always)]
@@ -106,25 +106,26 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
         unsafe { self.bytes.sub(self.front()) }
     }
 
-    /// What leads to where the packet's block is at home.
+    /// What leads to the block's owner.
     #[inline(always)]
-    fn plate(&self) -> NonNull<Plate> {
+    fn owner_pointer(&self) -> NonNull<OwnerPointer> {
         if self.is_labelled() {
             return self.block().cast();
         }
-        // SAFETY: the block lies in a window that is held, and its pointer may reach that (`descriptor`, invariant 3).
-        unsafe { Window::of_block(self.bytes, Fixed::<UNIT, WINDOW_UNITS>::new()) }.plate()
+        let geometry = Fixed::<UNIT, WINDOW_UNITS, S>::new();
+        // SAFETY: the block lies in a region that is held, and its pointer may reach that (`region`, invariant 3).
+        unsafe { Region::of_block(self.bytes, geometry) }.owner_pointer(geometry)
     }
 
-    /// Where the packet's block is at home.
+    /// The block's owner.
     ///
     /// # Panics
     /// When stray bytes have made that impossible to find.
-    fn home(&self) -> Lodger<UNIT, WINDOW_UNITS, S> {
-        // SAFETY: the block is live, in a home of this type.
-        unsafe { Lodger::at(self.plate()) }.unwrap_or_else(|| {
-            let place = if self.is_labelled() { "block" } else { "window" };
-            panic!("cannot free: the start of the packet's {place} at {:p} was overwritten", self.plate())
+    fn owner(&self) -> OwnerOf<UNIT, WINDOW_UNITS, S> {
+        // SAFETY: the block is live, in a heap of this type.
+        unsafe { OwnerOf::at(self.owner_pointer()) }.unwrap_or_else(|| {
+            let place = if self.is_labelled() { "packet's label" } else { "region's header" };
+            panic!("cannot free: the {place} at {:p} was overwritten", self.owner_pointer())
         })
     }
 
@@ -149,26 +150,27 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
         self.lengths = self.lengths & LABELLED | (capacity as u64) << u32::BITS | shown as u64;
     }
 
-    /// Frees the block of a packet whose home is not at hand.
+    /// Frees the block of a packet whose owner is not at hand.
     ///
     /// # Safety
     /// These are the fields of a packet that is not used any more.
     ///
     /// # Panics
-    /// As [`home`](Self::home).
+    /// As [`owner`](Self::owner).
     #[cold]
     #[inline(never)]
     unsafe fn free_elsewhere(bytes: NonNull<u8>, lengths: u64) {
-        let packet = ManuallyDrop::new(Self { bytes, lengths, home: PhantomData });
-        let home = packet.home();
+        let packet = ManuallyDrop::new(Self { bytes, lengths, owner: PhantomData });
+        let owner = packet.owner();
         // SAFETY: the block is live, the packet's alone, and not used afterwards; it is aligned to a unit and has room for
         // a bundle.
         unsafe {
-            match home.heap() {
-                Some(heap) => heap.free_deferred(packet.block()),
-                // Nobody borrows it: what lies in no window leads nowhere by itself.
-                None if packet.is_labelled() => Door::push(home.door(), packet.block().cast(), 1),
-                None => batch::hand_in(home.door(), bytes, packet.capacity()),
+            match owner.heap() {
+                Some(heap) => heap.free(packet.block()),
+                None if packet.is_labelled() || !Owner::takes_batches(owner.owner()) => {
+                    Owner::push(owner.owner(), packet.block().cast(), 1);
+                }
+                None => batch::hand_in(owner.owner(), bytes, packet.capacity()),
             }
         }
     }
@@ -225,8 +227,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
         let kept = self.shown().max(BUNDLE_BYTES);
         // SAFETY: the block is live, and on its heap's thread a tail that the packet does not show may go.
         unsafe {
-            let at_hand = Lodger::heap_at_hand(self.plate());
-            if let Some(heap) = at_hand.or_else(|| self.home().heap())
+            let at_hand = OwnerOf::heap_at_hand(self.owner_pointer());
+            if let Some(heap) = at_hand.or_else(|| self.owner().heap())
                 && kept < self.capacity()
                 && let Ok(whole) = heap.shrink(self.block(), self.front() + kept)
             {
@@ -243,9 +245,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for SharedPac
         // SAFETY: the block is live, the packet's alone, and not used afterwards; without a label it starts with the packet.
         unsafe {
             if !self.is_labelled()
-                && let Some(heap) = Lodger::<UNIT, WINDOW_UNITS, S>::heap_at_hand(self.plate())
+                && let Some(heap) = OwnerOf::<UNIT, WINDOW_UNITS, S>::heap_at_hand(self.owner_pointer())
             {
-                heap.free_deferred(self.bytes);
+                heap.free(self.bytes);
             } else {
                 Self::free_elsewhere(self.bytes, self.lengths);
             }

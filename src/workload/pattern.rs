@@ -35,13 +35,41 @@ pub enum Pattern {
     Burst,
     /// Any of D: the one in slot `below(D)`; the one that enters takes its slot.
     Random,
+    /// Packets are passed on: each leaves when the next one has entered, but one in `one_in` stays until D more have come
+    /// to stay, that is for D × `one_in` arrivals. Draws nothing.
+    ///
+    /// The fill holds the D that stay. In the steady part the packets whose number from 0 is a multiple of `one_in` stay:
+    /// one enters, what entered before it leaves, and then the oldest of those that stay. These use slots 0 to D in turn,
+    /// the others slots D + 1 and D + 2, even numbers the first. The steady part has the least multiple of
+    /// (D + 1) × `one_in` pairs that is at least [`Queue::PAIRS`].
+    Relay {
+        /// Of this many packets, one stays; at least 2.
+        one_in: u32,
+    },
+    /// Many queues in one allocator, as the connections of a server: 32 of them (D if that is less), and slot n belongs
+    /// to queue n mod 32. A queue is served with `1 + below(16)` packets (all it holds, if they are fewer): its so many
+    /// oldest leave, then as many enter, and take their slots.
+    ///
+    /// Each queue is served for the same multiple of its packets, the least with which all have at least
+    /// [`Queue::PAIRS`] pairs. The one that is served next is the one into which `below(pairs to come)` falls when all
+    /// pairs to come are ordered by queue; its burst has at most the pairs that it has to come.
+    Interleaved,
 }
 
 impl Pattern {
-    /// All patterns, queues first.
-    pub const ALL: [Self; 6] = [Self::Fifo, Self::Reorder, Self::Straggler, Self::Sack, Self::Burst, Self::Random];
+    /// All patterns, queues first; of relays, the one in which one of 50 packets stays.
+    pub const ALL: [Self; 8] = [
+        Self::Fifo,
+        Self::Reorder,
+        Self::Straggler,
+        Self::Sack,
+        Self::Burst,
+        Self::Random,
+        Self::Relay { one_in: 50 },
+        Self::Interleaved,
+    ];
 
-    /// The pattern's name, as it is written in commands and tables.
+    /// The pattern's name, without the number that a relay has.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -51,13 +79,21 @@ impl Pattern {
             Self::Sack => "sack",
             Self::Burst => "burst",
             Self::Random => "random",
+            Self::Relay { .. } => RELAY,
+            Self::Interleaved => "interleaved",
         }
     }
 }
 
+const RELAY: &str = "relay";
+
+/// The pattern as it is written in commands and tables: its name, and for a relay `relay-50`.
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        match self {
+            Self::Relay { one_in } => f.pad(&format!("{RELAY}-{one_in}")),
+            _ => f.pad(self.name()),
+        }
     }
 }
 
@@ -67,7 +103,7 @@ pub struct ParsePatternError(String);
 
 impl fmt::Display for ParsePatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pattern {:?}: use one of {}", self.0, Pattern::ALL.map(Pattern::name).join(", "))
+        write!(f, "pattern {:?}: use one of {}", self.0, Pattern::ALL.map(|pattern| pattern.to_string()).join(", "))
     }
 }
 
@@ -77,7 +113,12 @@ impl FromStr for Pattern {
     type Err = ParsePatternError;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|pattern| pattern.name() == name).ok_or_else(|| ParsePatternError(name.to_owned()))
+        let relay = || {
+            let one_in = name.strip_prefix(RELAY)?.strip_prefix('-')?.parse().ok()?;
+            (2..=Queue::MAX_ONE_IN).contains(&one_in).then_some(Self::Relay { one_in })
+        };
+        let named = Self::ALL.into_iter().find(|pattern| pattern.to_string() == name);
+        named.or_else(relay).ok_or_else(|| ParsePatternError(name.to_owned()))
     }
 }
 
@@ -99,12 +140,15 @@ impl Queue {
     pub const PAIRS: u32 = 1 << 18;
     /// The greatest depth.
     pub const MAX_DEPTH: u32 = 1 << 24;
+    /// Of at most this many packets of a relay, one stays.
+    pub const MAX_ONE_IN: u32 = 200;
 
     /// The operations of this workload.
     ///
     /// # Panics
     ///
-    /// If the depth is odd, 0, or over [`MAX_DEPTH`](Self::MAX_DEPTH), or the sizes are [none](Sizes::draw).
+    /// If the depth is odd, 0, or over [`MAX_DEPTH`](Self::MAX_DEPTH), the sizes are [none](Sizes::draw), or of a relay
+    /// one packet of less than 2 or more than [`MAX_ONE_IN`](Self::MAX_ONE_IN) stays.
     #[must_use]
     pub fn cycle(&self) -> Cycle {
         let depth = self.depth;
@@ -120,6 +164,8 @@ impl Queue {
             Pattern::Sack => self.sack(),
             Pattern::Burst => self.burst(),
             Pattern::Random => self.random(),
+            Pattern::Relay { one_in } => self.relay(one_in),
+            Pattern::Interleaved => self.interleaved(),
         }
     }
 
@@ -250,6 +296,80 @@ impl Queue {
             let slot = u32::try_from(random.below(self.depth.into())).expect("a number below a depth fits u32");
             cycle.steady.push(Op::free(slot));
             cycle.steady.push(Op::allocate(slot, arrivals.sizes.next_size()));
+        }
+        cycle
+    }
+
+    fn relay(&self, one_in: u32) -> Cycle {
+        assert!(
+            (2..=Self::MAX_ONE_IN).contains(&one_in),
+            "of a relay one packet of 2 to {} stays, not of {one_in}",
+            Self::MAX_ONE_IN,
+        );
+        // Those that stay have one slot more than there are of them: a packet enters before one leaves.
+        let staying = self.depth + 1;
+        let mut arrivals = Arrivals::new(self, staying);
+        let pairs = Self::PAIRS.next_multiple_of(staying * one_in);
+        let mut cycle = arrivals.fill(pairs);
+        cycle.slots += 2;
+        let mut passing = None;
+        for number in 0..pairs {
+            let stays = number.is_multiple_of(one_in);
+            let oldest = number / one_in % staying;
+            let slot = if stays { (oldest + self.depth) % staying } else { staying + number % 2 };
+            cycle.steady.push(Op::allocate(slot, arrivals.sizes.next_size()));
+            cycle.steady.extend(passing.take().map(Op::free));
+            if stays {
+                cycle.steady.push(Op::free(oldest));
+            } else {
+                passing = Some(slot);
+            }
+        }
+        cycle.steady.extend(passing.map(Op::free));
+        cycle
+    }
+
+    fn interleaved(&self) -> Cycle {
+        const QUEUES: u32 = 32;
+        const LONGEST_BURST: u64 = 16;
+        let depth = self.depth;
+        let queues = depth.min(QUEUES);
+        let mut arrivals = Arrivals::new(self, depth);
+        let mut random = SplitMix64::new(!self.seed);
+        let pairs = arrivals.pairs();
+        let mut cycle = arrivals.fill(pairs);
+
+        /// A queue: how many packets it holds, how many pairs it has to come, and which of its packets is the oldest.
+        struct Served {
+            holds: u32,
+            to_come: u32,
+            oldest: u32,
+        }
+        let mut served: Vec<Served> = (0..queues)
+            .map(|queue| {
+                let holds = (depth - queue).div_ceil(queues);
+                Served { holds, to_come: pairs / depth * holds, oldest: 0 }
+            })
+            .collect();
+        let mut to_come = u64::from(pairs);
+        while to_come > 0 {
+            let mut place = random.below(to_come);
+            let (queue, next) = (0..)
+                .zip(&mut served)
+                .find(|(_, queue)| {
+                    let here = place < u64::from(queue.to_come);
+                    place = place.wrapping_sub(if here { 0 } else { queue.to_come.into() });
+                    here
+                })
+                .expect("the place is below the pairs to come");
+            let drawn = u32::try_from(1 + random.below(LONGEST_BURST)).expect("a burst is short");
+            let burst = drawn.min(next.holds).min(next.to_come);
+            let slots = (0..burst).map(|packet| (next.oldest + packet) % next.holds * queues + queue);
+            cycle.steady.extend(slots.clone().map(Op::free));
+            cycle.steady.extend(slots.map(|slot| Op::allocate(slot, arrivals.sizes.next_size())));
+            next.oldest = (next.oldest + burst) % next.holds;
+            next.to_come -= burst;
+            to_come -= u64::from(burst);
         }
         cycle
     }

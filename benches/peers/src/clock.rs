@@ -55,3 +55,28 @@ pub(crate) fn resident_bytes() -> Result<u64, String> {
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     Ok(pages * u64::try_from(page).map_err(|_| "the system has no page size")?)
 }
+
+/// Page faults of this process that needed no disk.
+pub(crate) fn minor_faults() -> u64 {
+    // SAFETY: all-zero bytes are a valid structure of numbers.
+    let mut usage = unsafe { std::mem::zeroed::<libc::rusage>() };
+    // SAFETY: the structure is ours to write.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
+    assert_eq!(result, 0, "a process may ask for its own usage");
+    usage.ru_minflt.unsigned_abs()
+}
+
+/// Begins to watch the most bytes of this process in memory anew.
+pub(crate) fn reset_peak() -> io::Result<()> {
+    // See proc(5): 5 resets the peak, and nothing else.
+    fs::write("/proc/self/clear_refs", "5")
+}
+
+/// The most bytes of this process in memory since [`reset_peak`].
+pub(crate) fn resident_peak() -> Result<u64, String> {
+    const FILE: &str = "/proc/self/status";
+    let text = fs::read_to_string(FILE).map_err(|error| format!("{FILE}: {error}"))?;
+    let peak =
+        text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(peak.ok_or_else(|| format!("{FILE} has no VmHWM"))? << 10)
+}

@@ -104,19 +104,30 @@ fn parse(text: &str) -> Result<BTreeMap<String, f64>, String> {
 
 /// All instructions per pair of a subject in a cell, the loop included.
 fn count(name: Name, cell: &Cell) -> Result<f64, String> {
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=counted"])
-        .arg(program()?)
-        .args(["count", &name.to_string(), &cell.to_string()])
-        .output()
-        .map_err(|error| format!("cannot start valgrind: {error}"))?;
+    let mut command = callgrind()?;
+    command.args(["count", &name.to_string(), &cell.to_string()]);
+    collected(&mut command).map(|count| count / (OPS / 2) as f64)
+}
+
+/// This program under callgrind, which counts what runs in [`counted`].
+pub(crate) fn callgrind() -> Result<Command, String> {
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=counted"]).arg(program()?);
+    Ok(command)
+}
+
+/// Runs it, and returns the instructions that were counted.
+pub(crate) fn collected(command: &mut Command) -> Result<f64, String> {
+    let output = command.output().map_err(|error| format!("cannot start valgrind: {error}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
+    let what = || command.get_args().skip(4).map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" ");
     if !output.status.success() {
-        return Err(format!("{name} in {cell} under valgrind: {}", text.trim_end()));
+        // What the program says, without valgrind's own lines.
+        let own = text.lines().find(|line| !line.starts_with("==") && !line.is_empty()).unwrap_or("no reason given");
+        return Err(format!("{} under valgrind: {own}", what()));
     }
     let collected = text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse::<f64>().ok());
-    let collected = collected.ok_or_else(|| format!("valgrind did not say what it collected: {}", text.trim_end()))?;
-    Ok(collected / (OPS / 2) as f64)
+    collected.ok_or_else(|| format!("valgrind did not say what it collected: {}", text.trim_end()))
 }
 
 /// The far side, under valgrind: carries out operations in [`counted`].
@@ -140,7 +151,7 @@ impl Visitor for Count<'_> {
 /// What callgrind counts: the operations that run in here.
 #[unsafe(no_mangle)]
 #[inline(never)]
-fn counted(operations: &mut dyn FnMut()) {
+pub(crate) fn counted(operations: &mut dyn FnMut()) {
     operations();
     // Not a tail call, so that leaving this function is seen.
     hint::black_box(());

@@ -5,6 +5,7 @@ use std::fmt;
 use clap::ValueEnum;
 use pktalloc::workload::Pattern;
 
+use crate::calls::Heaps;
 use crate::cell::Cell;
 use crate::foreign::{Foreign, Jemalloc, Malloc, Mimalloc, MimallocHeap, Rpmalloc, RpmallocHeap, Snmalloc, Tcmalloc};
 use crate::native::{Bytes, Empty, Floor, Pktalloc, Pool, Rlsf};
@@ -104,6 +105,26 @@ impl Name {
     }
 }
 
+impl Name {
+    /// Calls the visitor with the subject's type, if it serves call traces.
+    pub(crate) fn visit_heaps<V: HeapsVisitor>(self, visitor: V) -> Option<V::Output> {
+        Some(match self {
+            Self::Pktalloc => visitor.visit::<Pktalloc>(),
+            Self::Empty => visitor.visit::<Empty>(),
+            Self::Malloc => visitor.visit::<Foreign<Malloc>>(),
+            Self::Jemalloc | Self::JemallocBest => visitor.visit::<Foreign<Jemalloc>>(),
+            Self::Mimalloc => visitor.visit::<Foreign<Mimalloc>>(),
+            Self::MimallocHeap => visitor.visit::<Foreign<MimallocHeap>>(),
+            Self::Snmalloc => visitor.visit::<Foreign<Snmalloc>>(),
+            Self::Rpmalloc => visitor.visit::<Foreign<Rpmalloc>>(),
+            Self::RpmallocHeap => visitor.visit::<Foreign<RpmallocHeap>>(),
+            Self::Tcmalloc => visitor.visit::<Foreign<Tcmalloc>>(),
+            Self::Rlsf => visitor.visit::<Rlsf>(),
+            Self::Floor | Self::Pool | Self::Bytes => return None,
+        })
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = self.to_possible_value().expect("no subject is hidden");
@@ -116,4 +137,11 @@ pub(crate) trait Visitor {
     type Output;
 
     fn visit<S: Subject>(self) -> Self::Output;
+}
+
+/// The same for what serves call traces.
+pub(crate) trait HeapsVisitor {
+    type Output;
+
+    fn visit<H: Heaps>(self) -> Self::Output;
 }

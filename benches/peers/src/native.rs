@@ -134,7 +134,11 @@ pub(crate) struct Rlsf(rlsf::Tlsf<'static, u32, u32, 28, 32>);
 
 impl Rlsf {
     /// The alignment to ask for: the least.
-    const ALIGN: usize = 1;
+    pub(crate) const ALIGN: usize = 1;
+
+    pub(crate) fn tlsf(&mut self) -> &mut rlsf::Tlsf<'static, u32, u32, 28, 32> {
+        &mut self.0
+    }
 
     #[inline(never)]
     fn request(&mut self, size: usize) -> *mut u8 {

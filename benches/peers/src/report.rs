@@ -15,13 +15,13 @@ use crate::targets::Target;
 pub(crate) fn table(rows: &[Row]) -> String {
     let subjects: Vec<Name> =
         Name::value_variants().iter().copied().filter(|&name| rows.iter().any(|row| row.get(name).is_some())).collect();
-    let mut text = format!("{:<34}", "ns per pair (median)");
+    let mut text = format!("{:<56}", "ns per pair (median)");
     for name in &subjects {
         let _ = write!(text, " {:>8}", short(*name));
     }
     text.push_str("   spread\n");
     for row in rows {
-        let _ = write!(text, "{:<34}", row.cell);
+        let _ = write!(text, "{:<56}", row.cell);
         let fastest = fastest_peer(row).map(|(name, _)| name);
         for &name in &subjects {
             let mark = if Some(name) == fastest { "*" } else { "" };
@@ -40,15 +40,32 @@ fn fastest_peer(row: &Row) -> Option<(Name, f64)> {
     peers.map(|(name, figure)| (*name, figure.median())).min_by(|(_, a), (_, b)| a.total_cmp(b))
 }
 
-/// What each subject leaves in memory: resident bytes, and those it says it holds.
+/// What each subject holds at most, and what it leaves: resident bytes, and those it says it holds, in KiB.
 pub(crate) fn weights(weights: &[(Question, Name, Weight)]) -> String {
-    let mut text =
-        format!("{:<16} {:<14} {:>12} {:>12} {:>12}  resident/live\n", "memory", "", "live", "held", "resident");
-    for (question, name, Weight { live, allocated, resident, .. }) in weights {
-        let held = allocated.map_or(String::new(), |bytes| bytes.to_string());
-        let _ = write!(text, "{:<16} {name:<14} {live:>12} {held:>12} {resident:>12}", question.name());
-        let ratio = if *live == 0 { String::new() } else { format!("  {:.2}", *resident as f64 / *live as f64) };
-        let _ = writeln!(text, "{ratio}");
+    let mut text = format!(
+        "{:<48} {:<13} {:>9} {:>9} {:>9} {:>6} {:>9} {:>9} {:>9} {:>6}\n",
+        "memory, KiB", "", "most live", "held", "resident", "/live", "in the end", "held", "resident", "/live"
+    );
+    let kib = |bytes: Option<u64>| bytes.map_or(String::new(), |bytes| (bytes >> 10).to_string());
+    let ratio = |bytes: Option<u64>, live: u64| match bytes {
+        Some(bytes) if live > 0 => format!("{:.2}", bytes as f64 / live as f64),
+        _ => String::new(),
+    };
+    for (question, name, weight) in weights {
+        let &Weight { live, peak_live, allocated, peak_allocated, resident, peak_resident, .. } = weight;
+        let _ = writeln!(
+            text,
+            "{:<48} {name:<13} {:>9} {:>9} {:>9} {:>6} {:>10} {:>9} {:>9} {:>6}",
+            question.to_string(),
+            kib(Some(peak_live)),
+            kib(peak_allocated),
+            kib(peak_resident),
+            ratio(peak_allocated.or(peak_resident), peak_live),
+            kib(Some(live)),
+            kib(allocated),
+            kib(Some(resident)),
+            ratio(Some(resident), live),
+        );
     }
     text
 }
@@ -65,8 +82,9 @@ pub(crate) fn json(rows: &[Row], weights: &[(Question, Name, Weight)], targets: 
     });
     let weights = weights.iter().map(|(question, name, weight)| {
         json!({
-            "question": question.name(), "subject": name.to_string(), "live_bytes": weight.live,
-            "allocated_bytes": weight.allocated, "resident_bytes": weight.resident,
+            "question": question.to_string(), "subject": name.to_string(), "live_bytes": weight.live,
+            "allocated_bytes": weight.allocated, "resident_bytes": weight.resident, "peak_live_bytes": weight.peak_live,
+            "peak_allocated_bytes": weight.peak_allocated, "peak_resident_bytes": weight.peak_resident,
         })
     });
     let targets = targets.iter().map(|target| {

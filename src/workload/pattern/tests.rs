@@ -158,6 +158,62 @@ fn random_frees_any() {
 }
 
 #[test]
+fn a_relay_keeps_one_of_so_many_for_so_long() {
+    let (one_in, depth) = (50, 64);
+    let cycle = queue(Pattern::Relay { one_in }, depth).cycle();
+    let (mut stayed, mut passed) = (0, 0);
+    observe(&cycle, 2, |rank, lived| {
+        // `lived` counts the packet itself. What is passed on sees one more come, and the last of a round none. The fill
+        // stays for its own turn.
+        if lived > 2 {
+            assert_eq!(rank, 0);
+            assert!(lived <= (depth * one_in) as usize + 1, "{lived}");
+            stayed += usize::from(lived == (depth * one_in) as usize + 1);
+        } else {
+            passed += 1;
+        }
+    });
+    let (pairs, one_in, depth) = (2 * cycle.pairs(), one_in as usize, depth as usize);
+    assert_eq!(passed, pairs - pairs / one_in);
+    assert_eq!(stayed, pairs / one_in - depth);
+}
+
+#[test]
+fn interleaved_queues_are_served_in_bursts_and_each_in_order() {
+    let cycle = queue(Pattern::Interleaved, 2048).cycle();
+    assert_eq!(cycle.pairs(), Queue::PAIRS as usize);
+    let mut oldest = [0; 32];
+    let mut bursts = [0_u32; 17];
+    let (mut changes, mut last) = (0_u32, 32);
+    for run in cycle.steady.chunk_by(|a, b| a.is_free() == b.is_free()) {
+        if !run[0].is_free() {
+            continue;
+        }
+        let queue = run[0].slot % 32;
+        changes += u32::from(queue != last);
+        last = queue;
+        bursts[run.len()] += 1;
+        for op in run {
+            assert_eq!(op.slot, queue + 32 * oldest[queue as usize]);
+            oldest[queue as usize] = (oldest[queue as usize] + 1) % 64;
+        }
+    }
+    // Bursts of all lengths, and another queue nearly each time.
+    let all: u32 = bursts.iter().sum();
+    assert!(
+        bursts[1..].iter().all(|&count| (f64::from(count) / f64::from(all) * 16.0 - 1.0).abs() < 0.1),
+        "{bursts:?}"
+    );
+    assert!(f64::from(changes) / f64::from(all) > 0.95, "{changes} of {all}");
+}
+
+#[test]
+#[should_panic(expected = "of a relay one packet of 2 to 200 stays, not of 1")]
+fn a_relay_in_which_all_stay_is_refused() {
+    let _ = queue(Pattern::Relay { one_in: 1 }, 64).cycle();
+}
+
+#[test]
 fn the_seed_changes_sizes_and_choices() {
     let random = |seed| Queue { seed, ..queue(Pattern::Random, 64) }.cycle();
     assert_eq!(random(1), random(1));
@@ -167,12 +223,16 @@ fn the_seed_changes_sizes_and_choices() {
 #[test]
 fn names_are_read_as_they_are_written() {
     for pattern in Pattern::ALL {
-        assert_eq!(pattern.name().parse(), Ok(pattern));
+        assert_eq!(pattern.to_string().parse(), Ok(pattern));
+    }
+    assert_eq!("relay-7".parse(), Ok(Pattern::Relay { one_in: 7 }));
+    for name in ["relay", "relay-1", "relay-201", "relay-x"] {
+        assert_eq!(name.parse::<Pattern>(), Err(ParsePatternError(name.to_owned())));
     }
     assert_eq!("lifo".parse::<Pattern>(), Err(ParsePatternError("lifo".to_owned())),);
     assert_eq!(
         "lifo".parse::<Pattern>().unwrap_err().to_string(),
-        "pattern \"lifo\": use one of fifo, reorder, straggler, sack, burst, random",
+        "pattern \"lifo\": use one of fifo, reorder, straggler, sack, burst, random, relay-50, interleaved",
     );
 }
 
@@ -234,6 +294,22 @@ fn streams_are_pinned() {
         ("random uniform 1024", 0x7125_BCE8_3033_C346),
         ("random imix 64", 0x1B3C_710F_406A_4E41),
         ("random imix 1024", 0x7296_2B1F_E20A_C835),
+        ("relay-50 1000 64", 0x1263_C32B_9209_F579),
+        ("relay-50 1000 1024", 0xF14D_EBF1_2289_D979),
+        ("relay-50 1400 64", 0xA7B6_BA01_E1EE_C999),
+        ("relay-50 1400 1024", 0xF129_0228_11AD_64E9),
+        ("relay-50 uniform 64", 0xD8B5_AF69_E6CB_D3CD),
+        ("relay-50 uniform 1024", 0x0D8E_05C9_1EA7_8622),
+        ("relay-50 imix 64", 0x8C22_0D27_FCD4_AFEA),
+        ("relay-50 imix 1024", 0xDDB3_0EAB_CAC7_2776),
+        ("interleaved 1000 64", 0x18A0_6E4D_EC1A_292D),
+        ("interleaved 1000 1024", 0x6238_A50F_E297_1FB1),
+        ("interleaved 1400 64", 0x96B9_5146_4B98_1465),
+        ("interleaved 1400 1024", 0x43E7_0458_F5B1_69E9),
+        ("interleaved uniform 64", 0x4BD5_37E7_1529_37E4),
+        ("interleaved uniform 1024", 0x7F21_7B08_07A4_BC9A),
+        ("interleaved imix 64", 0xCE77_8CA9_6E90_8C95),
+        ("interleaved imix 1024", 0x8146_645E_DAFF_5C91),
     ];
     let mut seen = Vec::new();
     for pattern in Pattern::ALL {

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Says whether VERSION is what this commit releases: Cargo.toml has it, the change log has a dated section for it and an
+# empty [Unreleased], and both packages say where the source is. The release workflow calls it with the tag's version.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+version=${1:?usage: scripts/check_version.sh VERSION}
+wrong=()
+
+crate=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+[ "$crate" = "$version" ] || wrong+=("Cargo.toml says $crate, not $version")
+grep -qE "^## \[${version//./\\.}\] - [0-9]{4}-[0-9]{2}-[0-9]{2}$" CHANGELOG.md ||
+    wrong+=("CHANGELOG.md has no section '## [$version] - YYYY-MM-DD'")
+unreleased=$(awk '/^## /{ inside = /^## \[Unreleased\]/; next } inside && NF' CHANGELOG.md)
+[ -z "$unreleased" ] || wrong+=("CHANGELOG.md has entries left under [Unreleased]")
+sed -n '/^\[package\]/,/^\[/p' Cargo.toml | grep -q '^repository = "https://' ||
+    wrong+=("Cargo.toml has no repository = \"https://…\"")
+sed -n '/^\[project\.urls\]/,/^\[/p' pyproject.toml | grep -q '^Source = "https://' ||
+    wrong+=("pyproject.toml has no Source = \"https://…\" under [project.urls]")
+
+if [ "${#wrong[@]}" -gt 0 ]; then
+    printf 'check_version: %s\n' "${wrong[@]}" >&2
+    exit 1
+fi
+echo "check_version: $version is ready to be released"

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# The crate on other systems and processors: compiled for all of TARGETS, and its tests run where this machine can run
+# them, natively or under qemu's user mode. Ends with one line that says what happened. `make cross` calls it with CARGO,
+# FEATURES, BIN (where cargo-zigbuild and zig are) and perhaps TARGETS set.
+#
+# Where the toolchain has no standard library for a target it is built from source: rustup's rust-src, or Debian's
+# package of the same version, unpacked into target/cross. Zig links. What cannot be had is said, and skipped.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+
+here=$PWD/target/cross
+mkdir -p "$here"
+version=$(rustc -V | awk '{ print $2 }')
+host=$(rustc -vV | awk '/^host: / { print $2 }')
+
+# target            how it is run ("-": compiled only)   Debian's package with its C library
+all="
+x86_64-unknown-linux-gnu        native              -
+x86_64-unknown-linux-musl       native              -
+aarch64-unknown-linux-gnu       qemu-aarch64        libc6-arm64-cross
+aarch64-unknown-linux-musl      qemu-aarch64        -
+i686-unknown-linux-gnu          qemu-i386           libc6-i386
+armv7-unknown-linux-gnueabihf   qemu-arm            libc6-armhf-cross
+s390x-unknown-linux-gnu         qemu-s390x          libc6-s390x-cross
+x86_64-unknown-freebsd          -                   -
+x86_64-apple-darwin             -                   -
+aarch64-apple-darwin            -                   -
+x86_64-pc-windows-msvc          -                   -
+"
+targets=${TARGETS:-$(awk -v host="$host" 'NF && $1 != host { print $1 }' <<<"$all")}
+
+skip() {
+    echo "make cross: skipped: $1"
+    exit 0
+}
+
+# apt-get with lists of its own, for suites newer than the machine's: SUITES="…" newer COMMAND.
+newer() {
+    local state=$here/apt uri
+    uri=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -n 1)
+    mkdir -p "$state"/{lists,cache/archives}/partial
+    for suite in $SUITES; do
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $suite main"
+    done >"$state/sources.list"
+    local options=(-o "Dir::Etc::sourcelist=$state/sources.list" -o Dir::Etc::sourceparts=/dev/null
+        -o "Dir::State::lists=$state/lists" -o "Dir::Cache=$state/cache" -o Acquire::Languages=none
+        -o APT::Sandbox::User=root)
+    [ "$1" != update ] || { apt-get -qq "${options[@]}" update; return; }
+    "$1" "${options[@]}" "${@:2}"
+}
+
+# The sources of the standard library of this very toolchain.
+sources=$(rustc --print sysroot)/lib/rustlib/src/rust
+if [ ! -d "$sources/library" ]; then
+    sources=$here/rust-src/usr/src/rustc-$version
+    if [ ! -d "$sources/library" ]; then
+        command -v apt-get dpkg-deb >/dev/null || skip "no sources of the standard library: rustup component add rust-src"
+        SUITES="trixie-backports sid" newer update
+        package=$(SUITES="trixie-backports sid" newer apt-cache madison rust-src |
+            awk -v version="$version+" 'index($3, version) == 1 { print $3; exit }')
+        [ -n "$package" ] || skip "Debian has no rust-src of $version, and rustup no rust-src"
+        (cd "$here" && SUITES="trixie-backports sid" newer apt-get -qq download "rust-src=$package" &&
+            dpkg-deb -x rust-src_*.deb rust-src && rm rust-src_*.deb) || skip "rust-src $package could not be fetched"
+    fi
+fi
+
+# A target's C library, for qemu: the folder that it takes for the root.
+root_of() {
+    local root=$here/root-$1
+    if [ ! -d "$root" ]; then
+        (cd "$here" && apt-get -qq -o APT::Sandbox::User=root download "$1" && dpkg-deb -x "$1"_*.deb "$root" &&
+            rm "$1"_*.deb) >&2 || return 1
+    fi
+    # The packages for cross compilers have it one level down.
+    for inner in "$root"/usr/*-linux-gnu*/lib; do
+        [ ! -d "$inner" ] || root=$(dirname "$inner")
+    done
+    echo "$root"
+}
+
+# cargo-zigbuild asks the Python that it finds for zig.
+export PATH=$BIN:$PATH
+export RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT=$sources/library
+export CARGO_PROFILE_DEV_DEBUG=0 PROPTEST_CASES="${PROPTEST_CASES:-4}"
+# Programs that take minutes under an emulator, and tests of how long something takes.
+long=(--skip ten_thousand_windows --skip a_refusal_at_any_point --skip a_single_refusal --skip streams_are_pinned
+    --skip every_cycle_can_be_repeated)
+passed=()
+compiled=()
+failed=()
+left_out=()
+
+for target in $targets; do
+    read -r _ runner library < <(awk -v target="$target" '$1 == target' <<<"$all")
+    [ -n "${runner:-}" ] || { failed+=("$target is not in scripts/cross.sh"); continue; }
+    std=()
+    [ -d "$(rustc --print target-libdir --target "$target")" ] || std=(-Zbuild-std)
+    log=$here/$target.log
+    common=(--locked --quiet --target "$target" --target-dir "$here/build" "${std[@]}")
+    if [ "$runner" = - ]; then
+        echo "+ $target: compile"
+        if "$CARGO" check "${common[@]}" --lib --tests --examples --features "$FEATURES" 2>&1 | tee "$log" &&
+            "$CARGO" check "${common[@]}" --lib --no-default-features 2>&1 | tee -a "$log"; then
+            compiled+=("$target")
+        else
+            failed+=("$target does not compile")
+        fi
+        continue
+    fi
+    variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_RUNNER
+    if [ "$runner" != native ]; then
+        command -v "$runner" >/dev/null || { left_out+=("$target: no $runner here, Debian: qemu-user"); continue; }
+        if [ "$library" != - ]; then
+            root=$(root_of "$library") || { left_out+=("$target: $library could not be fetched"); continue; }
+            export "$variable=$runner -L $root"
+        else
+            export "$variable=$runner"
+        fi
+    fi
+    echo "+ $target: test"
+    "$BIN/cargo-zigbuild" test "${common[@]}" --no-fail-fast --lib --tests --features "$FEATURES" -- "${long[@]}" \
+        2>&1 | tee "$log"
+    if [ "${PIPESTATUS[0]}" -eq 0 ]; then
+        passed+=("$target ($(awk '/^test result: / { sum += $4 } END { print sum + 0 }' "$log") tests)")
+    else
+        failed+=("$target (see $log)")
+    fi
+done
+
+join() { local IFS=,; echo "${*:-none}" | sed 's/,/, /g'; }
+summary="passed: $(join "${passed[@]}"); compiled: $(join "${compiled[@]}"); left out: $(join "${left_out[@]}")"
+if [ "${#failed[@]}" -gt 0 ]; then
+    echo "make cross: FAILED: $(join "${failed[@]}") ($summary)"
+    exit 1
+fi
+echo "make cross: $summary"

@@ -1,0 +1,340 @@
+//! Where the next extent comes from.
+//!
+//! ```text
+//!                    ┌──── taken ◀─ Empty ◀──────────────────────┐
+//!                    ▼                                           │ none lives
+//!  reserved ──▶ Current ── its pass ends ──┬─ a quarter is free ─▶ Reusable ◀┐
+//!                    ▲                     └─ less is ─▶ Full ───────────────┘ a quarter is free
+//!                    └──── another pass ◀────────────────────── Reusable
+//! ```
+//!
+//! The next hole of the current window comes first. When its pass ends, the next window is, in this order,
+//!
+//! 1. the one emptied last: its bookkeeping is in the cache, and its extent is long;
+//! 2. if more is free in all windows than whole windows need as slack: the emptiest of the first few reusable ones;
+//! 3. a reserved one, which takes memory from the system;
+//! 4. if that is refused: any window with a hole that is large enough, also a full one.
+//!
+//! A window's holes are found once, when its pass begins, and kept as bits.
+
+use core::ops::Range;
+
+use super::{Cold, Heap};
+use crate::error::AllocError;
+use crate::geometry::Geometry;
+use crate::region::{Place, Window};
+use crate::system::System;
+
+use super::decay::TICK;
+
+/// The part of a window that must be free for it to get another pass.
+const REUSE_PART: u32 = 4;
+/// The part of all units that may be free before windows get another pass rather than memory being taken: whole windows
+/// cost less.
+const SLACK_PART: u64 = 16;
+/// Windows whose worth of free units does not count: a queue drains one while it fills another.
+const SLACK_WINDOWS: u64 = 2;
+/// Windows that count among the empty ones that are kept: the current one, and what bookkeeping amounts to.
+const IN_USE: usize = 2;
+/// Reusable windows among which the emptiest is looked for.
+const CANDIDATES: usize = 8;
+/// Reusable windows whose holes are looked at for one extent.
+const TRIES: usize = 4;
+/// Full windows that one refused call looks at.
+const SWEPT_WINDOWS: usize = 256;
+/// Of these, the most whose holes it looks at.
+const SWEPT_MAPS: usize = 16;
+
+/// What is known of the holes in full windows, while memory is refused: a refused call looks at a bounded number of them
+/// and leaves the rest to the next one.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    /// The region, in order of address, and the window in it, at which the next call goes on.
+    at: (usize, usize),
+    /// Windows that were looked at since something was freed.
+    seen: usize,
+    /// Requests of so many units or more are refused until something is freed.
+    refused: u32,
+}
+
+impl Sweep {
+    /// Nothing is known.
+    pub(super) const fn new() -> Self {
+        Self { at: (0, 0), seen: 0, refused: u32::MAX }
+    }
+
+    /// Something was freed.
+    pub(super) fn restart(&mut self) {
+        self.seen = 0;
+        self.refused = u32::MAX;
+    }
+}
+
+impl<G: Geometry, S: System> Heap<G, S> {
+    /// Does what has to be done now and then: ages the cache, and gives an empty window back when one is due.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn tick(&self) {
+        self.until_tick.set(TICK);
+        self.age_cache();
+        let cold = &mut *self.cold.borrow_mut();
+        if cold.decay.tick(cold.empty.len(), self.settings.keep_empty_windows.saturating_sub(IN_USE)) {
+            self.release_coldest(cold);
+        }
+    }
+
+    /// Opens an extent of at least `units` units, no more than a window has.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refill(&self, units: u32) -> Result<(), AllocError> {
+        self.settle();
+        let mut outcome = {
+            let cold = &mut *self.cold.borrow_mut();
+            if self.next_hole(cold, units) { Ok(()) } else { self.next_window(cold, units) }
+        };
+        if outcome.is_err() && !self.route.get().is_scarce() {
+            // What is cached may be what is missing.
+            self.set_route(true);
+            self.close_cache();
+            outcome = self.next_window(&mut self.cold.borrow_mut(), units);
+        }
+        outcome
+    }
+
+    /// Opens the next hole of the current window, or ends its pass; false in the second case.
+    fn next_hole(&self, cold: &mut Cold, units: u32) -> bool {
+        let Some(window) = self.window.get() else { return false };
+        self.close_extent(window);
+        let opened = self.open_hole(window, units);
+        if !opened {
+            self.retire(cold, window);
+        }
+        opened
+    }
+
+    /// Makes another window with a hole of at least `units` units the current one, and opens it.
+    fn next_window(&self, cold: &mut Cold, units: u32) -> Result<(), AllocError> {
+        let is_scarce = self.route.get().is_scarce();
+        let refused = loop {
+            if let Some(window) = cold.empty.pop_front() {
+                if !self.hold_discarded(cold, window) {
+                    cold.empty.push_front(window);
+                    break AllocError::MemoryLimit;
+                }
+                self.set_route(false);
+                cold.decay.taken(cold.empty.len());
+                self.begin_empty(window);
+                self.open_cache(cold, window.region(self.geometry));
+                return Ok(());
+            }
+            let enough_is_free = !is_scarce && self.free_units(cold) >= self.slack_units(cold);
+            if enough_is_free && self.reuse(cold, units) {
+                return Ok(());
+            }
+            match self.claim_windows(cold) {
+                // They are the empty ones.
+                Ok(()) => {}
+                Err(refused) => break refused,
+            }
+        };
+        let may_fit = !is_scarce || units < cold.sweep.refused;
+        if may_fit && (self.reuse(cold, units) || (is_scarce && self.sweep(cold, units))) {
+            return Ok(());
+        }
+        Err(refused)
+    }
+
+    /// Units in which no block lives, over all windows.
+    fn free_units(&self, cold: &Cold) -> u64 {
+        cold.held_windows as u64 * self.geometry.block_units().len() as u64 - self.live_units.get()
+    }
+
+    /// How many of them whole windows need.
+    fn slack_units(&self, cold: &Cold) -> u64 {
+        let window = self.geometry.block_units().len() as u64;
+        SLACK_WINDOWS * window + cold.held_windows as u64 * window / SLACK_PART
+    }
+
+    /// Begins a pass over a reusable window that has a hole of at least `units` units; false when none of those that are
+    /// looked at has one.
+    fn reuse(&self, cold: &mut Cold, units: u32) -> bool {
+        for _ in 0..TRIES {
+            let candidates = cold.reusable.iter().take(CANDIDATES);
+            let Some(window) = candidates.min_by_key(|window| window.live_units(self.geometry)) else { return false };
+            if window.free_units(self.geometry) < units {
+                return false;
+            }
+            cold.reusable.remove(window);
+            if self.begin_pass(cold, window, units) {
+                return true;
+            }
+            // Smaller requests may still be served by it.
+            window.place.set(Place::Reusable);
+            cold.reusable.push_back(window);
+        }
+        false
+    }
+
+    /// Begins a pass over a full window that has a hole of at least `units` units, if one of those that it is the turn of
+    /// has. Memory was refused.
+    fn sweep(&self, cold: &mut Cold, units: u32) -> bool {
+        let (regions, geometry) = (cold.regions.len(), self.geometry);
+        let (mut windows, mut maps) = (0, 0);
+        while windows < SWEPT_WINDOWS && maps < SWEPT_MAPS && cold.sweep.seen < regions * geometry.region_windows() {
+            let (at, index) = cold.sweep.at;
+            let Some(region) = cold.regions.nth(at) else {
+                cold.sweep.at = (0, 0);
+                continue;
+            };
+            let behind = index + 1;
+            cold.sweep.at = if behind < geometry.region_windows() { (at, behind) } else { (at + 1, 0) };
+            cold.sweep.seen += 1;
+            windows += 1;
+            let held = geometry.windows_mask() & !region.header(geometry).reserved.word();
+            if held >> index & 1 == 0 {
+                continue;
+            }
+            let window = region.window(index, geometry);
+            let is_listed = window.place.get() == Place::Reusable;
+            if !(is_listed || window.place.get() == Place::Full) || window.free_units(geometry) < units {
+                continue;
+            }
+            maps += 1;
+            if is_listed {
+                cold.reusable.remove(window);
+            }
+            if self.begin_pass(cold, window, units) {
+                return true;
+            }
+            if is_listed {
+                window.place.set(Place::Reusable);
+                cold.reusable.push_back(window);
+            } else {
+                self.file(cold, window);
+            }
+        }
+        if cold.sweep.seen >= regions * geometry.region_windows() {
+            cold.sweep.refused = cold.sweep.refused.min(units);
+        }
+        false
+    }
+
+    /// Puts a window of which something was freed where the next allocation looks. Memory is scarce.
+    pub(super) fn offer(&self, window: Window) {
+        let cold = &mut *self.cold.borrow_mut();
+        cold.sweep.restart();
+        if window.place.get() == Place::Full {
+            window.notice_at(0, self.geometry);
+            window.place.set(Place::Reusable);
+            cold.reusable.push_front(window);
+        }
+    }
+
+    /// Makes a window without blocks that is in no list the current one.
+    fn begin_empty(&self, window: Window) {
+        let geometry = self.geometry;
+        window.region(geometry).header(geometry).idle.clear(window.index(geometry));
+        let blocks = geometry.block_units();
+        self.make_current(window, blocks.end);
+        self.open_extent(window, blocks);
+    }
+
+    /// Makes a window with blocks that is in no list the current one, if it has a hole of at least `units` units, and
+    /// opens the first such hole.
+    fn begin_pass(&self, cold: &mut Cold, window: Window, units: u32) -> bool {
+        if !self.hold_discarded(cold, window) {
+            return false;
+        }
+        let geometry = self.geometry;
+        let mut holes = window.holes(geometry);
+        holes.clear_range(0..geometry.window_units());
+        let map = window.map(geometry);
+        let Range { start: mut from, end } = window.own_units(geometry);
+        while let Some(hole) = map.next_hole(from..end, 1) {
+            from = hole.end;
+            holes.set_range(hole.start as usize..hole.end as usize);
+        }
+        self.make_current(window, 0);
+        if self.open_hole(window, units) {
+            return true;
+        }
+        self.leave_window();
+        false
+    }
+
+    /// Makes a window that is in no list the current one, without an extent.
+    fn make_current(&self, window: Window, holes_from: u32) {
+        let geometry = self.geometry;
+        window.place.set(Place::Current);
+        window.notice_at(0, geometry);
+        self.window.set(Some(window));
+        self.holes_from.set(holes_from);
+        self.map_origin.set(window.region(geometry).map_origin(geometry));
+    }
+
+    /// Is left without a current window.
+    pub(super) fn leave_window(&self) {
+        self.window.set(None);
+        self.set_extent(0..0);
+    }
+
+    /// Takes the next hole of at least `units` units of the current window as the extent.
+    fn open_hole(&self, window: Window, units: u32) -> bool {
+        let (from, end) = (self.holes_from.get() as usize, self.geometry.window_units());
+        let hole = window.holes(self.geometry).first_set_run_in(from..end, units as usize);
+        let Some(Range { start, end }) = hole else {
+            return false;
+        };
+        self.holes_from.set(end as u32);
+        self.open_extent(window, start as u32..end as u32);
+        true
+    }
+
+    /// Makes free units of the current window the extent.
+    fn open_extent(&self, window: Window, units: Range<u32>) {
+        let first = window.address(self.geometry) >> self.geometry.unit_shift();
+        self.count(window, units.len() as u32);
+        self.set_extent(first + units.start as usize..first + units.end as usize);
+    }
+
+    /// Gives back what is left of the extent.
+    pub(super) fn close_extent(&self, window: Window) {
+        let rest = self.limit.get() - self.cursor.get();
+        self.live_units.set(self.live_units.get() - rest as u64);
+        // Whether anything is left of the window is looked at when its pass ends.
+        let _ = window.discount(rest as u32, self.geometry);
+        self.cursor.set(self.limit.get());
+    }
+
+    /// Ends the pass over the current window, whose extent is closed.
+    pub(super) fn retire(&self, cold: &mut Cold, window: Window) {
+        self.leave_window();
+        self.file(cold, window);
+    }
+
+    /// Puts a window that is in no list where it belongs, by what is free in it.
+    pub(super) fn file(&self, cold: &mut Cold, window: Window) {
+        let geometry = self.geometry;
+        let blocks = geometry.block_units().len() as u32;
+        let enough = blocks / REUSE_PART;
+        let free = window.free_units(geometry);
+        if free == blocks {
+            self.add_empty(cold, window);
+        } else if free >= enough {
+            window.notice_at(0, geometry);
+            window.place.set(Place::Reusable);
+            cold.reusable.push_back(window);
+        } else {
+            window.place.set(Place::Full);
+            window.notice_at(blocks - enough, geometry);
+        }
+    }
+
+    /// Puts a window without blocks that is in no list to the empty ones.
+    pub(super) fn add_empty(&self, cold: &mut Cold, window: Window) {
+        let geometry = self.geometry;
+        window.place.set(Place::Empty);
+        window.region(geometry).header(geometry).idle.set(window.index(geometry));
+        cold.empty.push_front(window);
+    }
+}

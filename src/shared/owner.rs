@@ -1,0 +1,370 @@
+//! What packets and their owner have in common: the heap, and the ways to it.
+//!
+//! ```text
+//! ┌ Shared ──────────────────────────────────┐
+//! │ Owner: whose thread   │ any thread reads │
+//! │        remote frees   │ any thread       │
+//! │        lock           │ any thread       │
+//! ├───────────────────────┼──────────────────┤
+//! │ heap, frees at hand   │ lock's holder    │
+//! └───────────────────────┴──────────────────┘
+//! ```
+//!
+//! A `Shared` lies in a box of its own, until the owner and the last packet are gone. The header of each region of the heap
+//! points to it.
+//!
+//! The owner holds the lock for as long as it is there, and so never has to look at it. When it goes it closes the queue
+//! of remote frees and unlocks. A thread that frees a packet after that finds the queue closed, takes the lock, and frees
+//! the block itself, which gives windows that become empty back to the system. Whoever finds no live block left while
+//! holding the lock takes the memory down: all packets are gone, and so is everybody who could wait for the lock.
+
+use alloc::boxed::Box;
+use core::cell::{Cell, UnsafeCell};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::AtomicUsize;
+
+use super::batch;
+use super::queue::{Bundle, Queue, Taken};
+use super::sync::{AtomicBool, Ordering, wait_a_little};
+use crate::geometry::Fixed;
+use crate::heap::Heap;
+use crate::prefetch::ToWrite;
+use crate::region::OwnerPointer;
+use crate::system::System;
+
+/// Blocks that came back from other threads and that a packet's allocation frees at most: twice as many as the cache has
+/// room for, so that what waits gets less.
+const TAKEN_AT_A_TIME: usize = 64;
+
+/// Keeps apart what different threads write: a pair of cache lines, which processors fetch together.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// What threads look at when they drop a packet, and hardly ever write.
+struct Place {
+    /// The number of the thread that owns the heap.
+    thread: AtomicUsize,
+    /// Whether threads may keep blocks for a while before they hand them in: not where memory is limited, since the owner
+    /// could wait for them for ever.
+    batches: bool,
+    /// Frees blocks once the owner is gone.
+    free_orphans: unsafe fn(NonNull<Owner>, &mut dyn Iterator<Item = NonNull<u8>>),
+}
+
+/// The part of a `Shared` that every thread may look at, whatever the heap's type.
+#[repr(C)]
+pub(super) struct Owner {
+    place: Apart<Place>,
+    queue: Apart<Queue>,
+    lock: Lock,
+}
+
+/// Who may use the heap.
+pub(super) struct Lock(AtomicBool);
+
+impl Lock {
+    /// A lock that the caller holds.
+    pub(super) fn held() -> Self {
+        Self(AtomicBool::new(true))
+    }
+
+    /// Waits for the lock.
+    pub(super) fn lock(&self) {
+        while self.0.swap(true, Ordering::Acquire) {
+            wait_a_little();
+        }
+    }
+
+    /// Gives the lock up. Nothing that it protects, nor the lock itself, may be used afterwards.
+    pub(super) fn unlock(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Owner {
+    /// Whether a thread may keep freed blocks for a while.
+    ///
+    /// # Safety
+    /// A block of the heap is live.
+    #[inline(always)]
+    pub(super) unsafe fn takes_batches(this: NonNull<Self>) -> bool {
+        // SAFETY: the owner stands while the block is live, and this part is for everybody.
+        unsafe { (*this.as_ptr()).place.0.batches }
+    }
+
+    /// Hands in a bundle of blocks of this owner's.
+    ///
+    /// # Safety
+    /// The bundle lies in a freed block of the owner's, aligned for it, and names `blocks - 1` others; nobody else holds any
+    /// of them. `this` may be gone afterwards.
+    #[inline(never)]
+    pub(super) unsafe fn push(this: NonNull<Self>, bundle: NonNull<Bundle>, blocks: usize) {
+        // SAFETY: the owner stands while blocks are out, and those of the bundle are. After a push that succeeds it may be
+        // gone; after one that does not, the blocks are still this thread's.
+        unsafe {
+            if (*this.as_ptr()).queue.0.push(bundle, blocks).is_err() {
+                ((*this.as_ptr()).place.0.free_orphans)(this, &mut Taken::one(bundle, blocks));
+            }
+        }
+    }
+}
+
+/// A heap, and the ways to it.
+#[repr(C)]
+pub(super) struct Shared<const UNIT: usize, const WINDOW_UNITS: usize, S: System> {
+    owner: Owner,
+    heap: Apart<HeapOf<UNIT, WINDOW_UNITS, S>>,
+    /// Blocks that were taken from the queue and not freed yet.
+    taken: UnsafeCell<Taken>,
+}
+
+/// A heap of a shape that is known at compile time.
+pub(super) type HeapOf<const UNIT: usize, const WINDOW_UNITS: usize, S> = Heap<Fixed<UNIT, WINDOW_UNITS, S>, S>;
+
+/// The number of no thread.
+const NOBODY: usize = usize::MAX;
+
+std::thread_local! {
+    /// The number of this thread, once it has owned a heap; 0 before.
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
+    /// The owner at hand: one that is bound to this thread, the one that was bound or had to look for memory last.
+    static AT_HAND: Cell<*const Owner> = const { Cell::new(ptr::null()) };
+}
+
+/// A number that no other thread has or had.
+fn number_of_this_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    if NUMBER.get() == 0 {
+        let next = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+            next.checked_add(1).filter(|&after| after != NOBODY)
+        });
+        NUMBER.set(next.expect("fewer threads than numbers"));
+    }
+    NUMBER.get()
+}
+
+/// The right to a heap: there is one for each, with its owner.
+pub(super) struct Key<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(NonNull<Shared<UNIT, WINDOW_UNITS, S>>);
+
+// SAFETY: the heap may be used on another thread when the key moves there, as long as its system may.
+unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send> Send for Key<UNIT, WINDOW_UNITS, S> {}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_UNITS, S> {
+    /// The key to `heap`, which is bound to no thread yet.
+    pub(super) fn new(heap: HeapOf<UNIT, WINDOW_UNITS, S>) -> Self {
+        let place = Place {
+            thread: AtomicUsize::new(NOBODY),
+            batches: heap.settings.memory_limit.is_none(),
+            free_orphans: free_orphans::<UNIT, WINDOW_UNITS, S>,
+        };
+        let owner = Owner { place: Apart(place), queue: Apart(Queue::new()), lock: Lock::held() };
+        let shared = Shared { owner, heap: Apart(heap), taken: UnsafeCell::new(Taken::none()) };
+        let shared = NonNull::from(Box::leak(Box::new(shared)));
+        let key = Self(shared);
+        key.heap().set_owner(shared.cast());
+        key
+    }
+
+    /// Has packets that are dropped on this thread go straight back to the heap.
+    ///
+    /// The key must not leave this thread before [`unbind`](Self::unbind).
+    pub(super) fn bind(&self) {
+        self.owner().place.0.thread.store(number_of_this_thread(), Ordering::Relaxed);
+        self.come_to_hand();
+        // What this thread dropped while the key was bound to none.
+        batch::flush();
+    }
+
+    /// Has all packets come back by the queue. On the thread that the key is bound to, if it is.
+    pub(super) fn unbind(&self) {
+        if AT_HAND.get() == ptr::from_ref(self.owner()) {
+            AT_HAND.set(ptr::null());
+        }
+        self.owner().place.0.thread.store(NOBODY, Ordering::Relaxed);
+    }
+
+    /// Stores the owner in front of a block that lies in no region. Its *label* takes the block's first unit.
+    ///
+    /// # Safety
+    /// The block is one of this heap's, and nobody uses its first unit.
+    pub(super) unsafe fn label(&self, block: NonNull<u8>) {
+        const { assert!(size_of::<OwnerPointer>() <= UNIT && align_of::<OwnerPointer>() <= UNIT) };
+        let pointer = OwnerPointer::new(block.addr().get(), self.0.as_ptr().cast_const().cast());
+        // SAFETY: the caller says so, and an owner pointer fits.
+        unsafe { block.cast().write(pointer) };
+    }
+
+    fn owner(&self) -> &Owner {
+        // SAFETY: it stands at least as long as its key, and this part is for everybody.
+        unsafe { &(*self.0.as_ptr()).owner }
+    }
+
+    /// The heap.
+    #[inline(always)]
+    pub(super) fn heap(&self) -> &HeapOf<UNIT, WINDOW_UNITS, S> {
+        // SAFETY: it stands at least as long as its key, which holds the lock. The heap is used where its key is, and by
+        // packets on the thread that the key is bound to, which is the same one.
+        unsafe { &(*self.0.as_ptr()).heap.0 }
+    }
+
+    /// Has the owner at hand on this thread, which the key is bound to.
+    pub(super) fn come_to_hand(&self) {
+        AT_HAND.set(self.owner());
+    }
+
+    /// Frees a bounded number of the blocks that came back from other threads; returns how many.
+    pub(super) fn collect_some(&self) -> usize {
+        self.collect_at_most(TAKEN_AT_A_TIME)
+    }
+
+    /// Frees all blocks that came back from other threads; returns how many.
+    pub(super) fn collect(&self) -> usize {
+        self.collect_at_most(usize::MAX)
+    }
+
+    fn collect_at_most(&self, most: usize) -> usize {
+        // SAFETY: the key holds the lock, and nothing below comes back here.
+        let taken = unsafe { &mut *(*self.0.as_ptr()).taken.get() };
+        let mut freed = 0;
+        let to_write = ToWrite::if_known();
+        loop {
+            for block in taken.take(most - freed) {
+                freed += 1;
+                // It is about to be handed out, and another core has read or written it last.
+                if let Some(to_write) = to_write {
+                    to_write.prefetch(block.as_ptr());
+                }
+                // SAFETY: blocks on the queue are live ones of this heap that their packets gave up.
+                unsafe { self.heap().free(block) };
+            }
+            let queue = &self.owner().queue.0;
+            if freed == most || queue.is_empty() {
+                return freed;
+            }
+            *taken = queue.take();
+        }
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Key<UNIT, WINDOW_UNITS, S> {
+    fn drop(&mut self) {
+        self.unbind();
+        self.collect();
+        for block in self.owner().queue.0.close() {
+            // SAFETY: as in `collect_at_most`.
+            unsafe { self.heap().free(block) };
+        }
+        // SAFETY: the key holds the lock, and is not used any more.
+        unsafe { leave(self.0) };
+    }
+}
+
+/// Gives the lock of a heap without an owner up, or takes everything down if no block is left.
+///
+/// # Safety
+/// The caller holds the lock, the queue is closed, and the caller does not use `shared` any more.
+unsafe fn leave<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+    shared: NonNull<Shared<UNIT, WINDOW_UNITS, S>>,
+) {
+    // SAFETY: the holder of the lock may use the heap.
+    let (heap, lock) = unsafe { (&(*shared.as_ptr()).heap.0, &(*shared.as_ptr()).owner.lock) };
+    if heap.used_bytes() == 0 {
+        // SAFETY: it was made as a box by `Key::new`. No block is out, so nobody else knows of it: a thread that waits for the
+        // lock has a block.
+        drop(unsafe { Box::from_raw(shared.as_ptr()) });
+    } else {
+        heap.trim_all();
+        lock.unlock();
+    }
+}
+
+/// Frees blocks of a heap whose owner is gone.
+///
+/// # Safety
+/// `owner` is the pointer to a whole `Shared` of this type whose queue is closed; the blocks are live ones of its heap that
+/// nobody else holds. It may be gone afterwards.
+unsafe fn free_orphans<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+    owner: NonNull<Owner>,
+    blocks: &mut dyn Iterator<Item = NonNull<u8>>,
+) {
+    let shared = owner.cast::<Shared<UNIT, WINDOW_UNITS, S>>();
+    // SAFETY: it stands while the blocks are live. The holder of the lock may use the heap.
+    unsafe {
+        (*shared.as_ptr()).owner.lock.lock();
+        for block in blocks {
+            (*shared.as_ptr()).heap.0.free(block);
+        }
+        (*shared.as_ptr()).heap.0.release_empty();
+        leave_quietly(shared);
+    }
+}
+
+/// [`leave`], for a thread that freed a few blocks: does not look for pages that could go.
+///
+/// # Safety
+/// As for [`leave`].
+unsafe fn leave_quietly<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+    shared: NonNull<Shared<UNIT, WINDOW_UNITS, S>>,
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        if (*shared.as_ptr()).heap.0.used_bytes() == 0 {
+            leave(shared);
+        } else {
+            (*shared.as_ptr()).owner.lock.unlock();
+        }
+    }
+}
+
+/// A `Shared`, for those who have a block that is live there; it stands as long.
+///
+/// A packet does not carry it. An [`OwnerPointer`] leads there: that of the region that the block lies in, or the block's
+/// label.
+pub(super) struct OwnerOf<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+    NonNull<Shared<UNIT, WINDOW_UNITS, S>>,
+);
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> OwnerOf<UNIT, WINDOW_UNITS, S> {
+    /// Where a pointer leads; `None` if it was written to.
+    ///
+    /// # Safety
+    /// The pointer is, or was, that of a region of a `Shared` of this type in which a block is live, or the label of such a
+    /// block.
+    pub(super) unsafe fn at(pointer: NonNull<OwnerPointer>) -> Option<Self> {
+        // SAFETY: the caller says so. What is sealed is what `Key` wrote: a `Shared` of this type.
+        unsafe { OwnerPointer::sealed_owner(pointer) }.map(|shared| Self(shared.cast()))
+    }
+
+    /// The heap that a pointer leads to, if its owner is the one at hand.
+    ///
+    /// # Safety
+    /// As for [`at`](Self::at), and the block is live for as long as the reference is used.
+    #[inline(always)]
+    pub(super) unsafe fn heap_at_hand<'a>(pointer: NonNull<OwnerPointer>) -> Option<&'a HeapOf<UNIT, WINDOW_UNITS, S>> {
+        // SAFETY: the caller says so. What a thread has at hand is null, or the address of an owner that is bound to it or was
+        // forgotten there, and which therefore stands: so the heap may be used here.
+        unsafe {
+            let shared: *const Shared<UNIT, WINDOW_UNITS, S> = OwnerPointer::owner(pointer).cast();
+            if !shared.is_null() && shared.cast() == AT_HAND.get() { Some(&(*shared).heap.0) } else { None }
+        }
+    }
+
+    /// The heap, on its owner's thread.
+    ///
+    /// # Safety
+    /// A block of the heap is live for as long as the reference is used.
+    #[inline(always)]
+    pub(super) unsafe fn heap<'a>(&self) -> Option<&'a HeapOf<UNIT, WINDOW_UNITS, S>> {
+        // SAFETY: it stands while the block is live, and this part is for everybody.
+        let thread = unsafe { (*self.0.as_ptr()).owner.place.0.thread.load(Ordering::Relaxed) };
+        // SAFETY: a thread finds its own number there only while the key is bound to it or was forgotten there, because
+        // nobody else stores it; then the heap is this thread's to use.
+        (thread == NUMBER.get()).then(|| unsafe { &(*self.0.as_ptr()).heap.0 })
+    }
+
+    /// Where to hand in blocks on other threads.
+    #[inline(always)]
+    pub(super) fn owner(&self) -> NonNull<Owner> {
+        self.0.cast()
+    }
+}

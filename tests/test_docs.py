@@ -1,0 +1,107 @@
+"""Every code block of the README and of the pages in docs/ is a test, or says something that is checked."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks_of(path: Path) -> list[Block]:
+    text = path.read_text(encoding="utf-8")
+    return [
+        Block(
+            path.relative_to(ROOT).as_posix(),
+            text.count("\n", 0, match.start()) + 1,
+            re.split(r"[\s,]", match[1], maxsplit=1)[0],
+            match[2],
+        )
+        for match in FENCE.finditer(text)
+    ]
+
+
+BLOCKS = [block for page in PAGES if page.exists() for block in blocks_of(page)]
+
+
+def blocks_in(*languages: str) -> list[pytest.param]:  # type: ignore[valid-type]
+    return [pytest.param(block, id=block.place) for block in BLOCKS if block.language in languages]
+
+
+def commands_of(block: Block) -> list[list[str]]:
+    """Return the commands that a console block shows behind a `$`."""
+    lines = [line.removeprefix("$ ") for line in block.text.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_there_are_examples_on_the_pages_that_people_read_first() -> None:
+    for page in ("README.md", "docs/index.md", "docs/start.md"):
+        assert {block.language for block in BLOCKS if block.page == page} >= {"python", "rust"}, page
+
+
+@pytest.mark.parametrize("block", blocks_in("python"))
+def test_a_python_example_runs(block: Block) -> None:
+    code = "\n" * block.line + block.text
+    exec(compile(code, ROOT / block.page, "exec"), {"__name__": "__main__"})  # noqa: S102
+
+
+def test_rust_examples_are_tests_of_the_crate() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src/lib.rs", ROOT / "src/guide.rs"))
+    included = set(re.findall(r'include_str!\("\.\./([^"]+)"\)', sources))
+    assert {block.page for block in BLOCKS if block.language == "rust"} <= included
+
+
+@pytest.mark.parametrize("block", blocks_in("toml"))
+def test_a_toml_example_is_toml(block: Block) -> None:
+    assert tomllib.loads(block.text)
+
+
+@pytest.mark.parametrize("block", blocks_in("console"))
+def test_commands_that_are_shown_exist(block: Block) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    commands = commands_of(block)
+    assert commands, block.place
+    for command in commands:
+        program = Path(command[0]).name
+        if program == "make":
+            names = [word for word in command[1:] if "=" not in word]
+            assert set(names) <= targets, command
+        elif program == "pktalloc" or command[1:3] == ["-m", "pktalloc"]:
+            words = command[command.index("pktalloc") + 1 :] if program != "pktalloc" else command[1:]
+            run = subprocess.run(
+                [sys.executable, "-m", "pktalloc", words[0], "--help"], capture_output=True, text=True, check=False
+            )
+            assert run.returncode == 0, run.stderr
+            options = {word.split("=")[0] for word in words if word.startswith("--")}
+            assert options <= set(re.findall(r"--[a-z][a-z-]*", run.stdout)), command
+        else:
+            assert program in {"cargo", "cd", "pip", "tcpdump"}, command
+
+
+def test_no_block_is_in_a_language_that_nothing_checks() -> None:
+    checked = {"console", "python", "rust", "toml"}
+    drawings_and_markup = {"text", "{toctree}", "{include}", "{eval-rst}"}
+    for block in BLOCKS:
+        assert block.language in checked | drawings_and_markup, f"{block.place} is in {block.language!r}"

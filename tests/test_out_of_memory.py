@@ -1,0 +1,212 @@
+"""Memory may run out at any moment: a `MemoryError` then, and everything goes on when there is memory again.
+
+Each call is made in a process of its own, in two ways. In the first one Python's allocator is the system's, and the
+address space is limited to little more than what the process has; all that is free in it is taken, then given back in
+small steps, with the call tried after each. In the second, Python's allocator refuses once or a few times, at each of
+its calls.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+CALLS = {
+    "windows": "allocator.windows()",
+    "str": "str(windows)",
+    "repr of windows": "repr(windows)",
+    "to_svg": "windows.to_svg()",
+    "stats": "allocator.stats()",
+    "repr": "repr(allocator), repr(packet)",
+    "used_bytes": "allocator.used_bytes, allocator.allocated_bytes",
+    "integrity_check": "allocator.integrity_check()",
+    "trim": "allocator.trim()",
+    "allocate": "allocator.allocate(1400)",
+    "allocate a lot": "allocator.allocate(1 << 20)",
+    "allocate too much": "allocator.allocate(1 << 62)",
+    "allocate below nothing": "allocator.allocate(-5)",
+    "allocate by a wrong keyword": "allocator.allocate(bytes=3)",
+    "allocate_many": "allocator.allocate_many(1400, 200)",
+    "allocate_many too many": "allocator.allocate_many(1400, 1 << 40)",
+    "allocate with check": "checked.allocate(1400)",
+    "resize with check": "checked_packet.resize(3000); checked_packet.resize(100)",
+    "integrity_check with check": "checked.integrity_check()",
+    "allocate with zero": "zeroed.allocate(1400)",
+    "resize": "packet.resize(100_000); packet.resize(1400)",
+    "shrink beyond": "packet.shrink(2000)",
+    "slice": "packet[3:7]",
+    "slice with a step": "packet[300:1300:257]",
+    "assign to a slice": "packet[0:1400:2] = bytes(700)",
+    "assign too much": "packet[0:3] = b'abcd'",
+    "index out of range": "packet[5000]",
+    "index of another type": "packet['a']",
+    "view": "packet.view",
+    "tobytes": "packet.tobytes()",
+    "hex": "packet.hex(':')",
+    "in": "b'xyz' in packet",
+    "iterate": "list(packet)",
+    "compare": "packet == bytes(1400)",
+    "address": "packet.address, packet.capacity, packet.size",
+    "copy": "packet.copy()",
+    "split": "packet.copy().split(100)",
+    "split a large packet": "allocator.allocate(1 << 20).split(1200)",
+    "headers": "other = allocator.allocate(100, headroom=14); other.prepend(b'x'); other.append(bytes(5000))",
+    "prepend too much": "packet.prepend(bytes(5000))",
+    "advance too far": "packet.advance(5000)",
+    "headroom": "packet.headroom, packet.tailroom",
+    "use a released packet": "len(released)",
+    "release while exported": "exported.release()",
+    "close while exported": "allocator.close()",
+    "free a foreign packet": "checked.free(packet)",
+    "free no packet": "checked.free(3)",
+    "pickle": "packet.__reduce_ex__(2)",
+    "new allocator": "Allocator()",
+    "new allocator of another shape": "Allocator(alignment=32).allocate(100)",
+    "new allocator with a wrong setting": "Allocator(alignment=48)",
+    "new allocator with a far setting": "Allocator(window_bytes=1 << 70)",
+    "new allocator with a wrong keyword": "Allocator(colour=1)",
+    "new allocator with a wrong type": "Allocator(zero='1')",
+    "make a packet": "pktalloc.Packet()",
+}
+"""Each ends as it does where there is memory, or with `MemoryError`."""
+
+START = """
+import gc, resource, sys
+import pktalloc
+from pktalloc import Allocator
+
+allocator, checked, zeroed = Allocator(), Allocator(check=True, window_bytes=1 << 14), Allocator(zero=True)
+packet, released, exported = allocator.allocate_many(1400, 3)
+released.release()
+view = exported.view
+checked_packet = checked.allocate(1400)
+kept = allocator.allocate_many(64, 3000)
+del kept[::7]
+windows = allocator.windows()
+
+def call():
+    {call}
+
+def attempt():
+    try:
+        call()
+    except BaseException as error:
+        return type(error)
+    return None
+
+# Once where there is memory: what is made only once is made, and this is how the call ends.
+usual = attempt()
+wrong = None
+attempts = failures = 0
+"""
+
+LIMITED = """
+SIZES = [1 << exponent for exponent in range(19, 9, -1)] + [*range(1008, 0, -16), 1]
+hoard = [None] * 600_000
+gc.collect()
+gc.disable()
+pages = int(open("/proc/self/statm").read().split()[0])
+unlimited = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (4 << 20), unlimited[1]))
+
+# Take all that is free, the largest pieces first.
+taken = 0
+for size in SIZES:
+    try:
+        while True:
+            hoard[taken] = bytes(size)
+            taken += 1
+    except MemoryError:
+        pass
+
+# Give it back, the smallest pieces first: one by one to begin with, then more and more at a time.
+step = 1
+while taken > 0:
+    try:
+        outcome = attempt()
+        if outcome is MemoryError and usual is not MemoryError:
+            failures += 1
+        elif outcome is not usual:
+            wrong = outcome
+        attempts += 1
+        if attempts % 50 == 0:
+            step *= 2
+    except MemoryError:
+        # That was the harness.
+        pass
+    for _ in range(step):
+        if taken > 0:
+            taken -= 1
+            hoard[taken] = None
+hoard = None
+resource.setrlimit(resource.RLIMIT_AS, unlimited)
+"""
+
+REFUSED = """
+import _testcapi
+gc.disable()
+
+def attempt_refused(start, stop):
+    try:
+        try:
+            _testcapi.set_nomemory(start, stop)
+            call()
+            return None
+        finally:
+            _testcapi.remove_mem_hooks()
+    except BaseException as error:
+        # What the interpreter itself makes of a line number that it has no memory for, also for `[][3]`.
+        own = isinstance(error, SystemError) and str(error) == "error return without exception set"
+        return MemoryError if own else type(error)
+
+for start in range(200):
+    # Not from then on: the interpreter itself would try again for ever to handle the exception.
+    for stop in start + 1, start + 3:
+        outcome = attempt_refused(start, stop)
+        attempts += 1
+        if outcome is MemoryError and usual is not MemoryError:
+            failures += 1
+        elif outcome is not usual:
+            wrong = outcome
+"""
+
+END = """
+if wrong is not None:
+    sys.exit(f"ended with {{wrong}} instead of {{usual}} or MemoryError")
+allocator.integrity_check()
+checked.integrity_check()
+zeroed.integrity_check()
+assert attempt() is usual
+assert len(Allocator().allocate_many(1400, 100)) == 100
+print("failed", failures, "times of", attempts)
+"""
+
+
+def run(program: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the address space is limited as Linux does it")
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_a_call_where_the_system_has_no_memory(call: str) -> None:
+    finished = run((START + LIMITED + END).format(call=call), {"PYTHONMALLOC": "malloc"})
+    assert (finished.returncode, finished.stderr) == (0, "")
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("_testcapi"), reason="this interpreter's allocator cannot be told to refuse"
+)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_a_call_where_python_has_no_memory(call: str) -> None:
+    finished = run((START + REFUSED + END).format(call=call), {})
+    # A generator that cannot be finished for want of memory is reported by the interpreter.
+    assert finished.returncode == 0, finished.stderr
