@@ -112,7 +112,7 @@ def test_the_shipped_capture_replays_as_a_table(demo: Path) -> None:
     text = " ".join(done.stdout.split())
     assert re.search(r"Medians of \d+ rounds; [\d.]+ ns of each are the replay's own loop", text), text
     assert re.search(
-        r"system's malloc.* [\d.]+ (against|and) [\d.]+ ns per packet, as calls from native code;", text
+        r"system's malloc.* [\d.]+ (against|and) [\d.]+ ns per packet(, but [a-z ]+)?, as calls from native code;", text
     ), text
     assert "1 round;" in " ".join(run(demo, "--allocators", "malloc", "--rounds", 1).stdout.split())
 
@@ -616,6 +616,23 @@ def test_the_verdict_follows_from_the_medians() -> None:
         (5, [0.2, 0.5, 1.1]),
     ]:
         assert result(10, {"malloc": (median, speedup)})["winner"] == "equal"
+
+
+def test_rounds_that_disagree_are_said_to() -> None:
+    def said(median: float, speedup: dict[str, float]) -> str:
+        ours = {"name": "pktalloc", "ns": {"median": 10}, "speedup": None, "resident_bytes": None}
+        malloc = {"name": "malloc", "ns": {"median": median}, "speedup": speedup, "resident_bytes": None}
+        return _cli_replay.verdict({"allocators": [ours, malloc], "unit": "call"})["verdict"]
+
+    alike = said(10.4, {"low": 1.03, "median": 1.04, "high": 1.05})
+    assert alike.startswith(
+        "This run shows no difference between pktalloc and the system's malloc on this traffic: 10.0 and"
+    )
+    apart = said(20, {"low": 0.9, "median": 2, "high": 3})
+    assert apart.startswith(
+        "This run cannot tell pktalloc and the system's malloc apart on this traffic: 10.0 and 20.0 ns"
+    )
+    assert "but too many of its rounds say otherwise" in apart
 
 
 def test_the_median_of_an_even_number_lies_between() -> None:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from os import PathLike
 from types import TracebackType
-from typing import Any, Final, Literal, Never, Protocol, Self, SupportsIndex, TypeAlias, final, overload
+from typing import Any, Final, Never, Protocol, Self, SupportsIndex, TypeAlias, final, overload
 
 from typing_extensions import Buffer
 
