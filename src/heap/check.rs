@@ -192,8 +192,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let geometry = self.geometry();
         let known = |window: Window| {
             let region = cold.regions.at_or_below(window.as_address());
-            let region = region.filter(|(base, _)| window.as_address() - base < geometry.region_bytes());
-            region.is_some_and(|(_, region)| region.held(geometry).any(|held| held == window))
+            region.is_some_and(|(_, region)| region.has_descriptor_at(window.as_address(), geometry))
         };
         let address = |window: Option<Window>| window.map_or(0, |window| window.address(geometry));
         let mut walked = 0;
