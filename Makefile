@@ -30,9 +30,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYO3 := PYO3_PYTHON="$(CURDIR)/$(BIN)/python"
 
 # Everything but the Python face, which needs an interpreter.
-FEATURES := allocator-api2,bytes,replay,shared
+FEATURES := allocator-api2,bytes,replay,shared,udp
 # Those that are to build by themselves.
-EACH_FEATURE := std allocator-api2 bytes replay shared
+EACH_FEATURE := std allocator-api2 bytes replay shared udp
 
 # What others can build on. The compiler's own description of it is not stable, and asking for it would build every
 # dependency again, so it has a directory to itself.

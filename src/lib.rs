@@ -126,6 +126,7 @@
 //! | `allocator-api2` | the allocator trait of that crate, and `RcAllocator` |
 //! | `shared` | `SharedAllocator`, whose packets any thread may hold and free |
 //! | `bytes` | a shared packet becomes `bytes::Bytes` without a copy |
+//! | `udp` | [`udp`]: datagrams received and sent in batches |
 //! | `replay` | reading captures and traces, and replaying them |
 //! | `python` | the Python module; built by maturin |
 //!
@@ -161,6 +162,8 @@ pub mod replay;
 mod shared;
 mod stats;
 pub mod system;
+#[cfg(feature = "udp")]
+pub mod udp;
 mod window;
 #[cfg(feature = "std")]
 pub mod workload;
