@@ -262,6 +262,19 @@ fn unix_datagrams_with_and_without_a_name() {
     there.set_nonblocking(true).unwrap();
     let sent = sender.send(&there, [[0_u8; 10]; 600].iter().map(|bytes| (bytes, &address))).unwrap();
     assert!((1..600).contains(&sent), "{sent} fit");
+    // In blocking mode it waits until the peer has taken some.
+    there.set_nonblocking(false).unwrap();
+    there.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+    assert_eq!(sender.send(&there, [(b"full", &address)]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    there.set_write_timeout(None).unwrap();
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| sender.send(&there, [(b"one", &address), (b"two", &address)]).unwrap());
+        let mut bytes = [0; 10];
+        for _ in 0..sent + 2 {
+            here.recv(&mut bytes).unwrap();
+        }
+        assert_eq!((sending.join().unwrap(), &bytes[..3]), (2, &b"two"[..]));
+    });
     std::fs::remove_dir_all(&folder).unwrap();
 }
 

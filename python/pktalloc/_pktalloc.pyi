@@ -1,13 +1,27 @@
 # The documentation is in the docstrings of the module itself: help(pktalloc).
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
+from socket import socket
 from types import TracebackType
 from typing import Any, Literal, Never, Self, SupportsIndex, final, overload
 
 from typing_extensions import Buffer
 
-__all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows", "replay"]
+__all__ = [
+    "Allocator",
+    "DatagramBatch",
+    "IntegrityError",
+    "Packet",
+    "Receiver",
+    "Stats",
+    "Window",
+    "Windows",
+    "datagram_counters",
+    "recv_many_into",
+    "replay",
+    "send_many",
+]
 
 class IntegrityError(RuntimeError): ...
 
@@ -30,6 +44,19 @@ class Allocator:
     def reallocate(self, packet: Packet, size: SupportsIndex, *, copy: bool = True) -> None: ...
     def shrink(self, packet: Packet, size: SupportsIndex) -> None: ...
     def free(self, packet: Packet) -> None: ...
+    def recv_many(
+        self,
+        sock: socket,
+        count: SupportsIndex = 64,
+        size: SupportsIndex = 2048,
+        *,
+        gro: bool = False,
+        slices: bool = False,
+        timestamps: bool = False,
+        local_addresses: bool = False,
+        ecn: bool = False,
+        dropped: bool = False,
+    ) -> DatagramBatch: ...
     @property
     def used_bytes(self) -> int: ...
     @property
@@ -86,6 +113,72 @@ class Packet:
     ) -> None: ...
     def __reduce__(self) -> Never: ...
     def __reduce_ex__(self, protocol: SupportsIndex) -> Never: ...
+
+@final
+class DatagramBatch:
+    """Datagrams that one call has received, a sequence of pairs of a packet and the address that it came from.
+
+    `packets`, `addresses`, `sizes` and `truncated` have an element for each datagram, and so have `timestamps_ns`,
+    `local_addresses`, `interfaces` and `ecn`, which are `None` where the socket was not asked for them. What
+    `recv_many_into()` returns has no packets, and can be used as the number of rows that were filled: `array[:batch]`.
+    """
+
+    __hash__: None  # type: ignore[assignment]
+    @property
+    def packets(self) -> list[Any]:
+        """The packets, in the order in which they arrived."""
+    @property
+    def addresses(self) -> list[Any]:
+        """Who sent each of them, as `socket.recvfrom()` says it."""
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each."""
+    @property
+    def truncated(self) -> list[bool]:
+        """Whether each was longer than the room that it was received into, so that its end is missing."""
+    @property
+    def timestamps_ns(self) -> list[int | None]:
+        """When the kernel received each, in nanoseconds since 1970."""
+    @property
+    def local_addresses(self) -> list[str | None]:
+        """The address that each was sent to, that of a multicast group included."""
+    @property
+    def interfaces(self) -> list[int | None]:
+        """The number of the interface that each came in by: with `local_addresses`."""
+    @property
+    def ecn(self) -> list[int | None]:
+        """The congestion bits of each: 0 not capable, 1 and 2 capable, 3 congestion experienced."""
+    @property
+    def dropped(self) -> int | None:
+        """How many datagrams the socket had dropped when the last of these arrived; `None` where it was not asked."""
+    @property
+    def joined(self) -> int:
+        """How many of these the kernel had joined."""
+    @property
+    def waiting(self) -> int:
+        """How many datagrams are kept for the next call, because the allocator had no memory for them."""
+    def __len__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __int__(self) -> int: ...
+    def __iter__(self) -> Iterator[tuple[Any, Any]]: ...
+    @overload
+    def __getitem__(self, key: SupportsIndex, /) -> tuple[Any, Any]: ...
+    @overload
+    def __getitem__(self, key: slice, /) -> list[tuple[Any, Any]]: ...
+    def __eq__(self, value: object, /) -> bool: ...
+    def __lt__(self, value: int, /) -> bool: ...
+    def __le__(self, value: int, /) -> bool: ...
+    def __gt__(self, value: int, /) -> bool: ...
+    def __ge__(self, value: int, /) -> bool: ...
+
+@final
+class Receiver:
+    """Receives datagrams from one socket without ever waiting: what `pktalloc.aio` is built on."""
+
+    def __new__(cls, sock: socket, count: int = 64, size: int = 65536, *, gro: bool = False) -> Self: ...
+    def receive(self, allocator: Allocator | None = None) -> DatagramBatch | None: ...
+    @property
+    def waiting(self) -> int: ...
 
 @final
 class Stats:
@@ -150,3 +243,19 @@ def replay(
     progress: Callable[[str, int, int], object] | None = None,
     windows_at_peak: bool = False,
 ) -> dict[str, Any]: ...
+def recv_many_into(
+    sock: socket,
+    rows: Any,  # a buffer; NumPy's arrays say so from Python 3.12 on
+    *,
+    timestamps: bool = False,
+    local_addresses: bool = False,
+    ecn: bool = False,
+    dropped: bool = False,
+) -> DatagramBatch:
+    """Receive datagrams into the rows of a writable buffer with two dimensions, in one system call."""
+
+def send_many(sock: socket, packets: Iterable[Any], address: Any = None, *, gso: bool = True) -> int:
+    """Send many datagrams in few system calls; return how many went."""
+
+def datagram_counters() -> dict[str, int]:
+    """Return what all calls of this process have done so far, as a dictionary of numbers."""

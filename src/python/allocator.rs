@@ -80,7 +80,7 @@ impl Allocator {
 
     /// The heap. While it is borrowed no Python code may run.
     #[inline(always)]
-    fn heap(&self) -> PyResult<Ref<'_, AnyHeap>> {
+    pub(super) fn heap(&self) -> PyResult<Ref<'_, AnyHeap>> {
         Ref::filter_map(self.heap.borrow(), Option::as_ref).map_err(|_| closed())
     }
 

@@ -3,6 +3,7 @@
 //! - `allocator`, `packet`: the two classes; `packet` says what their unsafe code leans on;
 //! - `bytes`, `export`: a packet as a sequence and as a buffer;
 //! - `stats`, `windows`: what an allocator tells about itself; `map`: how that is drawn;
+//! - `datagrams`: batches of them, received and sent;
 //! - `replay`: what the command line calls;
 //! - `call`, `errors`: how calls come in and how they fail; `docs`: the texts of `help()`;
 //! - `shape`, `retained`: the heap behind an allocator, and the memory behind the heap.
@@ -10,6 +11,8 @@
 mod allocator;
 mod bytes;
 mod call;
+#[cfg(target_os = "linux")]
+mod datagrams;
 mod docs;
 mod errors;
 mod export;
@@ -34,6 +37,8 @@ fn _pktalloc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     expect_one_lock(module.py())?;
     allocator::register(module)?;
     packet::register(module)?;
+    #[cfg(target_os = "linux")]
+    datagrams::register(module)?;
     replay::register(module)?;
     module.add_class::<stats::Stats>()?;
     module.add_class::<windows::Windows>()?;

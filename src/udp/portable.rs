@@ -42,11 +42,6 @@ pub(crate) fn wait_to_receive(_: &Kernel, _: Handle) -> io::Result<()> {
     Err(io::ErrorKind::WouldBlock.into())
 }
 
-/// As [`wait_to_receive`].
-pub(crate) fn wait_to_send(_: &Kernel, _: Handle) -> io::Result<()> {
-    Err(io::ErrorKind::WouldBlock.into())
-}
-
 /// How datagrams are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
@@ -181,6 +176,7 @@ pub(crate) fn encode(address: &Address) -> Option<RawAddress> {
 
 /// Sends one datagram after the other.
 pub(crate) struct Outgoing<C> {
+    #[expect(dead_code, reason = "there is nothing to ask it")]
     calls: C,
     counters: Counters,
 }
@@ -190,10 +186,6 @@ impl Outgoing<Kernel> {
         Self { calls, counters: Counters::default() }
     }
 
-    pub(crate) fn calls(&self) -> &Kernel {
-        &self.calls
-    }
-
     pub(crate) fn counters(&self) -> Counters {
         self.counters
     }
@@ -201,6 +193,14 @@ impl Outgoing<Kernel> {
     /// Nothing is ever joined.
     pub(crate) fn has_refused(&self) -> bool {
         true
+    }
+
+    /// The plain call has waited already, if the socket waits at all.
+    ///
+    /// # Safety
+    /// None is needed here.
+    pub(crate) unsafe fn send_waiting(&mut self, _: Handle, _: &Item, _: &[RawAddress]) -> io::Result<()> {
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     /// # Safety

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::io;
 
-use super::backend::{self, Item, Kernel, NOBODY, Outgoing, RawAddress, encode};
+use super::backend::{Item, Kernel, NOBODY, Outgoing, RawAddress, encode};
 use super::handle::{AsHandle, Handle, handle};
 use super::{Address, Counters};
 
@@ -133,8 +133,12 @@ impl Sender {
             sent += went;
             let Some(mut error) = error else { continue };
             if wait && error.kind() == io::ErrorKind::WouldBlock {
-                match backend::wait_to_send(self.outgoing.calls(), socket) {
-                    Ok(()) => continue,
+                // SAFETY: the caller's promise.
+                match unsafe { self.outgoing.send_waiting(socket, &self.items[sent], &self.addresses) } {
+                    Ok(()) => {
+                        sent += 1;
+                        continue;
+                    }
                     Err(other) => error = other,
                 }
             }

@@ -42,9 +42,32 @@ struct Control([u8; control::ROOM]);
 /// A slice on the heap that is reached through a pointer only, since the kernel holds pointers into it.
 struct Area<T>(NonNull<[T]>);
 
-impl<T: Clone> Area<T> {
-    fn new(value: T, count: usize) -> Self {
-        Self(NonNull::from(Box::leak(vec![value; count].into_boxed_slice())))
+/// Types of which all bytes may be zero.
+///
+/// # Safety
+/// They may.
+unsafe trait Zero {}
+// SAFETY: a number.
+unsafe impl Zero for u8 {}
+// SAFETY: pointers and numbers.
+unsafe impl Zero for libc::mmsghdr {}
+// SAFETY: a pointer and a number.
+unsafe impl Zero for libc::iovec {}
+// SAFETY: numbers.
+unsafe impl Zero for Name {}
+// SAFETY: numbers.
+unsafe impl Zero for Control {}
+
+impl<T: Zero> Area<T> {
+    /// Elements that are all zero; `None` when there is no memory for them. Pages that nobody writes take none.
+    fn zeroed(count: usize) -> Option<Self> {
+        let layout = core::alloc::Layout::array::<T>(count).ok()?;
+        if layout.size() == 0 {
+            return Some(Self(NonNull::slice_from_raw_parts(NonNull::dangling(), 0)));
+        }
+        // SAFETY: the layout is not empty.
+        let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })?;
+        Some(Self(NonNull::slice_from_raw_parts(start.cast(), count)))
     }
 }
 
@@ -67,8 +90,11 @@ impl<T> Area<T> {
 
 impl<T> Drop for Area<T> {
     fn drop(&mut self) {
-        // SAFETY: it was a box, and nobody holds a reference into it.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        let layout = core::alloc::Layout::array::<T>(self.len()).expect("it was allocated with this layout");
+        if layout.size() > 0 {
+            // SAFETY: it was allocated with this layout, and nobody holds a reference into it.
+            unsafe { std::alloc::dealloc(self.0.as_ptr().cast(), layout) };
+        }
     }
 }
 
@@ -88,6 +114,9 @@ pub(crate) struct Layout {
 pub(crate) struct Received<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) truncated: bool,
+    /// Bytes that the run of joined datagrams has for it: more than it shows where it was truncated.
+    #[cfg(feature = "python")]
+    pub(crate) whole: usize,
     pub(crate) info: Info,
 }
 
@@ -117,25 +146,30 @@ unsafe impl<C: Send> Send for Incoming<C> {}
 unsafe impl<C: Sync> Sync for Incoming<C> {}
 
 impl<C: Calls> Incoming<C> {
+    /// # Panics
+    /// When there is no memory for the scratch area.
     pub(crate) fn new(calls: C, layout: Layout) -> Self {
+        Self::try_new(calls, layout).unwrap_or_else(|| panic!("no memory for a batch of {layout:?}"))
+    }
+
+    /// `None` when there is no memory for the scratch area.
+    pub(crate) fn try_new(calls: C, layout: Layout) -> Option<Self> {
         let layout = Layout { most: layout.most.clamp(1, MOST), ..layout };
         let (messages, bytes, stride) = if layout.joined {
             (JOINED_CALLS.min(layout.most), JOINED_AREA, 0)
         } else {
             // A line more than a power of two, so that small datagrams do not all fall into the same sets of the cache.
-            let stride = layout.size.next_multiple_of(LINE) + LINE;
-            (layout.most, layout.most * stride, stride)
+            let stride = layout.size.checked_next_multiple_of(LINE)?.checked_add(LINE)?;
+            (layout.most, layout.most.checked_mul(stride)?, stride)
         };
-        // SAFETY: all zero is a header without anything.
-        let nothing = unsafe { core::mem::zeroed::<libc::mmsghdr>() };
         let this = Self {
             calls,
             layout,
-            area: Area::new(0, bytes),
-            headers: Area::new(nothing, messages),
-            vectors: Area::new(libc::iovec { iov_base: core::ptr::null_mut(), iov_len: 0 }, messages),
-            names: Area::new(Name([0; sockaddr::ROOM]), messages),
-            controls: Area::new(Control([0; control::ROOM]), messages),
+            area: Area::zeroed(bytes)?,
+            headers: Area::zeroed(messages)?,
+            vectors: Area::zeroed(messages)?,
+            names: Area::zeroed(messages)?,
+            controls: Area::zeroed(messages)?,
             touched: messages,
             received: 0,
             message: 0,
@@ -157,7 +191,7 @@ impl<C: Calls> Incoming<C> {
                 header.msg_control = this.controls.at(index).cast();
             }
         }
-        this
+        Some(this)
     }
 
     pub(crate) fn calls(&self) -> &C {
@@ -170,6 +204,29 @@ impl<C: Calls> Incoming<C> {
 
     pub(crate) fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// What was counted since the last time.
+    #[cfg(feature = "python")]
+    pub(crate) fn take_counters(&mut self) -> Counters {
+        core::mem::take(&mut self.counters)
+    }
+
+    /// Makes `count` slots of `length` bytes, each `stride` behind the one before it, the place where datagrams arrive, instead
+    /// of the scratch area.
+    ///
+    /// # Safety
+    /// These bytes are valid for writes until this function is called again, or nothing is received any more and nothing that was
+    /// received is looked at.
+    #[cfg(feature = "python")]
+    pub(crate) unsafe fn arrive_at(&mut self, start: *mut u8, stride: isize, length: usize, count: usize) {
+        self.layout.size = length;
+        self.layout.most = count.min(self.headers.len());
+        for index in 0..self.layout.most {
+            let base = start.wrapping_offset(stride * index as isize).cast();
+            // SAFETY: an element of the area, which nobody else uses now.
+            unsafe { *self.vectors.at(index) = libc::iovec { iov_base: base, iov_len: length } };
+        }
     }
 
     /// Bytes of memory that it holds.
@@ -196,10 +253,10 @@ impl<C: Calls> Incoming<C> {
             self.fill_joined(socket, wait)?;
         } else {
             self.reset(self.touched);
-            let headers = core::ptr::slice_from_raw_parts_mut(self.headers.at(0), self.headers.len());
-            self.touched = self.headers.len();
+            let headers = core::ptr::slice_from_raw_parts_mut(self.headers.at(0), self.layout.most);
+            self.touched = self.layout.most;
             // SAFETY: the headers lead into the areas, which nobody else uses now.
-            self.received = unsafe { self.calls.receive(socket, headers, flags(wait)) }?.min(self.headers.len());
+            self.received = unsafe { self.receive(socket, headers, wait) }?.min(self.layout.most);
             self.touched = self.received;
             self.counters.calls += 1;
         }
@@ -220,7 +277,7 @@ impl<C: Calls> Incoming<C> {
             let header = core::ptr::slice_from_raw_parts_mut(self.headers.at(index), 1);
             self.counters.calls += 1;
             // SAFETY: as in `fill`.
-            match unsafe { self.calls.receive(socket, header, flags(wait && index == 0)) } {
+            match unsafe { self.receive(socket, header, wait && index == 0) } {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) if index == 0 => return Err(error),
@@ -259,7 +316,7 @@ impl<C: Calls> Incoming<C> {
             let slot = *self.vectors.at(0);
             *self.vectors.at(0) = libc::iovec { iov_base: room.cast(), iov_len: room.len() };
             let headers = core::ptr::slice_from_raw_parts_mut(self.headers.at(0), 1);
-            let outcome = self.calls.receive(socket, headers, flags(wait));
+            let outcome = self.receive(socket, headers, wait);
             *self.vectors.at(0) = slot;
             outcome
         };
@@ -286,6 +343,23 @@ impl<C: Calls> Incoming<C> {
     /// What was said about the datagram that [`fill_room`](Self::fill_room) has received.
     pub(crate) fn info_of_room(&self) -> Info {
         control::parse(self.control(0))
+    }
+
+    /// The system call.
+    ///
+    /// # Safety
+    /// As for [`Calls::receive`].
+    unsafe fn receive(&self, socket: RawFd, headers: *mut [libc::mmsghdr], wait: bool) -> io::Result<usize> {
+        let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
+        // SAFETY: the caller's promise.
+        match unsafe { self.calls.receive(socket, headers, flags | libc::MSG_CMSG_CLOEXEC) } {
+            // Packet sockets know no such flag, and pass no descriptors.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                // SAFETY: the caller's promise.
+                unsafe { self.calls.receive(socket, headers, flags) }
+            }
+            outcome => outcome,
+        }
     }
 
     /// Sets what the kernel has changed in the first `count` headers.
@@ -344,6 +418,18 @@ impl<C: Calls> Incoming<C> {
         }
     }
 
+    /// Whether the next call answers from what is here: with datagrams or with an error that came behind some.
+    #[cfg(feature = "python")]
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.deferred.is_some() || self.peek().is_some()
+    }
+
+    /// Datagrams that one call can bring.
+    #[cfg(feature = "python")]
+    pub(crate) fn slots(&self) -> usize {
+        self.headers.len()
+    }
+
     /// How many datagrams are left to be handed out.
     pub(crate) fn remaining(&self) -> usize {
         let mut count = self.received.saturating_sub(self.message);
@@ -371,6 +457,8 @@ impl<C: Calls> Incoming<C> {
         Some(Received {
             bytes: fitting,
             truncated: header.msg_flags & libc::MSG_TRUNC != 0 || fitting.len() < bytes.len(),
+            #[cfg(feature = "python")]
+            whole: bytes.len(),
             info: self.info,
         })
     }
@@ -415,10 +503,6 @@ impl<C: Calls> Incoming<C> {
         self.start = 0;
         self.read_info();
     }
-}
-
-fn flags(wait: bool) -> libc::c_int {
-    libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT }
 }
 
 /// Bytes of a header's control messages.

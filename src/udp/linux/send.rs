@@ -58,12 +58,25 @@ impl<C: Calls> Outgoing<C> {
         Self { calls, headers, vectors, segments, counts, refused: false, counters: Counters::default() }
     }
 
+    #[cfg(test)]
     pub(crate) fn calls(&self) -> &C {
         &self.calls
     }
 
     pub(crate) fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// What was counted since the last time.
+    #[cfg(feature = "python")]
+    pub(crate) fn take_counters(&mut self) -> Counters {
+        core::mem::take(&mut self.counters)
+    }
+
+    /// Whether joined datagrams were refused for good since this was asked last.
+    #[cfg(feature = "python")]
+    pub(crate) fn take_refusal(&mut self) -> bool {
+        core::mem::take(&mut self.refused)
     }
 
     /// Whether joined datagrams were refused for good.
@@ -116,6 +129,26 @@ impl<C: Calls> Outgoing<C> {
             }
         }
         (sent, None)
+    }
+
+    /// Sends one datagram, and waits for room as long as the socket itself says.
+    ///
+    /// Only a plain call knows when a Unix peer has room again: the socket counts as writable all the time.
+    ///
+    /// # Safety
+    /// As for [`send`](Self::send).
+    pub(crate) unsafe fn send_waiting(
+        &mut self,
+        socket: RawFd,
+        item: &Item,
+        addresses: &[RawAddress],
+    ) -> io::Result<()> {
+        self.prepare(core::slice::from_ref(item), addresses, false);
+        self.counters.calls += 1;
+        // SAFETY: as in `send`.
+        let went = unsafe { self.calls.send(socket, &raw mut self.headers[..], libc::MSG_NOSIGNAL) }?;
+        self.counters.datagrams += went as u64;
+        if went == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     }
 
     /// Whether this is a socket that cuts joined datagrams: UDP, on a kernel that knows how, and not told to by its owner.

@@ -25,7 +25,7 @@ pub(crate) trait Calls {
     /// Whether the socket is in non-blocking mode.
     fn is_nonblocking(&self, socket: RawFd) -> io::Result<bool>;
 
-    /// The socket's own timeout, `SO_RCVTIMEO` or `SO_SNDTIMEO`.
+    /// The socket's own timeout, such as `SO_RCVTIMEO`.
     fn timeout(&self, socket: RawFd, option: libc::c_int) -> io::Result<Option<Duration>>;
 
     /// Sets an option that is a number.
@@ -108,4 +108,16 @@ impl Calls for Kernel {
         checked(unsafe { libc::getsockopt(socket, level, option, (&raw mut value).cast(), &raw mut length) })?;
         Ok(value)
     }
+}
+
+/// The number that the kernel gave this socket and will not give another one, whatever becomes of its descriptor.
+#[cfg(feature = "python")]
+pub(crate) fn cookie(socket: RawFd) -> io::Result<u64> {
+    let mut value = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the pointers are to variables of these types.
+    checked(unsafe {
+        libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_COOKIE, (&raw mut value).cast(), &raw mut length)
+    })?;
+    Ok(value)
 }

@@ -47,6 +47,7 @@ struct Shim {
     sent: RefCell<Vec<Vec<Vec<u8>>>>,
     /// Lengths of names and control messages that receive calls were given.
     lengths: RefCell<Vec<(usize, usize)>>,
+    flags: RefCell<Vec<libc::c_int>>,
     can_cut: Cell<bool>,
     nonblocking: Cell<bool>,
     polls: RefCell<VecDeque<Result<bool, i32>>>,
@@ -54,7 +55,7 @@ struct Shim {
 
 impl Calls for Shim {
     unsafe fn receive(&self, _: RawFd, headers: *mut [libc::mmsghdr], flags: libc::c_int) -> io::Result<usize> {
-        assert!(flags & libc::MSG_CMSG_CLOEXEC != 0, "descriptors would be inherited");
+        self.flags.borrow_mut().push(flags);
         // SAFETY: the caller's promise.
         let headers = unsafe { &mut *headers };
         assert!(flags & libc::MSG_DONTWAIT != 0 || headers.len() == 1, "only a single datagram may be waited for");
@@ -89,9 +90,10 @@ impl Calls for Shim {
     }
 
     unsafe fn send(&self, _: RawFd, headers: *mut [libc::mmsghdr], flags: libc::c_int) -> io::Result<usize> {
-        assert!(flags & libc::MSG_DONTWAIT != 0 && flags & libc::MSG_NOSIGNAL != 0);
+        assert!(flags & libc::MSG_NOSIGNAL != 0);
         // SAFETY: the caller's promise.
         let headers = unsafe { &mut *headers };
+        assert!(flags & libc::MSG_DONTWAIT != 0 || headers.len() == 1, "only a single datagram may be waited for");
         let most = match self.takes.borrow_mut().pop_front() {
             Some(Err(error)) => return Err(io::Error::from_raw_os_error(error)),
             Some(Ok(most)) => most,
@@ -421,4 +423,31 @@ fn a_closed_descriptor_is_an_error_of_its_own() {
     assert_eq!(error.raw_os_error(), Some(libc::EBADF));
     let mut incoming = Incoming::new(Kernel, PLAIN);
     assert_eq!(incoming.fill(libc::c_int::MAX, false).unwrap_err().raw_os_error(), Some(libc::EBADF));
+}
+
+#[test]
+fn one_datagram_is_waited_with() {
+    let mut outgoing = outgoing(true, [Err(libc::EINTR), Err(libc::EAGAIN)]);
+    let item = Item { base: b"ab".as_ptr(), length: 2, to: NOBODY };
+    // SAFETY: the datagram is a constant.
+    let mut send = || unsafe { outgoing.send_waiting(0, &item, &[]) };
+    assert_eq!(send().unwrap_err().kind(), io::ErrorKind::Interrupted);
+    assert_eq!(send().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    send().unwrap();
+    assert_eq!(outgoing.counters().datagrams, 1);
+}
+
+#[test]
+fn descriptors_are_not_inherited_and_packet_sockets_know_no_such_flag() {
+    let arrivals =
+        [Ok(vec![arrival(b"1")]), Err(libc::EINVAL), Ok(vec![arrival(b"2")]), Err(libc::EINVAL), Err(libc::EINVAL)];
+    let mut incoming = incoming(PLAIN, arrivals);
+    incoming.fill(0, false).unwrap();
+    incoming.consume();
+    incoming.fill(0, false).unwrap();
+    assert_eq!(drain(&mut incoming), [b"2"]);
+    assert_eq!(error(incoming.fill(0, false)), Some(libc::EINVAL));
+    let cloexec: Vec<bool> =
+        incoming.calls().flags.borrow().iter().map(|flags| flags & libc::MSG_CMSG_CLOEXEC != 0).collect();
+    assert_eq!(cloexec, [true, true, false, true, false]);
 }
