@@ -13,7 +13,6 @@ from pktalloc._pktalloc import Allocator, Packet, Receiver, send_many
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
 
     from pktalloc._bind import Address
 
@@ -23,6 +22,8 @@ BATCH = 64
 """Datagrams that are received, or sent, in one call."""
 SIZE = 65536
 """Bytes of the longest datagram that is received whole. None over UDP is longer."""
+RETRY = 0.01
+"""Seconds until the allocator is asked again for a packet that it refused."""
 LOST_WRITES = 5
 """Datagrams to a closed transport that are dropped without a word in the log."""
 
@@ -47,7 +48,7 @@ class DatagramTransport(asyncio.DatagramTransport):
         gro: bool = False,
     ) -> None:
         """Serve `sock`, which the transport owns from now on; `address` is the only one to send to."""
-        self._receive = Receiver(sock, batch, size, gro=gro).receive
+        self._receiver = Receiver(sock, batch, size, gro=gro)
         self._loop = loop
         self._sock: socket.socket | None = sock
         self._number = sock.fileno()
@@ -62,10 +63,6 @@ class DatagramTransport(asyncio.DatagramTransport):
         self._buffer_size = 0
         self._corked = False
         self._writing = False
-        # Received, but not given to the protocol yet.
-        self._rest: Iterator[tuple[Any, Address]] | None = None
-        # Something has changed while the protocol was given datagrams.
-        self._changed = False
         self._closing = False
         self._lost = 0
         self._reading = False
@@ -108,72 +105,50 @@ class DatagramTransport(asyncio.DatagramTransport):
     def pause_reading(self) -> None:
         """Give the protocol no more datagrams until `resume_reading()`."""
         if self.is_reading():
-            self._paused = self._changed = True
+            self._paused = True
+            self._receiver.stop()
             self._stop_reading()
 
     def resume_reading(self) -> None:
         """Give the protocol datagrams again, those first that were received when it paused."""
         if self._paused and not self._closing:
             self._paused = False
-            if self._rest is not None:
-                self._loop.call_soon(self._deliver_rest)
+            self._loop.call_soon(self._readable)
             self._start_reading()
 
     def _readable(self) -> None:
+        """Give the protocol what is there, and send what it answers."""
         if self._closing or self._paused:
             return
-        if self._rest is not None:
-            self._deliver_rest()
-            return
+        self._corked = True
+        left = 1
         try:
-            batch = self._receive(self._allocator)
-        except OSError as error:
-            self._protocol.error_received(error)
-            return
+            left = self._receiver.deliver(self._protocol.datagram_received, self._allocator)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - as asyncio does
-            self._fatal(error, "Fatal read error on datagram transport")
-            return
-        if batch is not None:
-            self._deliver(iter(batch))
-
-    def _deliver_rest(self) -> None:
-        rest, self._rest = self._rest, None
-        if rest is not None:
-            self._deliver(rest)
-
-    def _deliver(self, pairs: Iterator[tuple[Any, Address]]) -> None:
-        """Give datagrams to the protocol, and send what it answers."""
-        self._corked = True
-        finished = False
-        try:
-            while not finished and not self._paused:
-                finished = self._deliver_some(pairs)
+            self._failed(error)
         finally:
-            if not finished:
-                self._rest = pairs
-                if not self._paused:
-                    self._loop.call_soon(self._deliver_rest)
             self._corked = False
             if self._buffer and not self._writing:
                 self._flush()
+            if left and not self._closing and not self._paused:
+                self._loop.call_soon(self._readable)
 
-    def _deliver_some(self, pairs: Iterator[tuple[Any, Address]]) -> bool:
-        """Give datagrams to the protocol until something changes; return whether there are no more for it."""
-        self._changed = False
-        received = self._protocol.datagram_received
-        try:
-            for data, address in pairs:
-                received(data, address)
-                if self._changed:
-                    return self._closing
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001 - as asyncio's handles do
-            self._report(error, f"Exception in callback {received!r}")
-            return self._closing
-        return True
+    def _failed(self, error: BaseException) -> None:
+        """Report what has stopped datagrams from being delivered; those that are left come next."""
+        if self._receiver.in_callback:
+            self._report(error, f"Exception in callback {self._protocol.datagram_received!r}")
+        elif isinstance(error, OSError):
+            self._protocol.error_received(error)
+        elif isinstance(error, MemoryError):
+            self._report(error, "No memory for a datagram, which is kept")
+            if self.is_reading():
+                # Until somebody has freed some.
+                self._stop_reading()
+                self._loop.call_later(RETRY, self._start_reading)
+        else:
+            self._fatal(error, "Fatal read error on datagram transport")
 
     # Writing
 
@@ -291,7 +266,7 @@ class DatagramTransport(asyncio.DatagramTransport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Give datagrams to another protocol from now on."""
         self._protocol = protocol
-        self._changed = True
+        self._receiver.stop()
 
     def get_protocol(self) -> Any:
         """Return the protocol that is given the datagrams."""
@@ -305,7 +280,8 @@ class DatagramTransport(asyncio.DatagramTransport):
         """Receive no more, send what is kept, then close the socket and call `connection_lost(None)`."""
         if self._closing:
             return
-        self._closing = self._changed = True
+        self._closing = True
+        self._receiver.stop()
         self._stop_reading()
         if not self._buffer:
             self._lost += 1
@@ -323,7 +299,8 @@ class DatagramTransport(asyncio.DatagramTransport):
         if self._writing:
             self._writing = False
             self._loop.remove_writer(self._number)
-        self._closing = self._changed = True
+        self._closing = True
+        self._receiver.stop()
         self._stop_reading()
         self._lost += 1
         self._loop.call_soon(self._finish, error)
@@ -335,7 +312,6 @@ class DatagramTransport(asyncio.DatagramTransport):
             if self._sock is not None:
                 self._sock.close()
             self._sock = None
-            self._rest = None
             self._protocol = None
 
     def _fatal(self, error: BaseException, message: str) -> None:

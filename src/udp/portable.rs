@@ -55,7 +55,7 @@ pub(crate) struct Layout {
 pub(crate) struct Received<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) truncated: bool,
-    pub(crate) info: Info,
+    pub(crate) info: &'a Info,
 }
 
 /// The scratch area, and the datagram in it that was not handed out yet.
@@ -67,6 +67,8 @@ pub(crate) struct Incoming<C> {
     next: Option<(usize, SocketAddr)>,
     last: Option<SocketAddr>,
     deferred: Option<io::Error>,
+    /// Nothing is ever said.
+    info: Info,
     counters: Counters,
 }
 
@@ -74,7 +76,16 @@ impl Incoming<Kernel> {
     pub(crate) fn new(calls: Kernel, layout: Layout) -> Self {
         // Room for the longest: some systems fail where others cut off.
         let area = vec![0; LONGEST.max(layout.size)];
-        Self { calls, layout, area, next: None, last: None, deferred: None, counters: Counters::default() }
+        Self {
+            calls,
+            layout,
+            area,
+            next: None,
+            last: None,
+            deferred: None,
+            info: Info::default(),
+            counters: Counters::default(),
+        }
     }
 
     pub(crate) fn calls(&self) -> &Kernel {
@@ -138,7 +149,7 @@ impl Incoming<Kernel> {
     pub(crate) fn peek(&self) -> Option<Received<'_>> {
         let (length, _) = self.next?;
         let fitting = length.min(self.layout.size);
-        Some(Received { bytes: &self.area[..fitting], truncated: fitting < length, info: Info::default() })
+        Some(Received { bytes: &self.area[..fitting], truncated: fitting < length, info: &self.info })
     }
 
     pub(crate) fn source(&self) -> Address {

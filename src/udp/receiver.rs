@@ -139,7 +139,7 @@ impl Receiver {
                 Err(_) => break,
             };
             self.last = next.bytes.len();
-            into.push(Datagram { packet, source: self.incoming.source(), truncated: next.truncated, info: next.info });
+            into.push(Datagram { packet, source: self.incoming.source(), truncated: next.truncated, info: *next.info });
             self.incoming.consume();
             count += 1;
         }

@@ -13,8 +13,8 @@ use super::pool::Lease;
 use super::seam::{self, Source};
 use super::socket::{For, Socket, Waited, os_error, timed_out};
 use crate::python::call::Arguments;
-use crate::udp::linux::{Incoming, Kernel, Layout, MOST, enable};
-use crate::udp::{Info, Options};
+use crate::udp::Options;
+use crate::udp::linux::{Incoming, Kernel, Layout, MOST, Received, enable};
 
 /// The largest size of a datagram that may be asked for. No system's are as long.
 const MOST_BYTES: usize = 1 << 24;
@@ -116,11 +116,12 @@ pub(super) fn deliver<'py>(
     let count = incoming.remaining();
     let (packets, addresses) = (empty_list(py, count)?, empty_list(py, count)?);
     let batch = DatagramBatch::new(&packets, &addresses, count)?;
-    let mut maker = Maker { into, run: None, last: None };
+    let mut maker = Maker::new(into);
     for index in 0..count {
-        let outcome = maker.next(py, incoming).and_then(|(packet, address, size, truncated, info)| {
-            batch.get().push(size, truncated, &info)?;
-            Ok((packet, address))
+        let next = incoming.peek().expect("as many as were counted");
+        let outcome = maker.next(py, incoming, &next).and_then(|made| {
+            batch.get().push(next.bytes.len(), next.truncated, next.info)?;
+            Ok(made)
         });
         match outcome {
             Ok((packet, address)) => {
@@ -148,7 +149,7 @@ fn set(list: &Bound<'_, PyList>, index: usize, object: Bound<'_, PyAny>) {
 }
 
 /// Makes one object after the other.
-struct Maker<'a, 'py> {
+pub(super) struct Maker<'a, 'py> {
     into: Into<'a, 'py>,
     /// The packet that the current run of joined datagrams lies in, how many of its bytes are handed out, and how many it has.
     run: Option<(Bound<'py, PyAny>, usize, usize)>,
@@ -156,11 +157,22 @@ struct Maker<'a, 'py> {
     last: Option<([u8; 32], usize, Bound<'py, PyAny>)>,
 }
 
-type Made<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, usize, bool, Info);
+/// A packet and the address that it came from.
+type Made<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
 
-impl<'py> Maker<'_, 'py> {
-    fn next(&mut self, py: Python<'py>, incoming: &Incoming<Kernel>) -> PyResult<Made<'py>> {
-        let next = incoming.peek().expect("as many as were counted");
+impl<'a, 'py> Maker<'a, 'py> {
+    pub(super) fn new(into: Into<'a, 'py>) -> Self {
+        Self { into, run: None, last: None }
+    }
+
+    /// Makes objects of the next datagram.
+    #[inline]
+    pub(super) fn next(
+        &mut self,
+        py: Python<'py>,
+        incoming: &Incoming<Kernel>,
+        next: &Received<'_>,
+    ) -> PyResult<Made<'py>> {
         let address = self.address(py, incoming.address())?;
         let packet = match self.into {
             Into::Packets(source) => seam::packet_of(source, next.bytes)?,
@@ -179,7 +191,7 @@ impl<'py> Maker<'_, 'py> {
                 part
             }
         };
-        Ok((packet, address, next.bytes.len(), next.truncated, next.info))
+        Ok((packet, address))
     }
 
     /// The address as an object: that of the last datagram, where the peer is the same.
@@ -271,7 +283,7 @@ pub(super) fn recv_many_into<'py>(
     let count = incoming.remaining().min(most);
     let (none, addresses) = (empty_list(py, 0)?, empty_list(py, count)?);
     let batch = DatagramBatch::new(&none, &addresses, count)?;
-    let mut maker = Maker { into: Into::Bytes, run: None, last: None };
+    let mut maker = Maker::new(Into::Bytes);
     let mut filled = 0;
     while filled < count {
         // A row has all that the kernel has joined: only `recv_many(gro=True)` takes that apart.
@@ -292,7 +304,7 @@ pub(super) fn recv_many_into<'py>(
                 rows.start.wrapping_offset(rows.stride * filled as isize).copy_from(next.bytes.as_ptr(), next_size);
             }
         }
-        batch.get().push(next_size, truncated, &next.info)?;
+        batch.get().push(next_size, truncated, next.info)?;
         set(&addresses, filled, address);
         if in_rows {
             incoming.consume_joined();

@@ -14,9 +14,9 @@ mod system;
 mod tests;
 
 pub(crate) use options::enable;
-#[cfg(feature = "python")]
-pub(crate) use receive::MOST;
 pub(crate) use receive::{Incoming, Layout};
+#[cfg(feature = "python")]
+pub(crate) use receive::{MOST, Received};
 pub(crate) use send::{Item, NOBODY, Outgoing};
 #[cfg(feature = "python")]
 pub(crate) use sockaddr::decode;

@@ -117,7 +117,7 @@ pub(crate) struct Received<'a> {
     /// Bytes that the run of joined datagrams has for it: more than it shows where it was truncated.
     #[cfg(feature = "python")]
     pub(crate) whole: usize,
-    pub(crate) info: Info,
+    pub(crate) info: &'a Info,
 }
 
 /// The scratch area, and which of its datagrams were not handed out yet.
@@ -459,7 +459,7 @@ impl<C: Calls> Incoming<C> {
             truncated: header.msg_flags & libc::MSG_TRUNC != 0 || fitting.len() < bytes.len(),
             #[cfg(feature = "python")]
             whole: bytes.len(),
-            info: self.info,
+            info: &self.info,
         })
     }
 
