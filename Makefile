@@ -50,7 +50,7 @@ PEERS := cd benches/peers && $(CARGO)
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
     $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: help demo test package lint lint-peers fmt api bench bench-full bench-threads bench-python fuzz fuzz-python \
+.PHONY: help demo test package lint lint-peers fmt api bench bench-full bench-threads bench-python bench-datagrams fuzz fuzz-python \
     sanitize mutants soak check-cost loom tsan docs clean
 
 help: ## list the targets
@@ -115,6 +115,9 @@ bench-threads: ## measure packets that other threads free, beside other allocato
 bench-python: $(VENV)/stamp-test ## measure the Python face beside bytearray, and judge its targets
 	@$(BIN)/python -m pytest -q benches/bench_python.py --benchmark-max-time=0.2 --benchmark-columns=min,median --benchmark-sort=min
 	@$(BIN)/python benches/python_targets.py
+
+bench-datagrams: $(VENV)/stamp-test ## measure datagrams in batches beside recvfrom, asyncio and uvloop, on loopback (a minute)
+	@$(BIN)/python benches/bench_datagrams.py
 
 fuzz: ## fuzz each target for FUZZ_SECONDS (1800); installs cargo-fuzz where it is missing
 	@CARGO="$(CARGO)" FUZZ_SECONDS="$(FUZZ_SECONDS)" FUZZ_TARGETS="$(FUZZ_TARGETS)" scripts/fuzz.sh

@@ -14,7 +14,7 @@ from pktalloc._transport import BATCH, SIZE, _name, _wake
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
     from types import TracebackType
 
     from pktalloc._bind import Address
@@ -70,28 +70,23 @@ class DatagramEndpoint:
 
     # Receiving
 
-    async def recv(self) -> DatagramBatch:
+    def recv(self) -> Coroutine[Any, Any, DatagramBatch]:
         """Wait for datagrams; return what is there, at least one, at most as many as a batch has.
 
         Raises what the system says, such as `ConnectionRefusedError` on a connected socket, `MemoryError` when the
         allocator has no room (then the datagrams are kept for the next call), and `ConnectionError` on a closed
         endpoint. When it is cancelled, no datagram is lost.
         """
-        batch = await self._next()
-        if batch is None:
-            raise ConnectionError("the endpoint is closed")
-        return batch
+        return self._next(ConnectionError)
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> DatagramBatch:
-        batch = await self._next()
-        if batch is None:
-            raise StopAsyncIteration
-        return batch
+    def __anext__(self) -> Coroutine[Any, Any, DatagramBatch]:
+        return self._next(StopAsyncIteration)
 
-    async def _next(self) -> DatagramBatch | None:
+    async def _next(self, end: type[Exception]) -> DatagramBatch:
+        """Wait for a batch; raise `end` when there will be none. A single coroutine, since each one costs."""
         if self._waiter is not None:
             raise RuntimeError("another coroutine is already waiting for datagrams")
         if len(self._queue) > HIGH:
@@ -101,20 +96,29 @@ class DatagramEndpoint:
             self._at_once = 0
             await asyncio.sleep(0)
         while not self._closing:
-            if self._more and not self._has_news():
+            if self._batch is None and self._error is None and self._more:
                 self._fetch()
-            if self._has_news():
-                batch, error = self._batch, self._error
-                self._batch = self._error = None
-                if error is not None:
-                    raise error
+            batch, error = self._batch, self._error
+            if batch is not None:
+                self._batch = None
                 return batch
-            await self._wait()
-        return None
+            if error is not None:
+                self._error = None
+                raise error
+            self._at_once = 0
+            self._waiter = self._loop.create_future()
+            if not self._reading:
+                self._reading = True
+                self._loop.add_reader(self._number, self._readable)
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        raise end("the endpoint is closed")
 
-    def _has_news(self) -> bool:
-        """Tell whether something was received, or an error."""
-        return self._batch is not None or self._error is not None
+    def _nothing(self) -> bool:
+        """Tell whether neither datagrams nor an error were received that nobody took."""
+        return self._batch is None and self._error is None
 
     def _fetch(self) -> None:
         """Receive what is there."""
@@ -127,25 +131,13 @@ class DatagramEndpoint:
         self._more = batch is not None and (len(batch) >= self._full or batch.waiting > 0)
         self._batch = batch
 
-    async def _wait(self) -> None:
-        """Wait until something was received."""
-        self._at_once = 0
-        self._waiter = self._loop.create_future()
-        if not self._reading:
-            self._reading = True
-            self._loop.add_reader(self._number, self._readable)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
     def _readable(self) -> None:
-        if self._has_news():
+        if not self._nothing():
             # Nobody takes what is there: the rest stays in the socket.
             self._stop_reading()
             return
         self._fetch()
-        if self._waiter is not None and self._has_news():
+        if self._waiter is not None and not self._nothing():
             _wake(self._waiter)
 
     def _stop_reading(self) -> None:

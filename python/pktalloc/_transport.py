@@ -132,7 +132,7 @@ class DatagramTransport(asyncio.DatagramTransport):
             self._corked = False
             if self._buffer and not self._writing:
                 self._flush()
-            if left and not self._closing and not self._paused:
+            if left and self.is_reading():
                 self._loop.call_soon(self._readable)
 
     def _failed(self, error: BaseException) -> None:
