@@ -1,7 +1,7 @@
 """aioquic, unchanged, on transports that work in batches: a server, a client, and a transfer between them.
 
-`pktalloc.aio.install()` is all that it takes. `python examples/quic_transfer.py [MEGABYTES]` runs server and client in two
-processes, with and without, and compares their processor time. Needs `pip install aioquic`.
+`pktalloc.aio.install()` is all that it takes. `python examples/quic_transfer.py [MEGABYTES]` runs server and client in
+two processes, with and without, and compares their processor time. Needs `pip install aioquic`.
 """
 
 import asyncio
@@ -14,8 +14,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from aioquic.asyncio import connect, serve
+from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.asyncio.server import serve
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent, StreamDataReceived
 from cryptography import x509
@@ -89,7 +90,8 @@ def run_server(pipe: Connection, folder: str, batches: bool) -> None:
         configuration = QuicConfiguration(is_client=False, alpn_protocols=[PROTOCOL], max_datagram_size=1400)
         configuration.load_cert_chain(Path(folder) / "certificate.pem", Path(folder) / "key.pem")
         server = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=Sender)
-        pipe.send(server._transport.get_extra_info("sockname")[1])  # noqa: SLF001 - aioquic does not tell
+        transport: Any = server._transport  # noqa: SLF001 - aioquic does not tell
+        pipe.send(transport.get_extra_info("sockname")[1])
         await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
         server.close()
 
@@ -134,7 +136,7 @@ def transfer(size: int, *, batches: bool) -> float:
         received = asyncio.run(fetch(port, folder, size, batches=batches))
         took = time.process_time() - start
         ours.send("stop")
-        took += ours.recv()
+        took += float(ours.recv())
         server.join()
     assert received == size
     return took

@@ -1,7 +1,7 @@
 """An RTP receiver with a jitter buffer: packets wait in the order of their sequence numbers until their time has come.
 
-The packets that wait are those that were received: nothing is copied. `python examples/rtp_receiver.py` plays 50 seconds of a
-stream that arrives shuffled and with losses, as fast as it can, and again with a `bytes` for each packet.
+The packets that wait are those that were received: nothing is copied. `python examples/rtp_receiver.py` plays a stream
+that arrives shuffled and with losses, as fast as it can, and again with a `bytes` for each packet.
 """
 
 import heapq

@@ -28,7 +28,7 @@ LOST_WRITES = 5
 """Datagrams to a closed transport that are dropped without a word in the log."""
 
 
-class DatagramTransport(asyncio.DatagramTransport):
+class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     """A transport for asyncio's `DatagramProtocol`s that fetches up to 64 datagrams in one system call.
 
     What a protocol sends while it is given datagrams leaves together when it has seen them all, in the same order.
