@@ -50,7 +50,7 @@ PEERS := cd benches/peers && $(CARGO)
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
     $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: help demo test package lint lint-peers fmt api bench bench-full bench-threads bench-python bench-datagrams fuzz fuzz-python \
+.PHONY: help demo test package lint lint-peers fmt api bench bench-full bench-threads bench-python bench-datagrams conformance fuzz fuzz-python \
     sanitize mutants soak check-cost loom tsan docs clean
 
 help: ## list the targets
@@ -118,6 +118,13 @@ bench-python: $(VENV)/stamp-test ## measure the Python face beside bytearray, an
 
 bench-datagrams: $(VENV)/stamp-test ## measure datagrams in batches beside recvfrom, asyncio and uvloop, on loopback (a minute)
 	@$(BIN)/python benches/bench_datagrams.py
+
+conformance: $(VENV)/stamp-test ## run uvloop's own tests of datagrams, from its source archive, on pktalloc.aio
+	@rm -rf target/uvloop && mkdir -p target/uvloop
+	@$(PIP) download --no-deps --no-binary uvloop --dest target/uvloop \
+	    "uvloop==$$($(BIN)/python -c 'import uvloop; print(uvloop.__version__)')"
+	@tar -xzf target/uvloop/uvloop-*.tar.gz -C target/uvloop --strip-components 1
+	@PKTALLOC_UVLOOP_TESTS=target/uvloop/tests/test_udp.py $(BIN)/python -m pytest -q tests/test_conformance.py
 
 fuzz: ## fuzz each target for FUZZ_SECONDS (1800); installs cargo-fuzz where it is missing
 	@CARGO="$(CARGO)" FUZZ_SECONDS="$(FUZZ_SECONDS)" FUZZ_TARGETS="$(FUZZ_TARGETS)" scripts/fuzz.sh

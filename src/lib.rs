@@ -194,6 +194,11 @@ mod pages {
     struct Codecs;
 }
 
+/// So is that of the page on datagrams.
+#[cfg(all(doctest, feature = "udp"))]
+#[doc = include_str!("../docs/datagrams.md")]
+struct Datagrams;
+
 /// So is the example of the page on threads.
 #[cfg(all(doctest, feature = "shared"))]
 #[doc = include_str!("../docs/threads.md")]
