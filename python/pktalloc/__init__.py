@@ -12,28 +12,13 @@ An `Allocator` hands out `Packet`s. A packet is a buffer like a `bytearray`, mad
 b'hello'
 """
 
-from pktalloc._pktalloc import (
-    Allocator,
-    DatagramBatch,
-    IntegrityError,
-    Packet,
-    Stats,
-    Window,
-    Windows,
-    datagram_counters,
-    recv_many_into,
-    send_many,
-)
+import sys
 
-__all__ = [
-    "Allocator",
-    "DatagramBatch",
-    "IntegrityError",
-    "Packet",
-    "Stats",
-    "Window",
-    "Windows",
-    "datagram_counters",
-    "recv_many_into",
-    "send_many",
-]
+from pktalloc._pktalloc import Allocator, IntegrityError, Packet, Stats, Window, Windows
+
+__all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows"]
+
+if sys.platform == "linux":
+    from pktalloc._pktalloc import DatagramBatch, datagram_counters, recv_many_into, send_many
+
+    __all__ += ["DatagramBatch", "datagram_counters", "recv_many_into", "send_many"]

@@ -116,28 +116,24 @@ class DatagramEndpoint:
                 self._waiter = None
         raise end("the endpoint is closed")
 
-    def _nothing(self) -> bool:
-        """Tell whether neither datagrams nor an error were received that nobody took."""
-        return self._batch is None and self._error is None
-
-    def _fetch(self) -> None:
-        """Receive what is there."""
+    def _fetch(self) -> bool:
+        """Receive what is there; tell whether that was something, an error included."""
         try:
             batch = self._receive(self._allocator)
         except (OSError, MemoryError) as error:
             self._error = error
-            return
+            return True
         # A short batch says that there was nothing else.
         self._more = batch is not None and (len(batch) >= self._full or batch.waiting > 0)
         self._batch = batch
+        return batch is not None
 
     def _readable(self) -> None:
-        if not self._nothing():
+        if self._batch is not None or self._error is not None:
             # Nobody takes what is there: the rest stays in the socket.
             self._stop_reading()
             return
-        self._fetch()
-        if self._waiter is not None and not self._nothing():
+        if self._fetch() and self._waiter is not None:
             _wake(self._waiter)
 
     def _stop_reading(self) -> None:

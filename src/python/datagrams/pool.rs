@@ -14,6 +14,8 @@ use crate::udp::linux::{Incoming, Kernel, Layout, Outgoing, cookie};
 /// Scratch areas that are kept, and the most bytes of one that is.
 const KEPT: usize = 4;
 const KEPT_BYTES: usize = 8 << 20;
+/// Sockets whose datagrams are kept until somebody asks for them. One that was closed meanwhile never does.
+const PARKED_SOCKETS: usize = 64;
 /// Sockets that are remembered for having refused joined datagrams.
 const REMEMBERED: usize = 256;
 
@@ -93,8 +95,12 @@ impl Drop for Lease {
             Kind::Area if incoming.has_leftovers() => {
                 // A socket that was closed meanwhile has nobody to deliver to.
                 if let Ok(cookie) = cookie(self.socket) {
-                    lock(&PARKED).push((cookie, incoming));
+                    let mut parked = lock(&PARKED);
+                    let oldest = (parked.len() >= PARKED_SOCKETS).then(|| parked.remove(0));
+                    parked.push((cookie, incoming));
                     ANY_PARKED.store(true, Ordering::Relaxed);
+                    drop(parked);
+                    drop(oldest);
                 }
             }
             Kind::Area if incoming.bytes() <= KEPT_BYTES => keep(&IDLE, incoming),
