@@ -12,7 +12,14 @@ An `Allocator` hands out `Packet`s. A packet is a buffer like a `bytearray`, mad
 b'hello'
 """
 
+import sys
+
 from pktalloc._figures import Stats, Window, Windows
 from pktalloc._pktalloc import Allocator, IntegrityError, Packet, __version__, tracemalloc_domain
 
 __all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows", "__version__", "tracemalloc_domain"]
+
+if sys.platform == "linux":
+    from pktalloc._pktalloc import DatagramBatch, datagram_counters, recv_many_into, send_many
+
+    __all__ += ["DatagramBatch", "datagram_counters", "recv_many_into", "send_many"]
