@@ -47,6 +47,11 @@ pub(super) fn empty_list(py: Python<'_>, count: usize) -> PyResult<Bound<'_, PyL
     }
 }
 
+/// Whether the socket was asked for anything about this datagram. (That it was joined is said without.)
+fn says_something(info: &Info) -> bool {
+    info.time_ns.is_some() || info.destination.is_some() || info.traffic_class.is_some() || info.dropped.is_some()
+}
+
 impl DatagramBatch {
     /// A batch that has room for `count` datagrams and no one else knows.
     pub(super) fn new<'py>(
@@ -71,7 +76,7 @@ impl DatagramBatch {
     pub(super) fn push(&self, size: usize, truncated: bool, info: &Info) -> PyResult<()> {
         let mut sizes = self.sizes.borrow_mut();
         let mut infos = self.infos.borrow_mut();
-        if !infos.is_empty() || *info != Info::default() {
+        if !infos.is_empty() || says_something(info) {
             let missing = sizes.len() - infos.len() + 1;
             let capacity = sizes.capacity();
             infos.try_reserve(missing.max(capacity)).map_err(|_| PyMemoryError::new_err(()))?;

@@ -145,7 +145,7 @@ pub(super) fn deliver<'py>(
 /// Fills an empty place of a list.
 fn set(list: &Bound<'_, PyList>, index: usize, object: Bound<'_, PyAny>) {
     // SAFETY: the place exists and is empty, and the list takes the reference.
-    unsafe { ffi::PyList_SetItem(list.as_ptr(), index as ffi::Py_ssize_t, object.into_ptr()) };
+    unsafe { ffi::PyList_SET_ITEM(list.as_ptr(), index as ffi::Py_ssize_t, object.into_ptr()) };
 }
 
 /// Makes one object after the other.
