@@ -248,6 +248,8 @@ fn part_of<'py>(packet: &Bound<'py, PyAny>, start: usize, length: usize) -> PyRe
 /// >>> batch = pktalloc.recv_many_into(receiver, rows)
 /// >>> len(batch), batch.sizes
 /// (1, [5])
+/// >>> receiver.close(), sender.close()
+/// (None, None)
 #[pyfunction]
 #[pyo3(signature = (sock, rows, *, timestamps = false, local_addresses = false, ecn = false, dropped = false))]
 pub(super) fn recv_many_into<'py>(
