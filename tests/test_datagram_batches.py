@@ -767,3 +767,29 @@ def test_a_batch_that_holds_itself_is_collected(allocator: Allocator, sockets: S
     del batch
     gc.collect()
     assert allocator.used_bytes == 0
+
+
+def test_no_memory_for_an_object_loses_no_datagram(allocator: Allocator, sockets: Sockets) -> None:
+    testcapi: Any = pytest.importorskip("_testcapi", exc_type=ImportError)
+    sent = [b"%d" % number for number in range(5)]
+    refused = 0
+    for place in range(50):
+        here, there = sockets(), sockets()
+        here.setblocking(False)
+        send_many(there, sent, here.getsockname(), gso=False)
+        received: list[bytes] = []
+        batches: list[DatagramBatch] = []
+        testcapi.set_nomemory(place, place + 1)
+        try:
+            batches.append(allocator.recv_many(here))
+        except MemoryError:
+            refused += 1
+        finally:
+            testcapi.remove_mem_hooks()
+        while len(received) < 5:
+            received.extend(bytes(packet) for batch in batches for packet in batch.packets)
+            batches = [allocator.recv_many(here)] if len(received) < 5 else []
+        assert received == sent
+        here.close()
+        there.close()
+    assert refused

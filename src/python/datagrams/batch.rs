@@ -11,7 +11,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyInt, PyList, PySlice, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::address::version6;
+use super::address::Version6;
 use crate::udp::Info;
 
 /// The bit of a size that says that the datagram was longer.
@@ -183,7 +183,7 @@ impl DatagramBatch {
         self.each(py, |info| {
             let text = info.destination.map(|destination| match destination {
                 IpAddr::V4(address) => address.to_string(),
-                IpAddr::V6(address) => version6(address),
+                IpAddr::V6(address) => Version6(address).to_string(),
             });
             text.map(|text| Ok(text.into_pyobject(py)?.into_any())).transpose()
         })
