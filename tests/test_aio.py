@@ -635,6 +635,27 @@ def test_answers_go_out_in_order_also_those_of_later(run: Run) -> None:
     run(main())
 
 
+def test_what_is_sent_in_one_turn_leaves_together(run: Run) -> None:
+    async def main() -> None:
+        async with protocol(Collector, LOCAL) as server:
+            async with protocol(remote_addr=server.transport.get_extra_info("sockname")) as client:
+                await asyncio.sleep(0)
+                for turn in range(3):
+                    before = pktalloc.datagram_counters()["send_calls"]
+                    for number in range(50):
+                        client.transport.sendto(b"%d" % (50 * turn + number))
+                    await server.want(50 * (turn + 1))
+                    assert pktalloc.datagram_counters()["send_calls"] - before == 1
+                # Closing and aborting send what leaves at the end of the turn.
+                for number in range(150, 170):
+                    client.transport.sendto(b"%d" % number)
+                client.transport.abort()
+            await server.want(170)
+            assert [data for data, _ in server.received] == [b"%d" % number for number in range(170)]
+
+    run(main())
+
+
 def test_what_is_sent_may_be_changed_afterwards(run: Run) -> None:
     class Reusing(Collector):
         buffer = bytearray(4)

@@ -767,3 +767,30 @@ def test_a_batch_that_holds_itself_is_collected(allocator: Allocator, sockets: S
     del batch
     gc.collect()
     assert allocator.used_bytes == 0
+
+
+def test_no_memory_for_an_object_loses_no_datagram(allocator: Allocator, sockets: Sockets) -> None:
+    testcapi: Any = pytest.importorskip("_testcapi", exc_type=ImportError)
+    sent = [b"%d" % number for number in range(5)]
+    refused = 0
+    for place in range(50):
+        here, there = sockets(), sockets()
+        here.setblocking(False)
+        send_many(there, sent, here.getsockname(), gso=False)
+        batch: DatagramBatch | None = None
+        # Nothing but the call may need memory.
+        testcapi.set_nomemory(place, place + 1)
+        try:
+            batch = allocator.recv_many(here)
+        except MemoryError:
+            pass
+        finally:
+            testcapi.remove_mem_hooks()
+        refused += batch is None
+        received = [bytes(packet) for packet in batch.packets] if batch is not None else []
+        while len(received) < 5:
+            received.extend(bytes(packet) for packet in allocator.recv_many(here).packets)
+        assert received == sent
+        here.close()
+        there.close()
+    assert refused

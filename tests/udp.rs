@@ -243,6 +243,20 @@ fn long_datagrams_go_straight_into_their_packets() {
 }
 
 #[test]
+fn long_datagrams_in_larger_slots_hold_what_arrived() {
+    let (here, there) = sockets("127.0.0.1");
+    let allocator = Allocator::new();
+    let (mut receiver, mut sender, address, mut held) =
+        (Receiver::new(4, 65_536), Sender::new(), to(&here), Vec::new());
+    for _ in 0..50 {
+        sender.send(&there, [[7_u8; 12_000]; 4].iter().map(|bytes| (bytes, &address))).unwrap();
+        held.extend(receive(&mut receiver, &here, &allocator, 4));
+    }
+    assert!(allocator.used_bytes() < 200 * 12_400, "{} bytes are used", allocator.used_bytes());
+    assert!(allocator.allocated_bytes() < 200 * 15_000, "{} bytes are held", allocator.allocated_bytes());
+}
+
+#[test]
 fn unix_datagrams_with_and_without_a_name() {
     let folder = std::env::temp_dir().join(format!("pktalloc-udp-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

@@ -205,6 +205,8 @@ class Allocator:
         >>> batch = Allocator().recv_many(receiver, 64)
         >>> [(bytes(packet), address == sender.getsockname()) for packet, address in batch]
         [(b'hello', True)]
+        >>> receiver.close(), sender.close()
+        (None, None)
         """
     @property
     def used_bytes(self) -> int:
@@ -715,6 +717,8 @@ def recv_many_into(
     >>> batch = pktalloc.recv_many_into(receiver, rows)
     >>> len(batch), batch.sizes
     (1, [5])
+    >>> receiver.close(), sender.close()
+    (None, None)
     """
 
 def send_many(sock: socket, packets: Iterable[Any], address: Any = None, *, gso: bool = True) -> int:
@@ -741,6 +745,8 @@ def send_many(sock: socket, packets: Iterable[Any], address: Any = None, *, gso:
     2
     >>> receiver.recv(100), receiver.recv(100)
     (b'one', b'two')
+    >>> receiver.close(), sender.close()
+    (None, None)
     """
 
 def datagram_counters() -> dict[str, int]:

@@ -31,8 +31,9 @@ LOST_WRITES = 5
 class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     """A transport for asyncio's `DatagramProtocol`s that fetches up to 64 datagrams in one system call.
 
-    What a protocol sends while it is given datagrams leaves together when it has seen them all, in the same order.
-    Apart from that, everything happens as on the transport of `loop.create_datagram_endpoint()`.
+    What a protocol sends while it is given datagrams leaves together when it has seen them all, and what it sends in
+    one turn of the loop leaves at its end, except for the first datagram; all in order. Apart from that, everything
+    happens as on the transport of `loop.create_datagram_endpoint()`.
     """
 
     def __init__(  # noqa: PLR0913 - each a property of the transport
@@ -63,6 +64,8 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         self._buffer_size = 0
         self._corked = False
         self._writing = False
+        # Something was sent in this turn of the loop: what follows leaves together at its end.
+        self._burst = False
         self._closing = False
         self._lost = 0
         self._reading = False
@@ -164,15 +167,23 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
                 logger.warning("socket.send() raised exception.")
             self._lost += 1
             return
-        if not self._buffer and not self._corked and self._send_now(self._sock, data, addr):
-            return
+        if not (self._buffer or self._corked or self._burst):
+            self._burst = True
+            self._loop.call_soon(self._end_burst)
+            if self._send_now(self._sock, data, addr):
+                return
         # What is kept must not change.
         kept = bytes(data)
         self._buffer.append((kept, addr))
         self._buffer_size += len(kept)
-        if self._corked and not self._writing and len(self._buffer) >= BATCH:
+        if not self._writing and (len(self._buffer) >= BATCH or self._buffer_size > self._high):
             self._flush()
         self._maybe_pause()
+
+    def _end_burst(self) -> None:
+        self._burst = False
+        if self._buffer and not self._writing:
+            self._flush()
 
     def _send_now(self, sock: socket.socket, data: Any, addr: Address) -> bool:
         """Send a datagram, or say what is wrong with it; return whether it is done with."""
@@ -288,7 +299,9 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
             self._loop.call_soon(self._finish, None)
 
     def abort(self) -> None:
-        """Close the socket without sending what is kept."""
+        """Close the socket without sending what it had no room for."""
+        if self._buffer and not self._writing:
+            self._flush()
         self._force(None)
 
     def _force(self, error: BaseException | None) -> None:

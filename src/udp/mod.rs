@@ -30,7 +30,7 @@
 //!
 //! Datagrams arrive in a scratch area that belongs to the receiver, and packets take a copy of what arrived, to the byte.
 //! A packet of 60 bytes then holds 64, not 2048, and the copy costs less than to cut a large packet. Datagrams of more than
-//! 9 KB are received straight into their packets.
+//! 9 KB are received straight into their packets, by receivers of up to 32 KB each.
 //!
 //! # Segment offload
 //!

@@ -9,6 +9,8 @@ use super::{Address, Counters, Info, Source};
 
 /// Datagrams longer than this are received straight into their packets, which costs less than a copy from here on.
 const IN_PLACE_FROM: usize = 9 << 10;
+/// The largest size for which that is done: a quarter of a window. Beyond it a block would keep all that it was made for.
+const IN_PLACE_MOST: usize = 32 << 10;
 
 /// A datagram that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +128,7 @@ impl Receiver {
         into: &mut Vec<Datagram<S::Packet>>,
     ) -> io::Result<usize> {
         let layout = self.incoming.layout();
-        let in_place = layout.size > IN_PLACE_FROM && self.last > IN_PLACE_FROM && !layout.joined;
+        let in_place = layout.size <= IN_PLACE_MOST && self.last > IN_PLACE_FROM && !layout.joined;
         if in_place && self.incoming.peek().is_none() {
             return self.receive_in_place(socket, source, into);
         }

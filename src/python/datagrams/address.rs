@@ -3,7 +3,6 @@
 //! Programs talk to few peers at a time: the tuples of the last ones are kept, so that the next datagram from the same peer
 //! costs no new one, and a reply to it is not parsed.
 
-use core::ffi::CStr;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +12,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyString, PyTuple};
 
+use crate::python::call::int;
 use crate::python::errors;
 use crate::udp::linux::{RawAddress, decode, encode};
 use crate::udp::{Address, LinkAddress};
@@ -78,11 +78,18 @@ pub(super) fn object<'py>(py: Python<'py>, raw: &[u8]) -> PyResult<Bound<'py, Py
     Ok(object)
 }
 
-fn string<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: the thread is attached, and the text has that many bytes.
+/// A tuple of these elements. (PyO3's conversion panics when there is no memory.)
+pub(super) fn tuple_of<'py, const N: usize>(
+    py: Python<'py>,
+    elements: [Bound<'py, PyAny>; N],
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the thread is attached; every place is filled before anybody sees the tuple, which takes the references.
     unsafe {
-        let object = ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as ffi::Py_ssize_t);
-        Bound::from_owned_ptr_or_err(py, object)
+        let tuple = Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(N as ffi::Py_ssize_t))?;
+        for (place, element) in elements.into_iter().enumerate() {
+            ffi::PyTuple_SET_ITEM(tuple.as_ptr(), place as ffi::Py_ssize_t, element.into_ptr());
+        }
+        Ok(tuple)
     }
 }
 
@@ -95,57 +102,63 @@ fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn make(py: Python<'_>, address: Address) -> PyResult<Bound<'_, PyAny>> {
-    let address = match address {
+    let number = |number: u32| int(py, number.into());
+    match address {
         Address::Inet(SocketAddr::V4(address)) => {
-            (string(py, &address.ip().to_string())?, address.port()).into_pyobject(py)?
+            tuple_of(py, [errors::text(py, format_args!("{}", address.ip()))?, number(address.port().into())?])
         }
         Address::Inet(SocketAddr::V6(address)) => {
-            let host = string(py, &version6(*address.ip()))?;
-            (host, address.port(), u32::from_be(address.flowinfo()), address.scope_id()).into_pyobject(py)?
+            let (flow, scope) = (u32::from_be(address.flowinfo()), address.scope_id());
+            let host = errors::text(py, format_args!("{}", Version6(*address.ip())))?;
+            tuple_of(py, [host, number(address.port().into())?, number(flow)?, number(scope)?])
         }
-        Address::Unix(name) if name.first() == Some(&0) => return bytes(py, &name),
+        Address::Unix(name) if name.first() == Some(&0) => bytes(py, &name),
         // SAFETY: the thread is attached, and the name has that many bytes.
         Address::Unix(name) => unsafe {
             let object = ffi::PyUnicode_DecodeFSDefaultAndSize(name.as_ptr().cast(), name.len() as ffi::Py_ssize_t);
-            return Bound::from_owned_ptr_or_err(py, object);
+            Bound::from_owned_ptr_or_err(py, object)
         },
-        Address::Link(link) => (
-            string(py, &interface_name(link.interface))?,
-            link.protocol,
-            link.kind,
-            link.hardware,
-            bytes(py, &link.bytes[..usize::from(link.length)])?,
-        )
-            .into_pyobject(py)?,
-        Address::Unnamed => return Ok(py.None().into_bound(py)),
+        Address::Link(link) => tuple_of(
+            py,
+            [
+                interface_name(py, link.interface)?,
+                number(link.protocol.into())?,
+                number(link.kind.into())?,
+                number(link.hardware.into())?,
+                bytes(py, &link.bytes[..usize::from(link.length)])?,
+            ],
+        ),
+        Address::Unnamed => Ok(py.None().into_bound(py)),
         Address::Other(raw) => {
             let family = raw.first_chunk().map_or(0, |family| u16::from_ne_bytes(*family));
-            (family, bytes(py, raw.get(2..).unwrap_or_default())?).into_pyobject(py)?
+            tuple_of(py, [number(family.into())?, bytes(py, raw.get(2..).unwrap_or_default())?])
         }
-    };
-    Ok(address.into_any())
+    }
 }
 
-/// As the system's own `inet_ntop` writes it: an address that has nothing but a last quarter has that in dots.
-pub(super) fn version6(address: Ipv6Addr) -> String {
-    match address.segments() {
-        [0, 0, 0, 0, 0, 0, high, _] if high != 0 => {
-            let [.., a, b, c, d] = address.octets();
-            format!("::{}", Ipv4Addr::new(a, b, c, d))
+/// Written as the system's own `inet_ntop` writes it: an address that has nothing but a last quarter has that in dots.
+pub(super) struct Version6(pub(super) Ipv6Addr);
+
+impl core::fmt::Display for Version6 {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0.segments() {
+            [0, 0, 0, 0, 0, 0, high, _] if high != 0 => {
+                let [.., a, b, c, d] = self.0.octets();
+                write!(f, "::{}", Ipv4Addr::new(a, b, c, d))
+            }
+            _ => self.0.fmt(f),
         }
-        _ => address.to_string(),
     }
 }
 
 /// The name of an interface; empty when it has none any more.
-fn interface_name(index: u32) -> String {
+fn interface_name(py: Python<'_>, index: u32) -> PyResult<Bound<'_, PyAny>> {
     let mut name = [0 as libc::c_char; libc::IF_NAMESIZE];
-    // SAFETY: the room is what the function asks for.
-    if unsafe { libc::if_indextoname(index, name.as_mut_ptr()) }.is_null() {
-        return String::new();
+    // SAFETY: the room is what the function asks for, and what it writes ends with a zero byte, as the room does before.
+    unsafe {
+        libc::if_indextoname(index, name.as_mut_ptr());
+        Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_DecodeFSDefault(name.as_ptr()))
     }
-    // SAFETY: the function has written a string that ends in it.
-    unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned()
 }
 
 /// The system's bytes for an address as `sendto` takes it, on a socket of this family. May run Python code, and ask a name
@@ -309,12 +322,12 @@ fn link(address: &Bound<'_, PyAny>) -> PyResult<Address> {
 
 #[cfg(test)]
 mod tests {
-    use super::version6;
+    use super::Version6;
 
     #[test]
     fn addresses_are_written_as_the_system_writes_them() {
         for text in ["::", "::1", "fe80::1", "::ffff:1.2.3.4", "::1.2.3.4", "2001:db8::1:0:0:1", "::ffff:0:1.2.3.4"] {
-            let written = version6(text.parse().unwrap());
+            let written = Version6(text.parse().unwrap()).to_string();
             assert!(written == text || text.starts_with("::ffff:0"), "{written}");
         }
     }

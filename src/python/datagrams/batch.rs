@@ -7,10 +7,12 @@ use pyo3::basic::CompareOp;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyInt, PyList, PySlice, PyTuple, PyType};
+use pyo3::types::{PyBool, PyInt, PyList, PySlice, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::address::version6;
+use super::address::{Version6, tuple_of};
+use crate::python::call::{int, none, truth};
+use crate::python::class::Object;
 use crate::python::errors;
 use crate::udp::Info;
 
@@ -47,6 +49,30 @@ pub(super) fn empty_list(py: Python<'_>, count: usize) -> PyResult<Bound<'_, PyL
     }
 }
 
+/// A list of what `item` makes for each place.
+fn listed<'py>(
+    py: Python<'py>,
+    count: usize,
+    mut item: impl FnMut(usize) -> Object<'py>,
+) -> PyResult<Bound<'py, PyList>> {
+    let list = empty_list(py, count)?;
+    for index in 0..count {
+        set(&list, index, item(index)?);
+    }
+    Ok(list)
+}
+
+/// Fills an empty place of a list.
+pub(super) fn set(list: &Bound<'_, PyList>, index: usize, object: Bound<'_, PyAny>) {
+    // SAFETY: the place exists and is empty, and the list takes the reference.
+    unsafe { ffi::PyList_SET_ITEM(list.as_ptr(), index as ffi::Py_ssize_t, object.into_ptr()) };
+}
+
+/// Whether the socket was asked for anything about this datagram. (That it was joined is said without.)
+fn says_something(info: &Info) -> bool {
+    info.time_ns.is_some() || info.destination.is_some() || info.traffic_class.is_some() || info.dropped.is_some()
+}
+
 impl DatagramBatch {
     /// A batch that has room for `count` datagrams and no one else knows.
     pub(super) fn new<'py>(
@@ -71,7 +97,7 @@ impl DatagramBatch {
     pub(super) fn push(&self, size: usize, truncated: bool, info: &Info) -> PyResult<()> {
         let mut sizes = self.sizes.borrow_mut();
         let mut infos = self.infos.borrow_mut();
-        if !infos.is_empty() || *info != Info::default() {
+        if !infos.is_empty() || says_something(info) {
             let missing = sizes.len() - infos.len() + 1;
             let capacity = sizes.capacity();
             infos.try_reserve(missing.max(capacity)).map_err(|_| errors::no_memory())?;
@@ -109,24 +135,31 @@ impl DatagramBatch {
         self.sizes.borrow().len()
     }
 
+    /// A list of what `of` makes of each datagram's size.
+    fn each_size<'py>(&self, py: Python<'py>, of: impl Fn(u32) -> Object<'py>) -> PyResult<Bound<'py, PyList>> {
+        let count = self.count();
+        listed(py, count, |index| {
+            let size = self.sizes.borrow()[index];
+            of(size)
+        })
+    }
+
     /// A list of what `of` makes of each datagram's [`Info`].
     fn each<'py>(
         &self,
         py: Python<'py>,
         of: impl Fn(&Info) -> PyResult<Option<Bound<'py, PyAny>>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let list = PyList::empty(py);
-        let infos = self.infos.borrow().clone();
-        for index in 0..self.count() {
-            let element = infos.get(index).map_or(Ok(None), &of)?;
-            list.append(element.unwrap_or_else(|| py.None().into_bound(py)))?;
-        }
-        Ok(list)
+        listed(py, self.count(), |index| {
+            let info = self.infos.borrow().get(index).copied();
+            let element = info.as_ref().map_or(Ok(None), &of)?;
+            Ok(element.unwrap_or_else(|| none(py)))
+        })
     }
 
-    fn pair<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyTuple>> {
+    fn pair<'py>(&self, py: Python<'py>, index: usize) -> Object<'py> {
         let (packets, addresses) = self.lists(py);
-        PyTuple::new(py, [packets.get_item(index)?, addresses.get_item(index)?])
+        tuple_of(py, [packets.get_item(index)?, addresses.get_item(index)?])
     }
 }
 
@@ -147,29 +180,21 @@ impl DatagramBatch {
     /// Bytes of each.
     #[getter]
     fn sizes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let list = PyList::empty(py);
-        for index in 0..self.count() {
-            let size = self.sizes.borrow()[index] & !TRUNCATED;
-            list.append(size)?;
-        }
-        Ok(list)
+        self.each_size(py, |size| int(py, u64::from(size & !TRUNCATED)))
     }
 
     /// Whether each was longer than the room that it was received into, so that its end is missing.
     #[getter]
     fn truncated<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let list = PyList::empty(py);
-        for index in 0..self.count() {
-            let truncated = self.sizes.borrow()[index] & TRUNCATED != 0;
-            list.append(PyBool::new(py, truncated))?;
-        }
-        Ok(list)
+        self.each_size(py, |size| Ok(truth(py, size & TRUNCATED != 0)))
     }
 
     /// When the kernel received each, in nanoseconds since 1970.
     #[getter]
     fn timestamps_ns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        self.each(py, |info| info.time_ns.map(|time| Ok(time.into_pyobject(py)?.into_any())).transpose())
+        // SAFETY: the thread is attached.
+        let object = |time| unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyLong_FromLongLong(time)) };
+        self.each(py, |info| info.time_ns.map(object).transpose())
     }
 
     /// The address that each was sent to, that of a multicast group included.
@@ -177,54 +202,55 @@ impl DatagramBatch {
     fn local_addresses<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.each(py, |info| {
             let text = info.destination.map(|destination| match destination {
-                IpAddr::V4(address) => address.to_string(),
-                IpAddr::V6(address) => version6(address),
+                IpAddr::V4(address) => errors::text(py, format_args!("{address}")),
+                IpAddr::V6(address) => errors::text(py, format_args!("{}", Version6(address))),
             });
-            text.map(|text| Ok(text.into_pyobject(py)?.into_any())).transpose()
+            text.transpose()
         })
     }
 
     /// The number of the interface that each came in by: with `local_addresses`.
     #[getter]
     fn interfaces<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        self.each(py, |info| info.interface.map(|interface| Ok(interface.into_pyobject(py)?.into_any())).transpose())
+        self.each(py, |info| info.interface.map(|interface| int(py, interface.into())).transpose())
     }
 
     /// The congestion bits of each: 0 not capable, 1 and 2 capable, 3 congestion experienced.
     #[getter]
     fn ecn<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        self.each(py, |info| info.ecn().map(|ecn| Ok(ecn.into_pyobject(py)?.into_any())).transpose())
+        self.each(py, |info| info.ecn().map(|ecn| int(py, ecn.into())).transpose())
     }
 
     /// How many datagrams the socket had dropped when the last of these arrived, since it was made; `None` where it was
     /// not asked. The kernel says it with the first datagram that follows a loss, and from then on.
     #[getter]
-    fn dropped(&self) -> Option<u32> {
-        self.infos.borrow().iter().rev().find_map(|info| info.dropped)
+    fn dropped<'py>(&self, py: Python<'py>) -> Object<'py> {
+        let dropped = self.infos.borrow().iter().rev().find_map(|info| info.dropped);
+        dropped.map_or_else(|| Ok(none(py)), |dropped| int(py, dropped.into()))
     }
 
     /// How many of these the kernel had joined.
     #[getter]
-    fn joined(&self) -> usize {
-        self.joined.get()
+    fn joined<'py>(&self, py: Python<'py>) -> Object<'py> {
+        int(py, self.joined.get() as u64)
     }
 
     /// How many datagrams were received and are kept for the next call, because the allocator had no memory for them.
     #[getter]
-    fn waiting(&self) -> usize {
-        self.waiting.get()
+    fn waiting<'py>(&self, py: Python<'py>) -> Object<'py> {
+        int(py, self.waiting.get() as u64)
     }
 
     fn __len__(&self) -> usize {
         self.count()
     }
 
-    fn __index__(&self) -> usize {
-        self.count()
+    fn __index__<'py>(&self, py: Python<'py>) -> Object<'py> {
+        int(py, self.count() as u64)
     }
 
-    fn __int__(&self) -> usize {
-        self.count()
+    fn __int__<'py>(&self, py: Python<'py>) -> Object<'py> {
+        int(py, self.count() as u64)
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -237,12 +263,9 @@ impl DatagramBatch {
         let count = self.packets.bind(py).len();
         if let Ok(slice) = key.cast::<PySlice>() {
             let indices = slice.indices(count as isize)?;
-            let list = PyList::empty(py);
-            let mut index = indices.start;
-            for _ in 0..indices.slicelength {
-                list.append(self.pair(py, index as usize)?)?;
-                index += indices.step;
-            }
+            let list = listed(py, indices.slicelength, |place| {
+                self.pair(py, (indices.start + place as isize * indices.step) as usize)
+            })?;
             return Ok(list.into_any());
         }
         let index: isize = key.extract().map_err(|_| match key.get_type().name() {
@@ -251,7 +274,7 @@ impl DatagramBatch {
         })?;
         let index = if index < 0 { index + count as isize } else { index };
         match usize::try_from(index) {
-            Ok(index) if index < count => Ok(self.pair(py, index)?.into_any()),
+            Ok(index) if index < count => self.pair(py, index),
             _ => Err(errors::index(format_args!("batch index out of range"))),
         }
     }
@@ -264,7 +287,7 @@ impl DatagramBatch {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         if other.is_instance_of::<PyInt>() {
-            return slf.get().count().into_pyobject(py)?.into_any().rich_compare(other, operator);
+            return int(py, slf.get().count() as u64)?.rich_compare(other, operator);
         }
         let same = slf.is(other);
         Ok(match operator {
@@ -274,10 +297,11 @@ impl DatagramBatch {
         })
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__<'py>(&self, py: Python<'py>) -> Object<'py> {
         let count = self.count();
         let bytes: u64 = self.sizes.borrow().iter().map(|size| u64::from(size & !TRUNCATED)).sum();
-        format!("<pktalloc.DatagramBatch: {count} datagram{}, {bytes} bytes>", if count == 1 { "" } else { "s" })
+        let plural = if count == 1 { "" } else { "s" };
+        errors::text(py, format_args!("<pktalloc.DatagramBatch: {count} datagram{plural}, {bytes} bytes>"))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

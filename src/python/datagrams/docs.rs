@@ -30,4 +30,6 @@ there, and `batch.waiting` says how many datagrams are kept for the next call on
 >>> batch = Allocator().recv_many(receiver, 64)
 >>> [(bytes(packet), address == sender.getsockname()) for packet, address in batch]
 [(b'hello', True)]
+>>> receiver.close(), sender.close()
+(None, None)
 ";

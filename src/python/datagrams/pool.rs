@@ -4,9 +4,11 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::python::call::int;
 use crate::python::errors;
 use crate::udp::Counters;
 use crate::udp::linux::{Incoming, Kernel, Layout, Outgoing, cookie};
@@ -223,7 +225,8 @@ impl Sums {
 /// True
 #[pyfunction]
 pub(super) fn datagram_counters(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
-    let counters = PyDict::new(py);
+    // SAFETY: the thread is attached, and what is made is a dictionary. (PyO3's constructor panics when there is no memory.)
+    let counters = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDict_New())?.cast_into_unchecked::<PyDict>() };
     for (name, sum) in [
         ("receive_calls", &RECEIVED.calls),
         ("received", &RECEIVED.datagrams),
@@ -233,7 +236,7 @@ pub(super) fn datagram_counters(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         ("sent_joined", &SENT.joined),
         ("send_refused", &SENT.refused),
     ] {
-        counters.set_item(name, sum.load(Ordering::Relaxed))?;
+        counters.set_item(errors::text(py, format_args!("{name}"))?, int(py, sum.load(Ordering::Relaxed))?)?;
     }
     Ok(counters)
 }

@@ -5,10 +5,9 @@ use std::io;
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
 
 use super::address;
-use super::batch::{DatagramBatch, empty_list};
+use super::batch::{DatagramBatch, empty_list, set};
 use super::pool::Lease;
 use super::seam::{self, Source};
 use super::socket::{For, Socket, Waited, os_error, timed_out};
@@ -144,12 +143,6 @@ pub(super) fn deliver<'py>(
     Ok(batch)
 }
 
-/// Fills an empty place of a list.
-fn set(list: &Bound<'_, PyList>, index: usize, object: Bound<'_, PyAny>) {
-    // SAFETY: the place exists and is empty, and the list takes the reference.
-    unsafe { ffi::PyList_SetItem(list.as_ptr(), index as ffi::Py_ssize_t, object.into_ptr()) };
-}
-
 /// Makes one object after the other.
 pub(super) struct Maker<'a, 'py> {
     into: Into<'a, 'py>,
@@ -250,6 +243,8 @@ fn part_of<'py>(packet: &Bound<'py, PyAny>, start: usize, length: usize) -> PyRe
 /// >>> batch = pktalloc.recv_many_into(receiver, rows)
 /// >>> len(batch), batch.sizes
 /// (1, [5])
+/// >>> receiver.close(), sender.close()
+/// (None, None)
 #[pyfunction]
 #[pyo3(signature = (sock, rows, *, timestamps = false, local_addresses = false, ecn = false, dropped = false))]
 pub(super) fn recv_many_into<'py>(
@@ -346,11 +341,15 @@ impl Rows {
                 let error = PyErr::fetch(py);
                 rows.view.obj = core::ptr::null_mut();
                 let name = object.get_type().name()?;
-                let text = format!("recv_many_into() needs a writable buffer with two dimensions, not {name}: {error}");
+                let refused = |kind: fn(core::fmt::Arguments<'_>) -> PyErr| {
+                    kind(format_args!(
+                        "recv_many_into() needs a writable buffer with two dimensions, not {name}: {error}"
+                    ))
+                };
                 return Err(if error.is_instance_of::<PyBufferError>(py) || error.is_instance_of::<PyTypeError>(py) {
-                    errors::kind(format_args!("{text}"))
+                    refused(errors::kind)
                 } else if error.is_instance_of::<PyValueError>(py) {
-                    errors::value(format_args!("{text}"))
+                    refused(errors::value)
                 } else {
                     error
                 });

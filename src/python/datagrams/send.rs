@@ -37,6 +37,8 @@ use crate::udp::linux::{Calls, Item, Kernel, NOBODY, Outgoing, RawAddress};
 /// 2
 /// >>> receiver.recv(100), receiver.recv(100)
 /// (b'one', b'two')
+/// >>> receiver.close(), sender.close()
+/// (None, None)
 #[pyfunction]
 #[pyo3(signature = (sock, packets, address = None, *, gso = true))]
 pub(super) fn send_many<'py>(
