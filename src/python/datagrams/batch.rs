@@ -62,6 +62,14 @@ fn listed<'py>(
     Ok(list)
 }
 
+/// A view to be filled in by the owner of a buffer. It stays where it is: views may point into themselves.
+pub(super) fn empty_view() -> PyResult<Vec<ffi::Py_buffer>> {
+    let mut view = Vec::new();
+    view.try_reserve_exact(1).map_err(|_| errors::no_memory())?;
+    view.push(ffi::Py_buffer::new());
+    Ok(view)
+}
+
 /// Fills an empty place of a list.
 pub(super) fn set(list: &Bound<'_, PyList>, index: usize, object: Bound<'_, PyAny>) {
     // SAFETY: the place exists and is empty, and the list takes the reference.
@@ -114,16 +122,15 @@ impl DatagramBatch {
     }
 
     /// Cuts off what was not received, and says how much is kept for the next call.
-    pub(super) fn cut(&self, py: Python<'_>, count: usize, waiting: usize) {
+    pub(super) fn cut(&self, count: usize, waiting: usize) {
         for list in [&self.packets, &self.addresses] {
-            // SAFETY: the places exist, and an empty one is nothing to give back.
-            let cut = unsafe {
-                let length = ffi::PyList_Size(list.as_ptr());
-                ffi::PyList_SetSlice(list.as_ptr(), count as ffi::Py_ssize_t, length, core::ptr::null_mut())
-            };
-            debug_assert_eq!(cut, 0);
+            // SAFETY: the list only becomes shorter, by places that are empty, so that nothing is to be given back; it keeps
+            // room for them. (To cut it as Python does may fail for want of memory.)
+            unsafe {
+                let length = &mut (*list.as_ptr().cast::<ffi::PyVarObject>()).ob_size;
+                *length = (*length).min(count as ffi::Py_ssize_t);
+            }
         }
-        let _ = py;
         self.waiting.set(waiting);
     }
 

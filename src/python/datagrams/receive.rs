@@ -7,7 +7,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::address;
-use super::batch::{DatagramBatch, empty_list, set};
+use super::batch::{DatagramBatch, empty_list, empty_view, set};
 use super::pool::Lease;
 use super::seam::{self, Source};
 use super::socket::{For, Socket, Waited, os_error, timed_out};
@@ -131,11 +131,11 @@ pub(super) fn deliver<'py>(
                 incoming.consume();
             }
             Err(error) if index == 0 => {
-                batch.get().cut(py, 0, count);
+                batch.get().cut(0, count);
                 return Err(error);
             }
             Err(_) => {
-                batch.get().cut(py, index, count - index);
+                batch.get().cut(index, count - index);
                 break;
             }
         }
@@ -310,13 +310,13 @@ pub(super) fn recv_many_into<'py>(
         }
         filled += 1;
     }
-    batch.get().cut(py, filled, incoming.remaining());
+    batch.get().cut(filled, incoming.remaining());
     Ok(batch)
 }
 
 /// The rows of an exported buffer.
 struct Rows {
-    view: Box<ffi::Py_buffer>,
+    view: Vec<ffi::Py_buffer>,
     start: *mut u8,
     stride: isize,
     length: usize,
@@ -326,20 +326,14 @@ struct Rows {
 impl Rows {
     fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = object.py();
-        let mut rows = Self {
-            view: Box::new(ffi::Py_buffer::new()),
-            start: core::ptr::null_mut(),
-            stride: 0,
-            length: 0,
-            count: 0,
-        };
+        let mut rows = Self { view: empty_view()?, start: core::ptr::null_mut(), stride: 0, length: 0, count: 0 };
         let flags = ffi::PyBUF_WRITABLE | ffi::PyBUF_STRIDES;
         // SAFETY: the view is a buffer to fill in, which stays where it is until it is released. A view with strides has as
         // many numbers in shape and strides as it has dimensions.
         unsafe {
-            if ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *rows.view, flags) != 0 {
+            if ffi::PyObject_GetBuffer(object.as_ptr(), rows.view.as_mut_ptr(), flags) != 0 {
                 let error = PyErr::fetch(py);
-                rows.view.obj = core::ptr::null_mut();
+                rows.view[0].obj = core::ptr::null_mut();
                 let name = object.get_type().name()?;
                 let refused = |kind: fn(core::fmt::Arguments<'_>) -> PyErr| {
                     kind(format_args!(
@@ -354,7 +348,7 @@ impl Rows {
                     error
                 });
             }
-            let view = &*rows.view;
+            let view = &rows.view[0];
             if view.ndim != 2 {
                 let dimensions = view.ndim;
                 return Err(errors::value(format_args!(
@@ -382,6 +376,6 @@ impl Rows {
 impl Drop for Rows {
     fn drop(&mut self) {
         // SAFETY: the buffer is as `PyObject_GetBuffer` left it; one that was refused has no object, and is left alone.
-        unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
+        unsafe { ffi::PyBuffer_Release(self.view.as_mut_ptr()) };
     }
 }

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use super::address;
-use super::batch::DatagramBatch;
+use super::batch::{DatagramBatch, empty_view};
 use super::pool;
 use super::seam::PinnedPacket;
 use super::socket::{For, Socket, Waited, os_error, timed_out};
@@ -124,14 +124,14 @@ enum Pin<'py> {
     Packet(#[expect(dead_code, reason = "it is unpinned when it goes")] PinnedPacket<'py>),
     /// `bytes` never move as long as they live.
     Bytes(#[expect(dead_code, reason = "it is held")] Bound<'py, PyAny>),
-    Export(Box<ffi::Py_buffer>),
+    Export(Vec<ffi::Py_buffer>),
 }
 
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
         if let Self::Export(view) = self {
             // SAFETY: the buffer is as `PyObject_GetBuffer` left it; one that was refused has no object, and is left alone.
-            unsafe { ffi::PyBuffer_Release(&raw mut **view) };
+            unsafe { ffi::PyBuffer_Release(view.as_mut_ptr()) };
         }
     }
 }
@@ -265,12 +265,12 @@ impl<'py> Datagrams<'py> {
             let (base, length) = (bytes.as_bytes().as_ptr(), bytes.as_bytes().len());
             (Pin::Bytes(packet), base, length)
         } else {
-            let mut pin = Pin::Export(Box::new(ffi::Py_buffer::new()));
+            let mut pin = Pin::Export(empty_view()?);
             let Pin::Export(view) = &mut pin else { unreachable!("it was made so") };
             // SAFETY: the view is a buffer to fill in, which stays where it is until it is released.
-            if unsafe { ffi::PyObject_GetBuffer(packet.as_ptr(), &raw mut **view, ffi::PyBUF_SIMPLE) } != 0 {
+            if unsafe { ffi::PyObject_GetBuffer(packet.as_ptr(), view.as_mut_ptr(), ffi::PyBUF_SIMPLE) } != 0 {
                 let error = PyErr::fetch(self.py);
-                view.obj = core::ptr::null_mut();
+                view[0].obj = core::ptr::null_mut();
                 if !error.is_instance_of::<PyTypeError>(self.py) {
                     return Err(error);
                 }
@@ -280,7 +280,7 @@ impl<'py> Datagrams<'py> {
                     "send_many() needs packets or other bytes-like objects, not {name}{hint}"
                 )));
             }
-            let (base, length) = (view.buf.cast::<u8>().cast_const(), view.len as usize);
+            let (base, length) = (view[0].buf.cast::<u8>().cast_const(), view[0].len as usize);
             (pin, base, length)
         };
         self.pins.push(pin);
