@@ -42,7 +42,6 @@ fn _pktalloc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     expect_one_lock(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     errors::register(module)?;
-    figures::register(module)?;
     allocator::register(module)?;
     packet_class::register(module)?;
     #[cfg(target_os = "linux")]
