@@ -350,6 +350,7 @@ fn a_packet_too_large_for_a_window_holds_a_unit_more_and_goes_home_as_others_do(
         drop(allocator);
         assert!(last.iter().all(|&byte| byte == 0) && system.regions() > 0);
         drop(last);
+        flush_freed();
         assert_eq!(system.regions(), 0);
     }
     let allocator = SharedAllocator::new();

@@ -1,4 +1,4 @@
-//! The protocol of [`super::returns`] in every order that the memory model allows: `make loom`.
+//! The protocol of [`super::queue`] and [`super::owner`] in every order that the memory model allows: `make loom`.
 //!
 //! A block here is a bundle and a cell that the model checker watches: the holder of a packet writes it, and so does
 //! whoever gets the block back. What is missing between the two shows as a race.
@@ -11,7 +11,8 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
-use super::returns::{BUNDLE_BYTES, Bundle, Last, Returns};
+use super::owner::Lock;
+use super::queue::{BUNDLE_BYTES, Bundle, Queue, Taken};
 
 /// A block that has room for a bundle of two.
 #[repr(C)]
@@ -36,11 +37,13 @@ impl Block {
     }
 }
 
-/// The stack, its blocks, and how often they were taken down.
+/// The queue, the lock, the blocks, and what stands for the heap: how many blocks live, which its holder alone may know.
 struct Model {
-    returns: Returns,
+    queue: Queue,
+    lock: Lock,
+    live: UnsafeCell<usize>,
     blocks: Vec<Block>,
-    demolished: Counter<AtomicUsize>,
+    taken_down: Counter<AtomicUsize>,
 }
 
 // SAFETY: what is shared without a lock is what the tests are about.
@@ -51,9 +54,11 @@ unsafe impl Sync for Model {}
 impl Model {
     fn new(blocks: usize) -> Arc<Self> {
         Arc::new(Self {
-            returns: Returns::new(),
+            queue: Queue::new(),
+            lock: Lock::held(),
+            live: UnsafeCell::new(blocks),
             blocks: (0..blocks).map(|_| Block::new()).collect(),
-            demolished: Counter::default(),
+            taken_down: Counter::default(),
         })
     }
 
@@ -68,8 +73,12 @@ impl Model {
             unsafe { Bundle::name(bundle, index, self.blocks[block].pointer()) };
         }
         // SAFETY: nobody else has these blocks.
-        if unsafe { self.returns.push(bundle, blocks.len()) } == Last::Yes {
-            self.demolish();
+        unsafe {
+            if self.queue.push(bundle, blocks.len()).is_err() {
+                self.lock.lock();
+                self.free(Taken::one(bundle, blocks.len()));
+                self.leave();
+            }
         }
     }
 
@@ -81,28 +90,34 @@ impl Model {
         })
     }
 
-    /// The owner's use of the blocks that came back; returns how many.
-    fn reuse(&self, taken: impl Iterator<Item = NonNull<u8>>) -> usize {
-        taken
-            .map(|block| {
-                let block = self.blocks.iter().find(|other| other.pointer() == block);
-                block.expect("only blocks come back").touch();
-            })
-            .count()
+    /// The free of blocks by the holder of the lock; returns how many.
+    fn free(&self, taken: impl Iterator<Item = NonNull<u8>>) -> usize {
+        let mut count = 0;
+        for block in taken {
+            let block = self.blocks.iter().find(|other| other.pointer() == block);
+            block.expect("only blocks come back").touch();
+            count += 1;
+        }
+        // SAFETY: the model checker watches.
+        self.live.with_mut(|live| unsafe { *live -= count });
+        count
     }
 
-    /// What the owner does when it goes: `out` blocks did not come back so far.
-    fn leave(&self, out: usize) {
-        let back = self.reuse(self.returns.close());
-        if self.returns.settle((out - back) as isize) == Last::Yes {
-            self.demolish();
+    /// The end of a holder of the lock once the queue is closed.
+    fn leave(&self) {
+        // SAFETY: the model checker watches.
+        if self.live.with(|live| unsafe { *live }) == 0 {
+            self.blocks.iter().for_each(Block::touch);
+            self.taken_down.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.lock.unlock();
         }
     }
 
-    /// Takes everything down, which nobody may touch any more.
-    fn demolish(&self) {
-        self.blocks.iter().for_each(Block::touch);
-        self.demolished.fetch_add(1, Ordering::Relaxed);
+    /// The end of the owner.
+    fn close(&self) {
+        self.free(self.queue.close());
+        self.leave();
     }
 }
 
@@ -111,30 +126,30 @@ fn loom_blocks_come_back_once_and_in_order() {
     loom::model(|| {
         let model = Model::new(3);
         let workers = Model::workers(&model, [vec![0, 1], vec![2]]);
-        let mut back = if model.returns.is_empty() { 0 } else { model.reuse(model.returns.take()) };
+        let mut back = if model.queue.is_empty() { 0 } else { model.free(model.queue.take()) };
         workers.into_iter().for_each(|worker| worker.join().unwrap());
-        back += model.reuse(model.returns.take());
+        back += model.free(model.queue.take());
         assert_eq!(back, 3);
-        assert!(model.returns.is_empty());
-        model.leave(0);
-        assert_eq!(model.demolished.load(Ordering::Relaxed), 1);
+        assert!(model.queue.is_empty());
+        model.close();
+        assert_eq!(model.taken_down.load(Ordering::Relaxed), 1);
     });
 }
 
 #[test]
 fn loom_a_block_is_pushed_again_after_it_was_reused() {
     loom::model(|| {
-        let model = Model::new(2);
+        let model = Model::new(4);
         let workers = Model::workers(&model, [vec![0], vec![1]]);
-        // What is back goes out again, and comes back by the stack a second time.
-        let first: Vec<_> = model.returns.take().collect();
+        // What is back goes out again, and comes back by the queue a second time.
+        let first: Vec<_> = model.queue.take().collect();
         for (at, block) in model.blocks.iter().enumerate() {
             if first.contains(&block.pointer()) {
                 model.push(&[at]);
             }
         }
         workers.into_iter().for_each(|worker| worker.join().unwrap());
-        assert_eq!(model.reuse(model.returns.take()), 2);
+        assert_eq!(model.free(model.queue.take()), 2);
     });
 }
 
@@ -143,9 +158,9 @@ fn loom_the_last_one_takes_the_memory_down() {
     loom::model(|| {
         let model = Model::new(3);
         let workers = Model::workers(&model, [vec![0, 1], vec![2]]);
-        model.leave(3);
+        model.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
-        assert_eq!(model.demolished.load(Ordering::Relaxed), 1);
+        assert_eq!(model.taken_down.load(Ordering::Relaxed), 1);
     });
 }
 
@@ -154,9 +169,11 @@ fn loom_an_owner_that_took_some_back_leaves_the_rest() {
     loom::model(|| {
         let model = Model::new(2);
         let workers = Model::workers(&model, [vec![0], vec![1]]);
-        let back = if model.returns.is_empty() { 0 } else { model.reuse(model.returns.take()) };
-        model.leave(2 - back);
+        if !model.queue.is_empty() {
+            model.free(model.queue.take());
+        }
+        model.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
-        assert_eq!(model.demolished.load(Ordering::Relaxed), 1);
+        assert_eq!(model.taken_down.load(Ordering::Relaxed), 1);
     });
 }

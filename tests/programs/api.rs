@@ -21,7 +21,7 @@ fn start(program: &mut Program<'_>) -> Option<()> {
         .preallocated_windows(usize::from(flags >> 6))
         .keep_empty_windows(usize::from(windows & 15))
         // A limit keeps every size away from the system that it could not serve.
-        .memory_limit(16_384 << (windows >> 4 & 7));
+        .memory_limit(20_480 << (windows >> 4 & 7));
     let allocator = Allocator::with_config(config).expect("a configuration that makes sense");
     Shadow::new(&allocator, zero).run(program);
     Some(())
