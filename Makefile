@@ -33,9 +33,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYO3 := PYO3_PYTHON="$(CURDIR)/$(BIN)/python"
 
 # Everything but the Python face, which needs an interpreter.
-FEATURES := allocator-api2,bytes,replay,shared
+FEATURES := allocator-api2,bytes,replay,shared,udp
 # Those that are to build by themselves.
-EACH_FEATURE := std allocator-api2 bytes replay shared
+EACH_FEATURE := std allocator-api2 bytes replay shared udp
 
 # What others can build on. The compiler's own description of it is not stable, and asking for it would build every
 # dependency again, so it has a directory to itself.
@@ -56,7 +56,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
     $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
 
 .PHONY: help demo test package msrv cross wheels sdist lint lint-peers fmt api stubs bench bench-full bench-threads bench-clients \
-    bench-python fuzz fuzz-python \
+    bench-python bench-datagrams conformance fuzz fuzz-python \
     sanitize mutants soak check-cost loom tsan docs clean
 
 help: ## list the targets
@@ -152,6 +152,16 @@ bench-clients: ## measure programs on crates that others wrote, with their own m
 bench-python: $(VENV)/stamp-test ## measure the Python face beside bytearray, and judge its targets
 	@$(BIN)/python -m pytest -q benches/bench_python.py --benchmark-max-time=0.2 --benchmark-columns=min,median --benchmark-sort=min
 	@$(BIN)/python benches/python_targets.py
+
+bench-datagrams: $(VENV)/stamp-test ## measure datagrams in batches beside recvfrom, asyncio and uvloop, on loopback (a minute)
+	@$(BIN)/python benches/bench_datagrams.py
+
+conformance: $(VENV)/stamp-test ## run uvloop's own tests of datagrams, from its source archive, on pktalloc.aio
+	@rm -rf target/uvloop && mkdir -p target/uvloop
+	@$(PIP) download --no-deps --no-binary uvloop --dest target/uvloop \
+	    "uvloop==$$($(BIN)/python -c 'import uvloop; print(uvloop.__version__)')"
+	@tar -xzf target/uvloop/uvloop-*.tar.gz -C target/uvloop --strip-components 1
+	@PKTALLOC_UVLOOP_TESTS=target/uvloop/tests/test_udp.py $(BIN)/python -m pytest -q tests/test_conformance.py
 
 fuzz: ## fuzz each target for FUZZ_SECONDS (1800); installs cargo-fuzz where it is missing
 	@CARGO="$(CARGO)" FUZZ_SECONDS="$(FUZZ_SECONDS)" FUZZ_TARGETS="$(FUZZ_TARGETS)" scripts/fuzz.sh

@@ -135,6 +135,7 @@
 //! | `allocator-api2` | the allocator trait of that crate, and `RcAllocator` |
 //! | `shared` | `SharedAllocator`, whose packets any thread may hold and free |
 //! | `bytes` | a shared packet becomes `bytes::Bytes` without a copy |
+//! | `udp` | [`udp`]: datagrams received and sent in batches |
 //! | `replay` | reading captures and traces, replaying them, and the streams of packets that tests and measurements use |
 //! | `python` | the Python module; built by maturin |
 //!
@@ -177,6 +178,8 @@ pub mod replay;
 mod shared;
 mod stats;
 pub mod system;
+#[cfg(feature = "udp")]
+pub mod udp;
 // Streams of packets for tests and measurements: documented with `replay`, which measures.
 #[cfg(feature = "std")]
 #[cfg_attr(not(feature = "replay"), doc(hidden))]
@@ -197,6 +200,11 @@ pub use stats::{Occupancy, Stats, WindowState};
 #[cfg(all(doctest, feature = "std"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So is that of the page on datagrams.
+#[cfg(all(doctest, feature = "udp"))]
+#[doc = include_str!("../docs/datagrams.md")]
+struct Datagrams;
 
 /// So are those of the pages of the site that are not guides.
 #[cfg(all(doctest, feature = "shared"))]

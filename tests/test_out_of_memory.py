@@ -70,10 +70,24 @@ CALLS = {
     "new allocator with a wrong type": "Allocator(zero='1')",
     "make a packet": "pktalloc.Packet()",
 }
+if sys.platform == "linux":
+    CALLS |= {
+        "recv_many": "there.send(b'x'); allocator.recv_many(here)",
+        "recv_many with all there is to tell": "there.sendto(b'x', address); allocator.recv_many(told, **tell)",
+        "recv_many of nothing": "allocator.recv_many(there)",
+        "recv_many of no socket": "allocator.recv_many(3)",
+        "recv_many_into": "there.send(b'x'); pktalloc.recv_many_into(here, rows)",
+        "recv_many_into a wrong buffer": "pktalloc.recv_many_into(here, bytes(10))",
+        "send_many": "pktalloc.send_many(there, [b'x', packet, packet], here.getsockname())",
+        "send_many to no address": "pktalloc.send_many(there, [b'x'], 'nowhere')",
+        "what a batch tells": "batch.sizes, batch.truncated, batch.timestamps_ns, batch.local_addresses, batch.dropped",
+        "a batch as a sequence": "batch[0], batch[:], list(batch), len(batch), int(batch), batch == 1, repr(batch)",
+        "datagram_counters": "pktalloc.datagram_counters()",
+    }
 """Each ends as it does where there is memory, or with `MemoryError`."""
 
 START = """
-import gc, resource, sys
+import gc, resource, socket, sys
 import pktalloc
 from pktalloc import Allocator
 
@@ -85,6 +99,17 @@ checked_packet = checked.allocate(1400)
 kept = allocator.allocate_many(64, 3000)
 del kept[::7]
 windows = allocator.windows()
+if sys.platform == "linux":
+    here, told, there = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3))
+    for each in here, told, there:
+        each.bind(("127.0.0.1", 0))
+        each.setblocking(False)
+    there.connect(here.getsockname())
+    rows = memoryview(bytearray(6400)).cast("B", (64, 100))
+    pktalloc.send_many(there, [b"x"], told.getsockname())
+    address = told.getsockname()
+    tell = dict(timestamps=True, local_addresses=True, ecn=True, dropped=True)
+    batch = allocator.recv_many(told, **tell)
 
 def call():
     {call}

@@ -12,7 +12,31 @@ An `Allocator` hands out `Packet`s. A packet is a buffer like a `bytearray`, mad
 b'hello'
 """
 
-from pktalloc._figures import Stats, Window, Windows
+import sys
+
 from pktalloc._pktalloc import Allocator, IntegrityError, Packet, __version__, tracemalloc_domain
 
 __all__ = ["Allocator", "IntegrityError", "Packet", "Stats", "Window", "Windows", "__version__", "tracemalloc_domain"]
+
+if sys.platform == "linux":
+    from pktalloc._pktalloc import DatagramBatch, datagram_counters, recv_many_into, send_many
+
+    __all__ += ["DatagramBatch", "datagram_counters", "recv_many_into", "send_many"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pktalloc._figures import Stats, Window, Windows
+
+
+def __getattr__(name: str) -> object:
+    # Their module brings more than half of the standard library's `typing` along; most programs never ask.
+    if name not in {"Stats", "Window", "Windows"}:
+        raise AttributeError(f"module 'pktalloc' has no attribute '{name}'", name=name, obj=sys.modules[__name__])
+    from pktalloc import _figures  # noqa: PLC0415 - that is the point
+
+    found = globals()[name] = getattr(_figures, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

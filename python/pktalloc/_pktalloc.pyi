@@ -3,8 +3,9 @@
 """Aligned, writable packet buffers from a windowed allocator."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
+from socket import socket
 from types import TracebackType
 from typing import Any, Final, Never, Protocol, Self, SupportsIndex, TypeAlias, final, overload
 
@@ -14,15 +15,20 @@ from pktalloc._figures import Stats, Windows
 
 __all__ = [
     "Allocator",
+    "DatagramBatch",
     "IntegrityError",
     "Packet",
+    "Receiver",
     "ReplayProgram",
     "ReplayRunner",
     "__version__",
     "begin_recording",
+    "datagram_counters",
     "end_recording",
     "load",
     "recorder",
+    "recv_many_into",
+    "send_many",
     "tracemalloc_domain",
 ]
 
@@ -159,6 +165,48 @@ class Allocator:
         >>> a.free(packet)
         >>> packet.released, a.used_bytes
         (True, 0)
+        """
+    def recv_many(
+        self,
+        sock: socket,
+        count: SupportsIndex = 64,
+        size: SupportsIndex = 2048,
+        *,
+        gro: bool = False,
+        slices: bool = False,
+        timestamps: bool = False,
+        local_addresses: bool = False,
+        ecn: bool = False,
+        dropped: bool = False,
+    ) -> DatagramBatch:
+        """
+        Receive up to `count` datagrams in one system call, each into a packet of its size; return a `DatagramBatch`.
+
+        Takes what is there, at least one datagram, and waits for the first one as `sock.recvfrom()` does: for ever, up to
+        the socket's timeout (`TimeoutError`), or not at all (`BlockingIOError`). `sock` is a `socket.socket` for datagrams:
+        UDP over IPv4 or IPv6, a Unix socket, a packet socket. The kernel takes at most 1024 at a time. What of a datagram
+        is beyond `size` bytes is cut off, and `batch.truncated` says so.
+
+        With `gro` the kernel may join datagrams of one flow, which costs a tenth; they come out as they were sent, and
+        there may be more than `count` of them. With `slices` those that were joined are `memoryview`s of one packet.
+        `timestamps`, `local_addresses`, `ecn` and `dropped` ask the socket for what the batch tells under these names.
+
+        When the allocator has no memory for the first packet, that is a `MemoryError`; for a later one, the batch ends
+        there, and `batch.waiting` says how many datagrams are kept for the next call on the same socket.
+
+        >>> import socket
+        >>> from pktalloc import Allocator
+        >>> receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        >>> receiver.bind(('127.0.0.1', 0))
+        >>> sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        >>> sender.bind(('127.0.0.1', 0))
+        >>> sender.sendto(b'hello', receiver.getsockname())
+        5
+        >>> batch = Allocator().recv_many(receiver, 64)
+        >>> [(bytes(packet), address == sender.getsockname()) for packet, address in batch]
+        [(b'hello', True)]
+        >>> receiver.close(), sender.close()
+        (None, None)
         """
     @property
     def used_bytes(self) -> int:
@@ -465,6 +513,107 @@ class Packet:
     def __reduce_ex__(self, protocol: SupportsIndex) -> Never:
         """Packets cannot be pickled; `tobytes()` copies the content."""
 
+@final
+class DatagramBatch:
+    """
+    Datagrams that one call has received, a sequence of pairs of a packet and the address that it came from.
+
+    `packets`, `addresses`, `sizes` and `truncated` have an element for each datagram, and so have `timestamps_ns`,
+    `local_addresses`, `interfaces` and `ecn`, which are `None` where the socket was not asked for them. Addresses are as
+    `socket.recvfrom()` gives them. What `pktalloc.recv_many_into()` returns has no packets, and can be used as the number of
+    rows that were filled: `array[:batch]`.
+    """
+
+    __hash__: None  # type: ignore[assignment]
+    @property
+    def packets(self) -> list[Any]:
+        """The packets, in the order in which they arrived."""
+    @property
+    def addresses(self) -> list[Any]:
+        """Who sent each of them."""
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each."""
+    @property
+    def truncated(self) -> list[bool]:
+        """Whether each was longer than the room that it was received into, so that its end is missing."""
+    @property
+    def timestamps_ns(self) -> list[int | None]:
+        """When the kernel received each, in nanoseconds since 1970."""
+    @property
+    def local_addresses(self) -> list[str | None]:
+        """The address that each was sent to, that of a multicast group included."""
+    @property
+    def interfaces(self) -> list[int | None]:
+        """The number of the interface that each came in by: with `local_addresses`."""
+    @property
+    def ecn(self) -> list[int | None]:
+        """The congestion bits of each: 0 not capable, 1 and 2 capable, 3 congestion experienced."""
+    @property
+    def dropped(self) -> int | None:
+        """
+        How many datagrams the socket had dropped when the last of these arrived, since it was made; `None` where it was
+        not asked. The kernel says it with the first datagram that follows a loss, and from then on.
+        """
+    @property
+    def joined(self) -> int:
+        """How many of these the kernel had joined."""
+    @property
+    def waiting(self) -> int:
+        """How many datagrams were received and are kept for the next call, because the allocator had no memory for them."""
+    def __len__(self) -> int:
+        """Return len(self)."""
+    def __index__(self) -> int:
+        """Return self converted to an integer, if self is suitable for use as an index into a list."""
+    def __int__(self) -> int:
+        """int(self)"""
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        """Implement iter(self)."""
+    @overload
+    def __getitem__(self, key: SupportsIndex, /) -> tuple[Any, Any]:
+        """Return self[key]."""
+    @overload
+    def __getitem__(self, key: slice, /) -> list[tuple[Any, Any]]:
+        """Return self[key]."""
+    def __eq__(self, value: object, /) -> bool:
+        """Return self==value."""
+    def __lt__(self, value: int, /) -> bool:
+        """Return self<value."""
+    def __le__(self, value: int, /) -> bool:
+        """Return self<=value."""
+    def __gt__(self, value: int, /) -> bool:
+        """Return self>value."""
+    def __ge__(self, value: int, /) -> bool:
+        """Return self>=value."""
+
+@final
+class Receiver:
+    """
+    Receives datagrams from one socket without ever waiting: what `pktalloc.aio` is built on.
+
+    `receive(allocator)` returns a batch, or `None` when nothing is there; without an allocator the packets are `bytes`.
+    Nobody else may receive from the socket. It takes the socket's number once, so whoever closes the socket must stop first.
+    """
+
+    def __new__(cls, sock: socket, count: int = 64, size: int = 65536, *, gro: bool = False) -> Self: ...
+    def receive(self, allocator: Allocator | None = None) -> DatagramBatch | None:
+        """Return what is there as a batch, or `None`; raise what the system says."""
+    def deliver(self, callback: Callable[[Any, Any], object], allocator: Allocator | None = None) -> int:
+        """
+        Call `callback(data, address)` with one datagram after the other; return how many are left.
+
+        Those of the last call come first; when there are none, what is there is received. What the callback raises is raised
+        here, with `in_callback` set; the datagram counts as delivered. So it does when the callback calls `stop()`.
+        """
+    def stop(self) -> None:
+        """End `deliver()` after the datagram that it delivers now."""
+    @property
+    def in_callback(self) -> bool:
+        """Whether it was the callback that raised what `deliver()` raised."""
+    @property
+    def waiting(self) -> int:
+        """How many datagrams were received and are kept for the next call, because there was no memory for them."""
+
 # What follows is for the package's own command line.
 def load(
     file: str | PathLike[str],
@@ -476,25 +625,46 @@ def load(
     link: str | PathLike[str] | None = None,
     copies: int = 1,
     progress: Callable[[str, int, int], object] | None = None,
-) -> tuple[ReplayProgram, dict[str, Any]]: ...
-def begin_recording(fd: int, slots: int, least: int, most: int) -> None: ...
-def end_recording(fd: int, out: int, compress: bool) -> dict[str, int]: ...
+) -> tuple[ReplayProgram, dict[str, Any]]:
+    """
+    Read a capture or a trace and lay out its replay; see docs/replay.md.
+
+    `fd` is read instead of the file where it is given, and stays open. `progress(phase, done, total)` is called every
+    few milliseconds (a total of 0: not known); what it raises ends the work. Returns the program and what the file holds.
+    """
+
+def begin_recording(fd: int, slots: int, least: int, most: int) -> None:
+    """Make an empty file one that the recorder can write to: `slots` calls, of blocks of `least` to `most` bytes."""
+
+def end_recording(fd: int, out: int, compress: bool) -> dict[str, int]:
+    """Write what was recorded in a file as a call trace, compressed with gzip or plain; what it holds, and what was left out."""
 
 recorder: bytes | None
 
 @final
 class ReplayProgram:
+    """A program of allocations and frees."""
     @property
-    def units(self) -> int: ...
-    def write(self, fd: int) -> None: ...
+    def units(self) -> int:
+        """Packets, or calls about blocks: what a time is divided by."""
+    def write(self, fd: int) -> None:
+        """Write it to a descriptor, for another process."""
     @staticmethod
-    def read(fd: int) -> ReplayProgram: ...
-    def __len__(self) -> int: ...
-    def head(self, steps: int) -> ReplayProgram: ...
-    def profile(self) -> dict[str, Any]: ...
+    def read(fd: int) -> ReplayProgram:
+        """Read what `write` wrote."""
+    def __len__(self) -> int:
+        """Return len(self)."""
+    def head(self, steps: int) -> ReplayProgram:
+        """The first steps, and frees of what is live then."""
+    def profile(self) -> dict[str, Any]:
+        """
+        Sizes (upper ends of ranges, with counts), lifetimes (by doublings of later allocations) and live bytes (after
+        numbers of steps).
+        """
 
 @final
 class ReplayRunner:
+    """One allocator that runs a program."""
     def __new__(
         cls,
         program: ReplayProgram,
@@ -509,8 +679,86 @@ class ReplayRunner:
         check: bool = False,
         huge_pages: bool = False,
     ) -> Self: ...
-    def first_pass(self, progress: Callable[[str, int, int], object] | None = None) -> dict[str, Any]: ...
-    def begin(self) -> None: ...
-    def passes_per_round(self) -> int: ...
-    def round(self, passes: int) -> float: ...
-    def windows_at_peak(self, most: int | None = None) -> tuple[Windows, int]: ...
+    def first_pass(self, progress: Callable[[str, int, int], object] | None = None) -> dict[str, Any]:
+        """Run the program once over all bytes; what was found."""
+    def begin(self) -> None:
+        """Begin again with a new allocator."""
+    def passes_per_round(self) -> int:
+        """How often the program must run for a round to be long enough."""
+    def round(self, passes: int) -> float:
+        """Run the program as often as told; seconds."""
+    def windows_at_peak(self, most: int | None = None) -> tuple[Windows, int]:
+        """The windows when the most bytes are live, at most so many of them, and how many there are."""
+
+def recv_many_into(
+    sock: socket,
+    rows: Any,  # a buffer; NumPy's arrays say so from Python 3.12 on
+    *,
+    timestamps: bool = False,
+    local_addresses: bool = False,
+    ecn: bool = False,
+    dropped: bool = False,
+) -> DatagramBatch:
+    """
+    Receive datagrams into the rows of a writable buffer with two dimensions, such as a NumPy array, in one system call.
+
+    Takes what is there, at least one datagram and at most one for each row, and waits as `sock.recv_into()` does. Returns a
+    `DatagramBatch` without packets, which can be used as the number of rows that were filled: `array[:batch]`. Its `sizes`
+    say how many bytes of each row count; what of a datagram did not fit its row is cut off, and `truncated` says so.
+
+    >>> import socket
+    >>> import pktalloc
+    >>> receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    >>> receiver.bind(('127.0.0.1', 0))
+    >>> sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    >>> sender.sendto(b'hello', receiver.getsockname())
+    5
+    >>> rows = memoryview(bytearray(64 * 1500)).cast('B', (64, 1500))
+    >>> batch = pktalloc.recv_many_into(receiver, rows)
+    >>> len(batch), batch.sizes
+    (1, [5])
+    >>> receiver.close(), sender.close()
+    (None, None)
+    """
+
+def send_many(sock: socket, packets: Iterable[Any], address: Any = None, *, gso: bool = True) -> int:
+    """
+    Send many datagrams in few system calls; return how many went.
+
+    `packets` are packets or any other bytes-like objects; `address` is one address for all of them, a list with one for each,
+    or nothing on a connected socket. Without an address, `packets` may be pairs of a packet and its address: a
+    `DatagramBatch` is, so that `send_many(sock, batch)` sends everything back.
+
+    Waits for room as `sock.sendto()` does. When a datagram fails, those before it have gone, and their number is returned;
+    the next call, with the rest, raises the error if it lasts. An error of the first one is raised at once, and so is
+    everything that is wrong with the arguments, before anything is sent.
+
+    Datagrams of equal size to one address, one after the other, leave as one that the kernel or the network card cuts, where
+    they can; `gso=False` keeps them apart.
+
+    >>> import socket
+    >>> import pktalloc
+    >>> receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    >>> receiver.bind(('127.0.0.1', 0))
+    >>> sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    >>> pktalloc.send_many(sender, [b'one', b'two'], receiver.getsockname())
+    2
+    >>> receiver.recv(100), receiver.recv(100)
+    (b'one', b'two')
+    >>> receiver.close(), sender.close()
+    (None, None)
+    """
+
+def datagram_counters() -> dict[str, int]:
+    """
+    Return what all calls of this process have done so far, as a dictionary of numbers.
+
+    'receive_calls' and 'send_calls' are system calls, 'received' and 'sent' datagrams; 'received_joined' and
+    'sent_joined' say how many of them the kernel has joined or cut (gro, gso), and 'send_refused' how many calls with
+    joined datagrams a kernel or a network card has refused, so that they went one by one.
+
+    >>> import pktalloc
+    >>> counters = pktalloc.datagram_counters()
+    >>> counters['received'] >= counters['received_joined']
+    True
+    """

@@ -12,6 +12,8 @@ use pyo3::types::{PyDict, PyTuple};
 use super::arena::{self, ArenaObject, ArenaRef, CLASS, Traits};
 use super::call::{Arguments, count, enter, int, keywords_only, none, setting, size, switch, truth};
 use super::class::{self, Attribute, Class, Method, Object, getter, method, slot};
+#[cfg(target_os = "linux")]
+use super::datagrams::{RECV_MANY, recv_many};
 use super::errors::{self, damaged};
 use super::memory::{DEFAULT_UNIT, DEFAULT_UNITS, Memory};
 use super::packet::{self, PacketRef, Room};
@@ -254,6 +256,8 @@ fn make(py: Python<'_>) -> Object<'_> {
         Method(c"free", method!(ArenaRef, free), docs::FREE),
         Method(c"shrink", method!(ArenaRef, shrink), docs::SHRINK_PACKET),
         Method(c"reallocate", method!(ArenaRef, reallocate), docs::REALLOCATE),
+        #[cfg(target_os = "linux")]
+        Method(c"recv_many", method!(ArenaRef, recv_many), RECV_MANY),
         Method(c"stats", method!(ArenaRef, stats), docs::ALLOCATOR_STATS),
         Method(c"windows", method!(ArenaRef, windows), docs::ALLOCATOR_WINDOWS),
         Method(c"integrity_check", method!(ArenaRef, integrity_check), docs::INTEGRITY_CHECK),

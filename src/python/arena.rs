@@ -71,6 +71,14 @@ impl<'a, 'py> ArenaRef<'a, 'py> {
         Self(unsafe { Borrowed::from_ptr(py, object) })
     }
 
+    /// `object` if it is an allocator.
+    #[cfg(target_os = "linux")]
+    pub(super) fn of(object: Borrowed<'a, 'py, PyAny>) -> Option<Self> {
+        // The class cannot be inherited from, so that this one comparison tells.
+        let found = object.get_type_ptr() == CLASS.load(Ordering::Relaxed);
+        found.then_some(Self(object))
+    }
+
     pub(super) fn py(self) -> Python<'py> {
         self.0.py()
     }

@@ -115,6 +115,38 @@ pub(super) fn memory(message: fmt::Arguments<'_>) -> PyErr {
     unsafe { exception(ffi::PyExc_MemoryError, message) }
 }
 
+/// An `OSError` without a number.
+#[cfg(target_os = "linux")]
+#[cold]
+pub(super) fn os(message: fmt::Arguments<'_>) -> PyErr {
+    // SAFETY: it is an exception class.
+    unsafe { exception(ffi::PyExc_OSError, message) }
+}
+
+/// An `OverflowError`.
+#[cfg(target_os = "linux")]
+#[cold]
+pub(super) fn overflow(message: fmt::Arguments<'_>) -> PyErr {
+    // SAFETY: it is an exception class.
+    unsafe { exception(ffi::PyExc_OverflowError, message) }
+}
+
+/// A `TimeoutError`.
+#[cfg(target_os = "linux")]
+#[cold]
+pub(super) fn timeout(message: fmt::Arguments<'_>) -> PyErr {
+    // SAFETY: it is an exception class.
+    unsafe { exception(ffi::PyExc_TimeoutError, message) }
+}
+
+/// A `RuntimeError`.
+#[cfg(target_os = "linux")]
+#[cold]
+pub(super) fn runtime(message: fmt::Arguments<'_>) -> PyErr {
+    // SAFETY: it is an exception class.
+    unsafe { exception(ffi::PyExc_RuntimeError, message) }
+}
+
 /// A `MemoryError` of the interpreter's own.
 #[cold]
 pub(super) fn no_memory() -> PyErr {

@@ -1,6 +1,7 @@
 //! `Stats` and `Windows`: what an allocator tells about itself. The classes are Python's own (`_figures.py`); here are
 //! the facts that they are made of.
 
+use core::ffi::CStr;
 use core::mem::size_of;
 
 use pyo3::ffi;
@@ -9,26 +10,29 @@ use pyo3::sync::PyOnceLock;
 
 use super::call::int;
 use super::class::Object;
-use super::errors;
 use crate::{Occupancy, WindowState};
 
 static STATS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static WINDOWS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// Finds the classes.
-pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let py = module.py();
-    let figures = py.import("pktalloc._figures")?;
-    STATS.get_or_try_init(py, || figures.getattr("Stats").map(Bound::unbind))?;
-    WINDOWS.get_or_try_init(py, || figures.getattr("Windows").map(Bound::unbind))?;
-    Ok(())
-}
-
-/// A call of one of the classes.
-fn call<'py>(py: Python<'py>, class: &PyOnceLock<Py<PyAny>>, arguments: &Bound<'py, PyAny>) -> Object<'py> {
-    let class = class.get(py).ok_or_else(errors::no_memory)?;
-    // SAFETY: both are objects, the second a tuple.
-    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyObject_CallObject(class.as_ptr(), arguments.as_ptr())) }
+/// A call of one of the classes, which are imported when they are needed first: programs that ask for no figures do
+/// not wait for what their module imports.
+fn call<'py>(
+    py: Python<'py>,
+    class: &PyOnceLock<Py<PyAny>>,
+    name: &CStr,
+    arguments: &Bound<'py, PyAny>,
+) -> Object<'py> {
+    // SAFETY: the thread is attached, the names are strings of C, and both objects that are called are there, the second
+    // a tuple.
+    unsafe {
+        let class = class.get_or_try_init(py, || {
+            let module = Bound::from_owned_ptr_or_err(py, ffi::PyImport_ImportModule(c"pktalloc._figures".as_ptr()))?;
+            let class = ffi::PyObject_GetAttrString(module.as_ptr(), name.as_ptr());
+            Bound::from_owned_ptr_or_err(py, class).map(Bound::unbind)
+        })?;
+        Bound::from_owned_ptr_or_err(py, ffi::PyObject_CallObject(class.as_ptr(), arguments.as_ptr()))
+    }
 }
 
 /// A tuple of what `item` makes for each place.
@@ -59,7 +63,7 @@ pub(super) fn stats(py: Python<'_>, stats: crate::Stats) -> Object<'_> {
         stats.unit_bytes as u64,
         stats.window_bytes as u64,
     ];
-    call(py, &STATS, &tuple(py, figures.len(), |place| int(py, figures[place]))?)
+    call(py, &STATS, c"Stats", &tuple(py, figures.len(), |place| int(py, figures[place]))?)
 }
 
 /// The object of these windows.
@@ -73,7 +77,7 @@ pub(super) fn windows(py: Python<'_>, windows: Vec<Occupancy>) -> Object<'_> {
         }
         list
     };
-    call(py, &WINDOWS, &tuple(py, 1, |_| Ok(list.clone()))?)
+    call(py, &WINDOWS, c"Windows", &tuple(py, 1, |_| Ok(list.clone()))?)
 }
 
 /// What `Window` is made of.

@@ -4,6 +4,7 @@
 //!
 //! - `replay`: what the command line calls;
 //! - `allocator`, `packet_class`: the two classes as Python code sees them; `docs`: what `help()` shows of them;
+//! - `datagrams`: batches of them, received and sent;
 //! - `bytes`, `export`: a packet as a sequence and as a buffer;
 //! - `packet`: the object of a packet, which says what the unsafe code leans on; `arena`: that of an allocator;
 //! - `figures`: what an allocator tells about itself; `trace`: what `tracemalloc` is told;
@@ -15,6 +16,8 @@ mod arena;
 mod bytes;
 mod call;
 mod class;
+#[cfg(target_os = "linux")]
+mod datagrams;
 mod docs;
 mod errors;
 mod export;
@@ -39,9 +42,10 @@ fn _pktalloc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     expect_one_lock(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     errors::register(module)?;
-    figures::register(module)?;
     allocator::register(module)?;
     packet_class::register(module)?;
+    #[cfg(target_os = "linux")]
+    datagrams::register(module)?;
     replay::register(module)?;
     module.add("tracemalloc_domain", trace::DOMAIN)
 }

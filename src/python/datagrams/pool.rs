@@ -1,0 +1,242 @@
+//! What outlives a call: scratch areas that the next one uses again, and datagrams that were received and not delivered.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::os::fd::RawFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::python::call::int;
+use crate::python::errors;
+use crate::udp::Counters;
+use crate::udp::linux::{Incoming, Kernel, Layout, Outgoing, cookie};
+
+/// Scratch areas that are kept, and the most bytes of one that is.
+const KEPT: usize = 4;
+const KEPT_BYTES: usize = 8 << 20;
+/// Sockets whose datagrams are kept until somebody asks for them. One that was closed meanwhile never does.
+const PARKED_SOCKETS: usize = 64;
+/// Sockets that are remembered for having refused joined datagrams.
+const REMEMBERED: usize = 256;
+
+static IDLE: Mutex<Vec<Incoming<Kernel>>> = Mutex::new(Vec::new());
+/// Those without an area, for calls that bring a place for datagrams to arrive at.
+static IDLE_HEADERS: Mutex<Vec<Incoming<Kernel>>> = Mutex::new(Vec::new());
+static IDLE_SENDERS: Mutex<Vec<Outgoing<Kernel>>> = Mutex::new(Vec::new());
+/// Scratch areas with datagrams that no packet could be made for, by the cookie of their socket.
+static PARKED: Mutex<Vec<(u64, Incoming<Kernel>)>> = Mutex::new(Vec::new());
+/// Whether there are any: only then does a call ask its socket for the cookie.
+static ANY_PARKED: AtomicBool = AtomicBool::new(false);
+/// The cookies of sockets that have refused joined datagrams.
+static REFUSED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+static ANY_REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Nothing is done under a lock that could panic half-way, or run Python code.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A scratch area for the duration of a call on a socket.
+pub(super) struct Lease {
+    /// `None` only while it is dropped.
+    incoming: Option<Incoming<Kernel>>,
+    socket: RawFd,
+    kind: Kind,
+}
+
+/// Where a scratch area goes when the call is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It has an area of its own, and the next call can have what is left in it.
+    Area,
+    /// Datagrams arrive in memory that is only there during the call.
+    Borrowing,
+}
+
+impl Lease {
+    /// The area with what an earlier call on this socket has left, one that nobody uses, or a new one.
+    pub(super) fn new(socket: RawFd, layout: Layout) -> PyResult<Self> {
+        let incoming = match take_parked(socket) {
+            Some(parked) => parked,
+            None => match take_idle(&IDLE, |incoming| incoming.layout() == layout) {
+                Some(idle) => idle,
+                None => new_incoming(layout)?,
+            },
+        };
+        Ok(Self { incoming: Some(incoming), socket, kind: Kind::Area })
+    }
+
+    /// The area with what an earlier call on this socket has left.
+    pub(super) fn left(socket: RawFd) -> Option<Self> {
+        take_parked(socket).map(|incoming| Self { incoming: Some(incoming), socket, kind: Kind::Area })
+    }
+
+    /// Headers for `slots` datagrams without an area: what arrives is gone when the lease ends.
+    pub(super) fn borrowing(socket: RawFd, slots: usize) -> PyResult<Self> {
+        let incoming = match take_idle(&IDLE_HEADERS, |incoming| incoming.slots() == slots) {
+            Some(idle) => idle,
+            None => new_incoming(Layout { most: slots, size: 0, joined: false })?,
+        };
+        Ok(Self { incoming: Some(incoming), socket, kind: Kind::Borrowing })
+    }
+
+    pub(super) fn incoming(&mut self) -> &mut Incoming<Kernel> {
+        self.incoming.as_mut().expect("it is there until the lease ends")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(mut incoming) = self.incoming.take() else { return };
+        RECEIVED.add(incoming.take_counters());
+        match self.kind {
+            Kind::Borrowing if incoming.has_leftovers() => {}
+            Kind::Borrowing => keep(&IDLE_HEADERS, incoming),
+            Kind::Area if incoming.has_leftovers() => {
+                // A socket that was closed meanwhile has nobody to deliver to.
+                if let Ok(cookie) = cookie(self.socket) {
+                    let mut parked = lock(&PARKED);
+                    let oldest = (parked.len() >= PARKED_SOCKETS).then(|| parked.remove(0));
+                    parked.push((cookie, incoming));
+                    ANY_PARKED.store(true, Ordering::Relaxed);
+                    drop(parked);
+                    drop(oldest);
+                }
+            }
+            Kind::Area if incoming.bytes() <= KEPT_BYTES => keep(&IDLE, incoming),
+            Kind::Area => {}
+        }
+    }
+}
+
+fn take_idle(
+    idle: &Mutex<Vec<Incoming<Kernel>>>,
+    fits: impl Fn(&Incoming<Kernel>) -> bool,
+) -> Option<Incoming<Kernel>> {
+    let mut idle = lock(idle);
+    let index = idle.iter().position(fits)?;
+    Some(idle.swap_remove(index))
+}
+
+/// Keeps a scratch area for the next call, instead of the one kept longest.
+fn keep(idle: &Mutex<Vec<Incoming<Kernel>>>, incoming: Incoming<Kernel>) {
+    let mut idle = lock(idle);
+    let oldest = (idle.len() >= KEPT).then(|| idle.remove(0));
+    idle.push(incoming);
+    drop(idle);
+    drop(oldest);
+}
+
+/// A new scratch area.
+pub(super) fn new_incoming(layout: Layout) -> PyResult<Incoming<Kernel>> {
+    Incoming::try_new(Kernel, layout).ok_or_else(|| {
+        errors::memory(format_args!("no memory to receive {} datagrams of {} bytes", layout.most, layout.size))
+    })
+}
+
+#[inline]
+fn take_parked(socket: RawFd) -> Option<Incoming<Kernel>> {
+    if !ANY_PARKED.load(Ordering::Relaxed) {
+        return None;
+    }
+    let cookie = cookie(socket).ok()?;
+    let mut parked = lock(&PARKED);
+    let index = parked.iter().position(|(of, _)| *of == cookie)?;
+    let (_, incoming) = parked.remove(index);
+    ANY_PARKED.store(!parked.is_empty(), Ordering::Relaxed);
+    Some(incoming)
+}
+
+/// A sender for the duration of a call.
+pub(super) fn take_sender() -> Outgoing<Kernel> {
+    let idle = lock(&IDLE_SENDERS).pop();
+    idle.unwrap_or_else(|| Outgoing::new(Kernel))
+}
+
+/// Gives a sender back. What it learned about the socket is remembered.
+pub(super) fn give_sender(mut sender: Outgoing<Kernel>, socket: RawFd) {
+    SENT.add(sender.take_counters());
+    if sender.take_refusal()
+        && let Ok(cookie) = cookie(socket)
+    {
+        let mut refused = lock(&REFUSED);
+        if refused.len() >= REMEMBERED {
+            refused.remove(0);
+        }
+        refused.push(cookie);
+        ANY_REFUSED.store(true, Ordering::Relaxed);
+    }
+    let mut idle = lock(&IDLE_SENDERS);
+    if idle.len() < KEPT {
+        idle.push(sender);
+    }
+}
+
+/// Whether this socket has refused joined datagrams before.
+#[inline]
+pub(super) fn has_refused(socket: RawFd) -> bool {
+    ANY_REFUSED.load(Ordering::Relaxed) && cookie(socket).is_ok_and(|cookie| lock(&REFUSED).contains(&cookie))
+}
+
+/// Sums over all calls of the process.
+pub(super) struct Sums {
+    calls: AtomicU64,
+    datagrams: AtomicU64,
+    joined: AtomicU64,
+    refused: AtomicU64,
+}
+
+pub(super) static RECEIVED: Sums = Sums::new();
+static SENT: Sums = Sums::new();
+
+impl Sums {
+    const fn new() -> Self {
+        Self {
+            calls: AtomicU64::new(0),
+            datagrams: AtomicU64::new(0),
+            joined: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn add(&self, counters: Counters) {
+        self.calls.fetch_add(counters.calls, Ordering::Relaxed);
+        self.datagrams.fetch_add(counters.datagrams, Ordering::Relaxed);
+        if counters.joined > 0 {
+            self.joined.fetch_add(counters.joined, Ordering::Relaxed);
+        }
+        if counters.refused > 0 {
+            self.refused.fetch_add(counters.refused, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Return what all calls of this process have done so far, as a dictionary of numbers.
+///
+/// 'receive_calls' and 'send_calls' are system calls, 'received' and 'sent' datagrams; 'received_joined' and
+/// 'sent_joined' say how many of them the kernel has joined or cut (gro, gso), and 'send_refused' how many calls with
+/// joined datagrams a kernel or a network card has refused, so that they went one by one.
+///
+/// >>> import pktalloc
+/// >>> counters = pktalloc.datagram_counters()
+/// >>> counters['received'] >= counters['received_joined']
+/// True
+#[pyfunction]
+pub(super) fn datagram_counters(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    // SAFETY: the thread is attached, and what is made is a dictionary. (PyO3's constructor panics when there is no memory.)
+    let counters = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDict_New())?.cast_into_unchecked::<PyDict>() };
+    for (name, sum) in [
+        ("receive_calls", &RECEIVED.calls),
+        ("received", &RECEIVED.datagrams),
+        ("received_joined", &RECEIVED.joined),
+        ("send_calls", &SENT.calls),
+        ("sent", &SENT.datagrams),
+        ("sent_joined", &SENT.joined),
+        ("send_refused", &SENT.refused),
+    ] {
+        counters.set_item(errors::text(py, format_args!("{name}"))?, int(py, sum.load(Ordering::Relaxed))?)?;
+    }
+    Ok(counters)
+}

@@ -1,0 +1,381 @@
+//! `Allocator.recv_many` and `recv_many_into`.
+
+use std::io;
+
+use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::address;
+use super::batch::{DatagramBatch, empty_list, empty_view, set};
+use super::pool::Lease;
+use super::seam::{self, Source};
+use super::socket::{For, Socket, Waited, os_error, timed_out};
+use crate::python::call::Arguments;
+use crate::python::class::Object;
+use crate::python::errors;
+use crate::udp::Options;
+use crate::udp::linux::{Incoming, Kernel, Layout, MOST, Received, enable};
+
+/// The largest size of a datagram that may be asked for. No system's are as long.
+const MOST_BYTES: usize = 1 << 24;
+/// Bytes of a scratch area, at most, unless one datagram needs more.
+const AREA: usize = 64 << 20;
+
+/// What becomes of datagrams.
+#[derive(Clone, Copy)]
+pub(super) enum Into<'a, 'py> {
+    Packets(Source<'a, 'py>),
+    /// Those that were joined into parts of one packet.
+    Slices(Source<'a, 'py>),
+    Bytes,
+}
+
+/// How many slots of which size: what was asked for, within what is possible.
+pub(super) fn layout(count: usize, size: usize, joined: bool) -> PyResult<Layout> {
+    if !(1..=MOST_BYTES).contains(&size) {
+        return Err(errors::value(format_args!("size must be from 1 to {MOST_BYTES}, got {size}")));
+    }
+    Ok(Layout { most: count.min(MOST).min((AREA / size).max(1)), size, joined })
+}
+
+/// A number of datagrams or bytes.
+fn number(value: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
+    let number: i128 = value.extract().or_else(|error: PyErr| {
+        // `__index__` is enough, and what no number can hold is too many.
+        if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(value.py()) { Ok(i128::MAX) } else { Err(error) }
+    })?;
+    if number < 1 {
+        return Err(errors::value(format_args!("{name} must be at least 1, got {number}")));
+    }
+    Ok(usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+pub(super) fn recv_many<'py>(source: Source<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
+    if arguments.positional() > 3 {
+        return Err(errors::kind(format_args!("recv_many() takes 3 positional arguments: sock, count and size")));
+    }
+    let ([sock], [count, size, gro, slices, time, destination, ecn, dropped]) = arguments.sort(
+        "recv_many",
+        ["sock"],
+        ["count", "size", "gro", "slices", "timestamps", "local_addresses", "ecn", "dropped"],
+    )?;
+    let count = count.map_or(Ok(64), |count| number(&count, "count"))?;
+    let size = size.map_or(Ok(2048), |size| number(&size, "size"))?;
+    let truth = |value: Option<Borrowed<'_, 'py, PyAny>>| value.map_or(Ok(false), |value| value.is_truthy());
+    let options = Options {
+        gro: truth(gro)?,
+        time: truth(time)?,
+        destination: truth(destination)?,
+        traffic_class: truth(ecn)?,
+        dropped: truth(dropped)?,
+    };
+    let slices = truth(slices)?;
+    // Where the kernel does not join datagrams, there is no reason to ask for them one by one.
+    let mut layout = layout(count, size, options.gro)?;
+    let mut socket = Socket::of(&sock)?;
+    drop(source.heap()?);
+    if options != Options::default() {
+        let told = enable(&Kernel, socket.number, options).map_err(|error| os_error(source.py(), &error))?;
+        layout.joined = told.gro;
+    }
+    if socket.kind == libc::SOCK_SEQPACKET {
+        // One that is closed has empty messages without end.
+        layout.most = 1;
+    }
+    let mut lease = Lease::new(socket.number, layout)?;
+    fill(source.py(), &mut socket, lease.incoming())?;
+    let into = if slices { Into::Slices(source) } else { Into::Packets(source) };
+    Ok(deliver(source.py(), lease.incoming(), into)?.into_any())
+}
+
+/// Receives what is there, at least one datagram; waits as the socket says.
+fn fill(py: Python<'_>, socket: &mut Socket, incoming: &mut Incoming<Kernel>) -> PyResult<()> {
+    loop {
+        let (number, block) = (socket.number, socket.waits_for_ever());
+        match py.detach(|| incoming.fill(number, block)) {
+            Ok(()) if incoming.peek().is_some() => return Ok(()),
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match socket.wait(py, For::Datagrams)? {
+                Waited::Ready | Waited::Interrupted => {}
+                Waited::TimedOut => return Err(timed_out()),
+                Waited::NonBlocking => return Err(os_error(py, &error)),
+            },
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => py.check_signals()?,
+            Err(error) => return Err(os_error(py, &error)),
+        }
+    }
+}
+
+/// Makes objects of the datagrams in the scratch area. Those for which there is no memory stay there; that is an error when
+/// the first one does.
+pub(super) fn deliver<'py>(
+    py: Python<'py>,
+    incoming: &mut Incoming<Kernel>,
+    into: Into<'_, 'py>,
+) -> PyResult<Bound<'py, DatagramBatch>> {
+    let count = incoming.remaining();
+    let (packets, addresses) = (empty_list(py, count)?, empty_list(py, count)?);
+    let batch = DatagramBatch::new(&packets, &addresses, count)?;
+    let mut maker = Maker::new(into);
+    for index in 0..count {
+        let next = incoming.peek().expect("as many as were counted");
+        let outcome = maker.next(py, incoming, &next).and_then(|made| {
+            batch.get().push(next.bytes.len(), next.truncated, next.info)?;
+            Ok(made)
+        });
+        match outcome {
+            Ok((packet, address)) => {
+                set(&packets, index, packet);
+                set(&addresses, index, address);
+                incoming.consume();
+            }
+            Err(error) if index == 0 => {
+                batch.get().cut(0, count);
+                return Err(error);
+            }
+            Err(_) => {
+                batch.get().cut(index, count - index);
+                break;
+            }
+        }
+    }
+    Ok(batch)
+}
+
+/// Makes one object after the other.
+pub(super) struct Maker<'a, 'py> {
+    into: Into<'a, 'py>,
+    /// The packet that the current run of joined datagrams lies in, how many of its bytes are handed out, and how many it has.
+    run: Option<(Bound<'py, PyAny>, usize, usize)>,
+    /// The last peer: the system's bytes and what stands for them.
+    last: Option<([u8; 32], usize, Bound<'py, PyAny>)>,
+}
+
+/// A packet and the address that it came from.
+type Made<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
+
+impl<'a, 'py> Maker<'a, 'py> {
+    pub(super) fn new(into: Into<'a, 'py>) -> Self {
+        Self { into, run: None, last: None }
+    }
+
+    /// Makes objects of the next datagram.
+    #[inline]
+    pub(super) fn next(
+        &mut self,
+        py: Python<'py>,
+        incoming: &Incoming<Kernel>,
+        next: &Received<'_>,
+    ) -> PyResult<Made<'py>> {
+        let address = self.address(py, incoming.address())?;
+        let packet = match self.into {
+            Into::Packets(source) => seam::packet_of(source, next.bytes)?,
+            Into::Bytes => bytes_of(py, next.bytes)?,
+            Into::Slices(source) => {
+                let (packet, start, length) = match self.run.take() {
+                    Some(run) => run,
+                    None => {
+                        let run = incoming.peek_joined().expect("there is a next one").bytes;
+                        (seam::packet_of(source, run)?, 0, run.len())
+                    }
+                };
+                let part = part_of(&packet, start, next.bytes.len())?;
+                let end = start + next.whole;
+                self.run = (end < length).then_some((packet, end, length));
+                part
+            }
+        };
+        Ok((packet, address))
+    }
+
+    /// The address as an object: that of the last datagram, where the peer is the same.
+    #[inline]
+    fn address(&mut self, py: Python<'py>, raw: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        if let Some((last, length, object)) = &self.last
+            && last[..*length] == *raw
+        {
+            return Ok(object.clone());
+        }
+        let object = address::object(py, raw)?;
+        let mut last = [0; 32];
+        if let Some(room) = last.get_mut(..raw.len()) {
+            room.copy_from_slice(raw);
+            self.last = Some((last, raw.len(), object.clone()));
+        }
+        Ok(object)
+    }
+}
+
+fn bytes_of<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the thread is attached, and there are that many bytes.
+    unsafe {
+        let object = ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len() as ffi::Py_ssize_t);
+        Bound::from_owned_ptr_or_err(py, object)
+    }
+}
+
+/// A `memoryview` of a part of a packet.
+fn part_of<'py>(packet: &Bound<'py, PyAny>, start: usize, length: usize) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the thread is attached; the objects are there or the call fails. (PyO3's slices leak their numbers.)
+    unsafe {
+        let number = |number: usize| Bound::from_owned_ptr_or_err(packet.py(), ffi::PyLong_FromSize_t(number));
+        let (start, stop) = (number(start)?, number(start + length)?);
+        let slice = ffi::PySlice_New(start.as_ptr(), stop.as_ptr(), core::ptr::null_mut());
+        packet.get_item(Bound::from_owned_ptr_or_err(packet.py(), slice)?)
+    }
+}
+
+/// Receive datagrams into the rows of a writable buffer with two dimensions, such as a NumPy array, in one system call.
+///
+/// Takes what is there, at least one datagram and at most one for each row, and waits as `sock.recv_into()` does. Returns a
+/// `DatagramBatch` without packets, which can be used as the number of rows that were filled: `array[:batch]`. Its `sizes`
+/// say how many bytes of each row count; what of a datagram did not fit its row is cut off, and `truncated` says so.
+///
+/// >>> import socket
+/// >>> import pktalloc
+/// >>> receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+/// >>> receiver.bind(('127.0.0.1', 0))
+/// >>> sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+/// >>> sender.sendto(b'hello', receiver.getsockname())
+/// 5
+/// >>> rows = memoryview(bytearray(64 * 1500)).cast('B', (64, 1500))
+/// >>> batch = pktalloc.recv_many_into(receiver, rows)
+/// >>> len(batch), batch.sizes
+/// (1, [5])
+/// >>> receiver.close(), sender.close()
+/// (None, None)
+#[pyfunction]
+#[pyo3(signature = (sock, rows, *, timestamps = false, local_addresses = false, ecn = false, dropped = false))]
+pub(super) fn recv_many_into<'py>(
+    py: Python<'py>,
+    sock: &Bound<'py, PyAny>,
+    rows: &Bound<'py, PyAny>,
+    timestamps: bool,
+    local_addresses: bool,
+    ecn: bool,
+    dropped: bool,
+) -> PyResult<Bound<'py, DatagramBatch>> {
+    let mut socket = Socket::of(sock)?;
+    let rows = Rows::of(rows)?;
+    let options = Options { gro: false, time: timestamps, destination: local_addresses, traffic_class: ecn, dropped };
+    if options != Options::default() {
+        enable(&Kernel, socket.number, options).map_err(|error| os_error(py, &error))?;
+    }
+    let most = if socket.kind == libc::SOCK_SEQPACKET { 1 } else { rows.count.min(MOST) };
+    // What an earlier call has left lies in a scratch area.
+    let left = Lease::left(socket.number);
+    let in_rows = left.is_none();
+    let mut lease = match left {
+        Some(lease) => lease,
+        None => Lease::borrowing(socket.number, most)?,
+    };
+    let incoming = lease.incoming();
+    if in_rows {
+        // SAFETY: the buffer is exported until `rows` goes, which is after the lease; that other code may write to it
+        // meanwhile is as with `recv_into`.
+        unsafe { incoming.arrive_at(rows.start, rows.stride, rows.length, most) };
+    }
+    fill(py, &mut socket, incoming)?;
+    let count = incoming.remaining().min(most);
+    let (none, addresses) = (empty_list(py, 0)?, empty_list(py, count)?);
+    let batch = DatagramBatch::new(&none, &addresses, count)?;
+    let mut maker = Maker::new(Into::Bytes);
+    let mut filled = 0;
+    while filled < count {
+        // A row has all that the kernel has joined: only `recv_many(gro=True)` takes that apart.
+        let next = if in_rows { incoming.peek_joined() } else { incoming.peek() };
+        let Some(next) = next else { break };
+        let address = match maker.address(py, incoming.address()) {
+            Ok(address) => address,
+            // There is no memory for it, and the datagram is in its row already.
+            Err(_) if in_rows => py.None().into_bound(py),
+            Err(error) if filled == 0 => return Err(error),
+            Err(_) => break,
+        };
+        let next_size = next.bytes.len().min(rows.length);
+        let truncated = next.truncated || next_size < next.bytes.len();
+        if !in_rows {
+            // SAFETY: the row has that many bytes, and the scratch area lies elsewhere.
+            unsafe {
+                rows.start.wrapping_offset(rows.stride * filled as isize).copy_from(next.bytes.as_ptr(), next_size);
+            }
+        }
+        batch.get().push(next_size, truncated, next.info)?;
+        set(&addresses, filled, address);
+        if in_rows {
+            incoming.consume_joined();
+        } else {
+            incoming.consume();
+        }
+        filled += 1;
+    }
+    batch.get().cut(filled, incoming.remaining());
+    Ok(batch)
+}
+
+/// The rows of an exported buffer.
+struct Rows {
+    view: Vec<ffi::Py_buffer>,
+    start: *mut u8,
+    stride: isize,
+    length: usize,
+    count: usize,
+}
+
+impl Rows {
+    fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = object.py();
+        let mut rows = Self { view: empty_view()?, start: core::ptr::null_mut(), stride: 0, length: 0, count: 0 };
+        let flags = ffi::PyBUF_WRITABLE | ffi::PyBUF_STRIDES;
+        // SAFETY: the view is a buffer to fill in, which stays where it is until it is released. A view with strides has as
+        // many numbers in shape and strides as it has dimensions.
+        unsafe {
+            if ffi::PyObject_GetBuffer(object.as_ptr(), rows.view.as_mut_ptr(), flags) != 0 {
+                let error = PyErr::fetch(py);
+                rows.view[0].obj = core::ptr::null_mut();
+                let name = object.get_type().name()?;
+                let refused = |kind: fn(core::fmt::Arguments<'_>) -> PyErr| {
+                    kind(format_args!(
+                        "recv_many_into() needs a writable buffer with two dimensions, not {name}: {error}"
+                    ))
+                };
+                return Err(if error.is_instance_of::<PyBufferError>(py) || error.is_instance_of::<PyTypeError>(py) {
+                    refused(errors::kind)
+                } else if error.is_instance_of::<PyValueError>(py) {
+                    refused(errors::value)
+                } else {
+                    error
+                });
+            }
+            let view = &rows.view[0];
+            if view.ndim != 2 {
+                let dimensions = view.ndim;
+                return Err(errors::value(format_args!(
+                    "recv_many_into() needs a buffer with two dimensions, this one has {dimensions}"
+                )));
+            }
+            let (count, columns) = (*view.shape, *view.shape.add(1));
+            let (stride, step) = (*view.strides, *view.strides.add(1));
+            if step != view.itemsize && columns > 1 {
+                return Err(errors::buffer(format_args!("recv_many_into() needs rows that are contiguous")));
+            }
+            if count < 1 || columns < 1 {
+                return Err(errors::value(format_args!("recv_many_into() has no room in {count} rows of {columns}")));
+            }
+            let length = (columns * view.itemsize) as usize;
+            if count > 1 && stride.unsigned_abs() < length {
+                return Err(errors::buffer(format_args!("recv_many_into() needs rows that do not overlap")));
+            }
+            (rows.start, rows.stride, rows.length, rows.count) = (view.buf.cast(), stride, length, count as usize);
+        }
+        Ok(rows)
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        // SAFETY: the buffer is as `PyObject_GetBuffer` left it; one that was refused has no object, and is left alone.
+        unsafe { ffi::PyBuffer_Release(self.view.as_mut_ptr()) };
+    }
+}

@@ -1,0 +1,143 @@
+//! Sockets that Python code made: waiting, signals and errors as the `socket` module has them.
+
+use core::time::Duration;
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Instant;
+
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+use crate::python::errors;
+use crate::udp::linux::{Calls, Kernel};
+
+/// A socket during a call.
+pub(super) struct Socket {
+    pub(super) number: RawFd,
+    /// `SOCK_DGRAM`, `SOCK_RAW`, …
+    pub(super) kind: i32,
+    /// How long it waits: for ever, or up to this, from the first wait on.
+    timeout: Option<Duration>,
+    deadline: Option<Instant>,
+}
+
+/// What to wait for.
+#[derive(Clone, Copy)]
+pub(super) enum For {
+    Datagrams,
+    /// `stalled` says that there was none although the socket had said so: a full Unix peer cannot be waited for, so that it is
+    /// asked again in a while.
+    Room {
+        stalled: bool,
+    },
+}
+
+/// How long a full Unix peer is left alone.
+const WHILE: Duration = Duration::from_millis(1);
+
+/// How a wait ended without an exception.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// Something can be done.
+    Ready,
+    /// Signal handlers have run, or there may be something to do: try again.
+    Interrupted,
+    /// The time is over; or it never began.
+    TimedOut,
+    NonBlocking,
+}
+
+impl Socket {
+    /// Reads the descriptor and the timeout of a `socket.socket`. Runs Python code.
+    pub(super) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let py = object.py();
+        let class = CLASS.import(py, "_socket", "socket")?;
+        if !object.is_instance(class)? {
+            let name = object.get_type().name()?;
+            return Err(errors::kind(format_args!("expected a socket.socket, got {name}")));
+        }
+        let number: RawFd = object.call_method0(intern!(py, "fileno"))?.extract()?;
+        if number < 0 {
+            return Err(os_error(py, &io::Error::from_raw_os_error(libc::EBADF)));
+        }
+        let timeout: Option<f64> = object.getattr(intern!(py, "timeout"))?.extract()?;
+        let kind = Kernel.option(number, libc::SOL_SOCKET, libc::SO_TYPE).map_err(|error| os_error(py, &error))?;
+        if kind == libc::SOCK_STREAM {
+            let text = object.repr()?;
+            return Err(errors::value(format_args!("a datagram socket was expected, got {text}")));
+        }
+        // The `socket` module refuses negative ones; what is too long to count is for ever.
+        let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Ok(Self { number, kind, timeout, deadline: None })
+    }
+
+    /// Whether a call may block for as long as it takes.
+    pub(super) fn waits_for_ever(&self) -> bool {
+        self.timeout.is_none()
+    }
+
+    /// Waits as the socket says. What signal handlers raise is an error.
+    pub(super) fn wait(&mut self, py: Python<'_>, what: For) -> PyResult<Waited> {
+        let left = match self.timeout {
+            None => None,
+            Some(Duration::ZERO) => return Ok(Waited::NonBlocking),
+            Some(timeout) => {
+                let now = Instant::now();
+                let deadline = match self.deadline {
+                    Some(deadline) => deadline,
+                    None => now + timeout.min(Duration::from_secs(u32::MAX.into())),
+                };
+                self.deadline = Some(deadline);
+                Some(deadline.saturating_duration_since(now))
+            }
+        };
+        if left == Some(Duration::ZERO) {
+            return Ok(Waited::TimedOut);
+        }
+        let number = self.number;
+        let events = match what {
+            For::Datagrams => libc::POLLIN,
+            For::Room { stalled } => {
+                if stalled {
+                    py.detach(|| std::thread::sleep(WHILE));
+                }
+                libc::POLLOUT
+            }
+        };
+        match py.detach(|| Kernel.poll(number, events, left)) {
+            Ok(true) => Ok(Waited::Ready),
+            Ok(false) => Ok(Waited::TimedOut),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                py.check_signals()?;
+                Ok(Waited::Interrupted)
+            }
+            Err(error) => Err(os_error(py, &error)),
+        }
+    }
+}
+
+/// The exception of a socket whose time is over.
+#[cold]
+pub(super) fn timed_out() -> PyErr {
+    errors::timeout(format_args!("timed out"))
+}
+
+/// The exception of a system call's error, with its number: `BlockingIOError`, `ConnectionRefusedError`, …
+#[cold]
+pub(super) fn os_error(py: Python<'_>, error: &io::Error) -> PyErr {
+    let number = match error.raw_os_error() {
+        Some(number) => number,
+        None if error.kind() == io::ErrorKind::WouldBlock => libc::EAGAIN,
+        None => return io::Error::new(error.kind(), error.to_string()).into(),
+    };
+    // SAFETY: errno is this thread's, and the thread is attached.
+    unsafe {
+        *libc::__errno_location() = number;
+        ffi::PyErr_SetFromErrno(ffi::PyExc_OSError);
+    }
+    PyErr::fetch(py)
+}

@@ -1,0 +1,512 @@
+//! Datagrams on their way in: a scratch area that is filled by one system call and emptied one datagram at a time.
+//!
+//! ```text
+//! slots      ├ datagram 1 ┼┄┄ free ┄┄┤├ datagram 2 ┼┄┄ free ┄┄┤├ …           each of `size` bytes
+//! joined     ├ a run of datagrams ┼ a run ┼┄┄┄┄┄┄┄┄ 64 KiB free ┄┄┄┄┄┄┄┄┤     each where the last one ended
+//! ```
+//!
+//! Invariant: the headers before `received` describe what the kernel wrote; those before `touched` must be set anew before the
+//! kernel gets them again. The pointers in them lead into the areas beside them, which never move.
+
+use core::ptr::NonNull;
+use std::io;
+use std::os::fd::RawFd;
+
+use super::control;
+use super::sockaddr;
+use super::system::Calls;
+use crate::udp::segments::{count_segments, segment_at};
+use crate::udp::{Address, Counters, Info};
+
+/// The most datagrams of one system call: the kernel's own limit.
+pub(crate) const MOST: usize = 1024;
+/// Bytes that the kernel may join.
+const JOINED: usize = 1 << 16;
+/// Bytes of the area for joined datagrams: room for one more while it is not half full.
+const JOINED_AREA: usize = 2 * JOINED;
+/// Receive calls for joined datagrams, at most, to fill that.
+const JOINED_CALLS: usize = 64;
+/// A cache line.
+const LINE: usize = 64;
+
+/// Room for an address, aligned as the kernel's structures are.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Name([u8; sockaddr::ROOM]);
+
+/// Room for control messages, aligned as they are.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; control::ROOM]);
+
+/// A slice on the heap that is reached through a pointer only, since the kernel holds pointers into it.
+struct Area<T>(NonNull<[T]>);
+
+/// Types of which all bytes may be zero.
+///
+/// # Safety
+/// They may.
+unsafe trait Zero {}
+// SAFETY: a number.
+unsafe impl Zero for u8 {}
+// SAFETY: pointers and numbers.
+unsafe impl Zero for libc::mmsghdr {}
+// SAFETY: a pointer and a number.
+unsafe impl Zero for libc::iovec {}
+// SAFETY: numbers.
+unsafe impl Zero for Name {}
+// SAFETY: numbers.
+unsafe impl Zero for Control {}
+
+impl<T: Zero> Area<T> {
+    /// Elements that are all zero; `None` when there is no memory for them. Pages that nobody writes take none.
+    fn zeroed(count: usize) -> Option<Self> {
+        let layout = core::alloc::Layout::array::<T>(count).ok()?;
+        if layout.size() == 0 {
+            return Some(Self(NonNull::slice_from_raw_parts(NonNull::dangling(), 0)));
+        }
+        // SAFETY: the layout is not empty.
+        let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })?;
+        Some(Self(NonNull::slice_from_raw_parts(start.cast(), count)))
+    }
+}
+
+impl<T> Area<T> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The place of an element.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[inline]
+    fn at(&self, index: usize) -> *mut T {
+        assert!(index < self.len());
+        // SAFETY: the element exists.
+        unsafe { self.0.cast::<T>().as_ptr().add(index) }
+    }
+}
+
+impl<T> Drop for Area<T> {
+    fn drop(&mut self) {
+        let layout = core::alloc::Layout::array::<T>(self.len()).expect("it was allocated with this layout");
+        if layout.size() > 0 {
+            // SAFETY: it was allocated with this layout, and nobody holds a reference into it.
+            unsafe { std::alloc::dealloc(self.0.as_ptr().cast(), layout) };
+        }
+    }
+}
+
+/// How datagrams are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Datagrams of one call; at least 1, and no more than [`MOST`] count.
+    pub(crate) most: usize,
+    /// Bytes of each.
+    pub(crate) size: usize,
+    /// Whether the kernel joins them.
+    pub(crate) joined: bool,
+}
+
+/// A datagram in the scratch area.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) truncated: bool,
+    /// Bytes that the run of joined datagrams has for it: more than it shows where it was truncated.
+    #[cfg(feature = "python")]
+    pub(crate) whole: usize,
+    pub(crate) info: &'a Info,
+}
+
+/// The scratch area, and which of its datagrams were not handed out yet.
+pub(crate) struct Incoming<C> {
+    calls: C,
+    layout: Layout,
+    area: Area<u8>,
+    headers: Area<libc::mmsghdr>,
+    vectors: Area<libc::iovec>,
+    names: Area<Name>,
+    controls: Area<Control>,
+    touched: usize,
+    received: usize,
+    /// The message that the next datagram is of, where that starts in it, and what was said about it.
+    message: usize,
+    start: usize,
+    info: Info,
+    /// An error that came behind datagrams.
+    deferred: Option<io::Error>,
+    counters: Counters,
+}
+
+// SAFETY: the pointers lead into its own areas.
+unsafe impl<C: Send> Send for Incoming<C> {}
+// SAFETY: nothing is changed through a shared reference.
+unsafe impl<C: Sync> Sync for Incoming<C> {}
+
+impl<C: Calls> Incoming<C> {
+    /// # Panics
+    /// When there is no memory for the scratch area.
+    pub(crate) fn new(calls: C, layout: Layout) -> Self {
+        Self::try_new(calls, layout).unwrap_or_else(|| panic!("no memory for a batch of {layout:?}"))
+    }
+
+    /// `None` when there is no memory for the scratch area.
+    pub(crate) fn try_new(calls: C, layout: Layout) -> Option<Self> {
+        let layout = Layout { most: layout.most.clamp(1, MOST), ..layout };
+        let (messages, bytes, stride) = if layout.joined {
+            (JOINED_CALLS.min(layout.most), JOINED_AREA, 0)
+        } else {
+            // A line more than a power of two, so that small datagrams do not all fall into the same sets of the cache.
+            let stride = layout.size.checked_next_multiple_of(LINE)?.checked_add(LINE)?;
+            (layout.most, layout.most.checked_mul(stride)?, stride)
+        };
+        let this = Self {
+            calls,
+            layout,
+            area: Area::zeroed(bytes)?,
+            headers: Area::zeroed(messages)?,
+            vectors: Area::zeroed(messages)?,
+            names: Area::zeroed(messages)?,
+            controls: Area::zeroed(messages)?,
+            touched: messages,
+            received: 0,
+            message: 0,
+            start: 0,
+            info: Info::default(),
+            deferred: None,
+            counters: Counters::default(),
+        };
+        for index in 0..messages {
+            // SAFETY: these are elements of the areas, which nobody else uses yet.
+            unsafe {
+                let base = if layout.joined { this.area.at(0) } else { this.area.at(index * stride) };
+                let length = if layout.joined { JOINED } else { layout.size };
+                *this.vectors.at(index) = libc::iovec { iov_base: base.cast(), iov_len: length };
+                let header = &mut (*this.headers.at(index)).msg_hdr;
+                header.msg_iov = this.vectors.at(index);
+                header.msg_iovlen = 1;
+                header.msg_name = this.names.at(index).cast();
+                header.msg_control = this.controls.at(index).cast();
+            }
+        }
+        Some(this)
+    }
+
+    pub(crate) fn calls(&self) -> &C {
+        &self.calls
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// What was counted since the last time.
+    #[cfg(feature = "python")]
+    pub(crate) fn take_counters(&mut self) -> Counters {
+        core::mem::take(&mut self.counters)
+    }
+
+    /// Makes `count` slots of `length` bytes, each `stride` behind the one before it, the place where datagrams arrive, instead
+    /// of the scratch area.
+    ///
+    /// # Safety
+    /// These bytes are valid for writes until this function is called again, or nothing is received any more and nothing that was
+    /// received is looked at.
+    #[cfg(feature = "python")]
+    pub(crate) unsafe fn arrive_at(&mut self, start: *mut u8, stride: isize, length: usize, count: usize) {
+        self.layout.size = length;
+        self.layout.most = count.min(self.headers.len());
+        for index in 0..self.layout.most {
+            let base = start.wrapping_offset(stride * index as isize).cast();
+            // SAFETY: an element of the area, which nobody else uses now.
+            unsafe { *self.vectors.at(index) = libc::iovec { iov_base: base, iov_len: length } };
+        }
+    }
+
+    /// Bytes of memory that it holds.
+    #[cfg(feature = "python")]
+    pub(crate) fn bytes(&self) -> usize {
+        self.area.len() + self.headers.len() * (size_of::<libc::mmsghdr>() + size_of::<Name>() + size_of::<Control>())
+    }
+
+    /// Receives what is there, in one call (when the kernel joins, in one for each run of datagrams). Nothing is received
+    /// while datagrams of the last call are left.
+    ///
+    /// With `wait` it blocks for the first datagram as a plain receive call does; only for one datagram, since a batch that
+    /// is interrupted half-way fails the next call.
+    pub(crate) fn fill(&mut self, socket: RawFd, wait: bool) -> io::Result<()> {
+        if self.peek().is_some() {
+            return Ok(());
+        }
+        if let Some(error) = self.deferred.take() {
+            return Err(error);
+        }
+        (self.received, self.message, self.start) = (0, 0, 0);
+        let wait = wait && self.layout.most == 1;
+        if self.layout.joined {
+            self.fill_joined(socket, wait)?;
+        } else {
+            self.reset(self.touched);
+            let headers = core::ptr::slice_from_raw_parts_mut(self.headers.at(0), self.layout.most);
+            self.touched = self.layout.most;
+            // SAFETY: the headers lead into the areas, which nobody else uses now.
+            self.received = unsafe { self.receive(socket, headers, wait) }?.min(self.layout.most);
+            self.touched = self.received;
+            self.counters.calls += 1;
+        }
+        self.close_descriptors();
+        self.read_info();
+        self.counters.datagrams += self.remaining() as u64;
+        Ok(())
+    }
+
+    fn fill_joined(&mut self, socket: RawFd, wait: bool) -> io::Result<()> {
+        let (mut at, mut datagrams) = (0, 0);
+        self.reset(self.touched);
+        self.touched = self.headers.len();
+        while self.received < self.headers.len() && at + JOINED <= self.area.len() && datagrams < self.layout.most {
+            let index = self.received;
+            // SAFETY: an element of the areas; the part from `at` on has the room of a joined datagram.
+            unsafe { (*self.vectors.at(index)).iov_base = self.area.at(at).cast() };
+            let header = core::ptr::slice_from_raw_parts_mut(self.headers.at(index), 1);
+            self.counters.calls += 1;
+            // SAFETY: as in `fill`.
+            match unsafe { self.receive(socket, header, wait && index == 0) } {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if index == 0 => return Err(error),
+                Err(error) => {
+                    self.defer(error);
+                    break;
+                }
+            }
+            self.received += 1;
+            let (length, segment) = (self.length(index), control::parse(self.control(index)).segment_size);
+            let count = count_segments(length, segment);
+            if count > 1 {
+                self.counters.joined += count as u64;
+            }
+            datagrams += count;
+            at += length.next_multiple_of(LINE);
+        }
+        Ok(())
+    }
+
+    /// Receives one datagram to `room`, outside of the scratch area, which is empty. Returns how many bytes it has there, and
+    /// whether it did not fit. Who sent it is [`source`](Self::source), as long as nothing else is received.
+    ///
+    /// # Safety
+    /// `room` is valid for writes.
+    pub(crate) unsafe fn fill_room(&mut self, socket: RawFd, room: *mut [u8], wait: bool) -> io::Result<(usize, bool)> {
+        debug_assert!(self.peek().is_none());
+        if let Some(error) = self.deferred.take() {
+            return Err(error);
+        }
+        (self.received, self.message, self.start) = (0, 0, 0);
+        self.reset(self.touched.max(1));
+        self.touched = 1;
+        // SAFETY: the first elements of the areas, which nobody else uses now, and the caller's room.
+        let outcome = unsafe {
+            let slot = *self.vectors.at(0);
+            *self.vectors.at(0) = libc::iovec { iov_base: room.cast(), iov_len: room.len() };
+            let headers = core::ptr::slice_from_raw_parts_mut(self.headers.at(0), 1);
+            let outcome = self.receive(socket, headers, wait);
+            *self.vectors.at(0) = slot;
+            outcome
+        };
+        self.counters.calls += 1;
+        if outcome? == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.counters.datagrams += 1;
+        let header = self.header(0);
+        if control_length(header) > 0 {
+            control::descriptors(self.control(0)).for_each(drop);
+        }
+        let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+        Ok(((header.msg_len as usize).min(room.len()), truncated))
+    }
+
+    /// Keeps an error that came behind datagrams for the next call. That there was nothing more is none.
+    pub(crate) fn defer(&mut self, error: io::Error) {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            self.deferred = Some(error);
+        }
+    }
+
+    /// What was said about the datagram that [`fill_room`](Self::fill_room) has received.
+    pub(crate) fn info_of_room(&self) -> Info {
+        control::parse(self.control(0))
+    }
+
+    /// The system call.
+    ///
+    /// # Safety
+    /// As for [`Calls::receive`].
+    unsafe fn receive(&self, socket: RawFd, headers: *mut [libc::mmsghdr], wait: bool) -> io::Result<usize> {
+        let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
+        // SAFETY: the caller's promise.
+        match unsafe { self.calls.receive(socket, headers, flags | libc::MSG_CMSG_CLOEXEC) } {
+            // Packet sockets know no such flag, and pass no descriptors.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                // SAFETY: the caller's promise.
+                unsafe { self.calls.receive(socket, headers, flags) }
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Sets what the kernel has changed in the first `count` headers.
+    fn reset(&mut self, count: usize) {
+        for index in 0..count {
+            // SAFETY: an element of the area, which nobody else uses now.
+            let header = unsafe { &mut (*self.headers.at(index)).msg_hdr };
+            header.msg_namelen = size_of::<Name>() as libc::socklen_t;
+            header.msg_controllen = size_of::<Control>() as _;
+            header.msg_flags = 0;
+        }
+    }
+
+    fn header(&self, index: usize) -> &libc::mmsghdr {
+        // SAFETY: an element of the area, which the kernel is done with.
+        unsafe { &*self.headers.at(index) }
+    }
+
+    /// Bytes that message has, which are never more than there is room for.
+    fn length(&self, index: usize) -> usize {
+        let room = if self.layout.joined { JOINED } else { self.layout.size };
+        (self.header(index).msg_len as usize).min(room)
+    }
+
+    fn control(&self, index: usize) -> &[u8] {
+        let length = control_length(self.header(index));
+        // SAFETY: an element of the area, which the kernel is done with.
+        unsafe { &(&*self.controls.at(index)).0[..length.min(control::ROOM)] }
+    }
+
+    /// Closes the descriptors that Unix peers have passed along: nobody here asks for any, and each would be leaked.
+    fn close_descriptors(&self) {
+        for index in 0..self.received {
+            if control_length(self.header(index)) > 0 {
+                control::descriptors(self.control(index)).for_each(drop);
+            }
+        }
+    }
+
+    /// Reads what was said about the message that is next.
+    fn read_info(&mut self) {
+        self.info = if self.message < self.received && control_length(self.header(self.message)) > 0 {
+            control::parse(self.control(self.message))
+        } else {
+            Info::default()
+        };
+    }
+
+    /// The bytes of a message.
+    fn message(&self, index: usize) -> &[u8] {
+        // SAFETY: the header's bytes lie in the area, and the kernel, which is done with them, has written that many; the rest
+        // was zero from the beginning.
+        unsafe {
+            let base = (*self.vectors.at(index)).iov_base.cast::<u8>();
+            core::slice::from_raw_parts(base, self.length(index))
+        }
+    }
+
+    /// Whether the next call answers from what is here: with datagrams or with an error that came behind some.
+    #[cfg(feature = "python")]
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.deferred.is_some() || self.peek().is_some()
+    }
+
+    /// Datagrams that one call can bring.
+    #[cfg(feature = "python")]
+    pub(crate) fn slots(&self) -> usize {
+        self.headers.len()
+    }
+
+    /// How many datagrams are left to be handed out.
+    pub(crate) fn remaining(&self) -> usize {
+        let mut count = self.received.saturating_sub(self.message);
+        if self.layout.joined || self.info.segment_size.is_some() {
+            count = 0;
+            for index in self.message..self.received {
+                let start = if index == self.message { self.start } else { 0 };
+                count += count_segments(self.length(index) - start, control::parse(self.control(index)).segment_size);
+            }
+        }
+        count
+    }
+
+    /// The next datagram.
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<Received<'_>> {
+        if self.message >= self.received {
+            return None;
+        }
+        let header = &self.header(self.message).msg_hdr;
+        let bytes = self.message(self.message);
+        let part = segment_at(bytes.len(), self.info.segment_size, self.start)?;
+        let bytes = &bytes[part];
+        let fitting = &bytes[..bytes.len().min(self.layout.size)];
+        Some(Received {
+            bytes: fitting,
+            truncated: header.msg_flags & libc::MSG_TRUNC != 0 || fitting.len() < bytes.len(),
+            #[cfg(feature = "python")]
+            whole: bytes.len(),
+            info: &self.info,
+        })
+    }
+
+    /// The run of joined datagrams that the next one starts, or what is left of it.
+    #[cfg(any(test, feature = "python"))]
+    pub(crate) fn peek_joined(&self) -> Option<Received<'_>> {
+        let next = self.peek()?;
+        Some(Received { bytes: &self.message(self.message)[self.start..], ..next })
+    }
+
+    /// Who sent the next datagram.
+    pub(crate) fn source(&self) -> Address {
+        sockaddr::decode(self.address())
+    }
+
+    /// The same as the system has it; empty when the sender has no address.
+    pub(crate) fn address(&self) -> &[u8] {
+        let length = self.header(self.message).msg_hdr.msg_namelen as usize;
+        // SAFETY: an element of the area, which the kernel is done with.
+        unsafe { &(&*self.names.at(self.message)).0[..length.min(sockaddr::ROOM)] }
+    }
+
+    /// Counts the next datagram as handed out.
+    #[inline]
+    pub(crate) fn consume(&mut self) {
+        if self.message >= self.received {
+            return;
+        }
+        if let Some(segment) = self.info.segment_size {
+            self.start = self.start.saturating_add(segment);
+            if self.start < self.length(self.message) {
+                return;
+            }
+        }
+        self.consume_joined();
+    }
+
+    /// Counts the next datagram and those that it was joined with as handed out.
+    pub(crate) fn consume_joined(&mut self) {
+        self.message += 1;
+        self.start = 0;
+        self.read_info();
+    }
+}
+
+/// Bytes of a header's control messages.
+#[allow(clippy::unnecessary_cast, reason = "another type in musl")]
+fn control_length(header: &libc::mmsghdr) -> usize {
+    header.msg_hdr.msg_controllen as usize
+}

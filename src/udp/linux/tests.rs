@@ -1,0 +1,453 @@
+//! What the system does seldom, done on purpose: a shim in front of the system calls.
+
+#![allow(clippy::unnecessary_cast, reason = "the libraries do not agree on the types of lengths")]
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use super::receive::{Incoming, Layout};
+use super::send::{Item, NOBODY, Outgoing};
+use super::system::{Calls, Kernel};
+use super::{RawAddress, encode, wait_to_receive};
+
+/// A datagram that the shim delivers.
+#[derive(Clone, Debug, Default)]
+struct Arrival {
+    bytes: Vec<u8>,
+    name: Vec<u8>,
+    control: Vec<u8>,
+    flags: libc::c_int,
+}
+
+fn arrival(bytes: &[u8]) -> Arrival {
+    Arrival { bytes: bytes.to_vec(), ..Arrival::default() }
+}
+
+/// A control message.
+fn control(level: libc::c_int, kind: libc::c_int, data: &[u8]) -> Vec<u8> {
+    let head = size_of::<libc::cmsghdr>();
+    let mut bytes = (head + data.len()).to_ne_bytes().to_vec();
+    bytes.extend([level.to_ne_bytes(), kind.to_ne_bytes()].concat());
+    bytes.extend(data);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes
+}
+
+/// The system, as a test wants it.
+#[derive(Default)]
+struct Shim {
+    /// What each receive call brings.
+    arrivals: RefCell<VecDeque<Result<Vec<Arrival>, i32>>>,
+    /// What each send call does: takes up to so many headers, or fails. Takes everything afterwards.
+    takes: RefCell<VecDeque<Result<usize, i32>>>,
+    /// The datagrams that went, by call and header.
+    sent: RefCell<Vec<Vec<Vec<u8>>>>,
+    /// Lengths of names and control messages that receive calls were given.
+    lengths: RefCell<Vec<(usize, usize)>>,
+    flags: RefCell<Vec<libc::c_int>>,
+    can_cut: Cell<bool>,
+    nonblocking: Cell<bool>,
+    polls: RefCell<VecDeque<Result<bool, i32>>>,
+}
+
+impl Calls for Shim {
+    unsafe fn receive(&self, _: RawFd, headers: *mut [libc::mmsghdr], flags: libc::c_int) -> io::Result<usize> {
+        self.flags.borrow_mut().push(flags);
+        // SAFETY: the caller's promise.
+        let headers = unsafe { &mut *headers };
+        assert!(flags & libc::MSG_DONTWAIT != 0 || headers.len() == 1, "only a single datagram may be waited for");
+        let arrivals = match self.arrivals.borrow_mut().pop_front() {
+            None => return Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+            Some(Err(error)) => return Err(io::Error::from_raw_os_error(error)),
+            Some(Ok(arrivals)) => arrivals,
+        };
+        for header in headers.iter() {
+            self.lengths
+                .borrow_mut()
+                .push((header.msg_hdr.msg_namelen as usize, header.msg_hdr.msg_controllen as usize));
+        }
+        assert!(arrivals.len() <= headers.len());
+        let count = arrivals.len();
+        for (arrival, header) in arrivals.into_iter().zip(headers) {
+            let message = &mut header.msg_hdr;
+            // SAFETY: the pointers of a header are to memory of the lengths beside them.
+            unsafe {
+                let vector = *message.msg_iov;
+                let fitting = arrival.bytes.len().min(vector.iov_len);
+                vector.iov_base.cast::<u8>().copy_from(arrival.bytes.as_ptr(), fitting);
+                message.msg_name.cast::<u8>().copy_from(arrival.name.as_ptr(), arrival.name.len());
+                message.msg_control.cast::<u8>().copy_from(arrival.control.as_ptr(), arrival.control.len());
+                message.msg_flags = arrival.flags | if fitting < arrival.bytes.len() { libc::MSG_TRUNC } else { 0 };
+                header.msg_len = fitting as u32;
+            }
+            message.msg_namelen = arrival.name.len() as u32;
+            message.msg_controllen = arrival.control.len() as _;
+        }
+        Ok(count)
+    }
+
+    unsafe fn send(&self, _: RawFd, headers: *mut [libc::mmsghdr], flags: libc::c_int) -> io::Result<usize> {
+        assert!(flags & libc::MSG_NOSIGNAL != 0);
+        // SAFETY: the caller's promise.
+        let headers = unsafe { &mut *headers };
+        assert!(flags & libc::MSG_DONTWAIT != 0 || headers.len() == 1, "only a single datagram may be waited for");
+        let most = match self.takes.borrow_mut().pop_front() {
+            Some(Err(error)) => return Err(io::Error::from_raw_os_error(error)),
+            Some(Ok(most)) => most,
+            None => usize::MAX,
+        };
+        let took = headers.len().min(most);
+        let bytes = |header: &libc::mmsghdr| {
+            // SAFETY: the pointers of a header are to memory of the lengths beside them.
+            unsafe {
+                let vectors = std::slice::from_raw_parts(header.msg_hdr.msg_iov, header.msg_hdr.msg_iovlen as usize);
+                assert_eq!(vectors.len() > 1, header.msg_hdr.msg_controllen as usize > 0);
+                vectors
+                    .iter()
+                    .flat_map(|vector| {
+                        std::slice::from_raw_parts(vector.iov_base.cast::<u8>(), vector.iov_len).to_vec()
+                    })
+                    .collect()
+            }
+        };
+        self.sent.borrow_mut().push(headers[..took].iter().map(bytes).collect());
+        Ok(took)
+    }
+
+    fn poll(&self, _: RawFd, _: libc::c_short, _: Option<Duration>) -> io::Result<bool> {
+        self.polls.borrow_mut().pop_front().expect("a poll is expected").map_err(io::Error::from_raw_os_error)
+    }
+
+    fn is_nonblocking(&self, _: RawFd) -> io::Result<bool> {
+        Ok(self.nonblocking.get())
+    }
+
+    fn timeout(&self, _: RawFd, _: libc::c_int) -> io::Result<Option<Duration>> {
+        Ok(None)
+    }
+
+    fn set_option(&self, _: RawFd, _: libc::c_int, _: libc::c_int, _: libc::c_int) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn option(&self, _: RawFd, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
+        assert_eq!((level, option), (libc::SOL_UDP, libc::UDP_SEGMENT));
+        if self.can_cut.get() { Ok(0) } else { Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT)) }
+    }
+}
+
+fn incoming(layout: Layout, arrivals: impl IntoIterator<Item = Result<Vec<Arrival>, i32>>) -> Incoming<Shim> {
+    let shim = Shim::default();
+    shim.arrivals.borrow_mut().extend(arrivals);
+    Incoming::new(shim, layout)
+}
+
+const PLAIN: Layout = Layout { most: 8, size: 100, joined: false };
+const JOINED: Layout = Layout { most: 8, size: 100, joined: true };
+
+fn drain(incoming: &mut Incoming<Shim>) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    let expected = incoming.remaining();
+    while let Some(next) = incoming.peek() {
+        all.push(next.bytes.to_vec());
+        incoming.consume();
+    }
+    assert_eq!(all.len(), expected);
+    all
+}
+
+fn error(outcome: io::Result<()>) -> Option<i32> {
+    outcome.unwrap_err().raw_os_error()
+}
+
+#[test]
+fn headers_are_set_anew_for_every_call() {
+    let named = Arrival { name: vec![1; 16], control: control(0, 1, &[3]), ..arrival(b"named") };
+    let mut incoming = incoming(PLAIN, [Ok(vec![named]), Ok(vec![arrival(b"unnamed")])]);
+    incoming.fill(0, false).unwrap();
+    assert_eq!(incoming.address(), [1; 16]);
+    assert_eq!(incoming.peek().unwrap().info.ecn(), Some(3));
+    assert_eq!(drain(&mut incoming), [b"named"]);
+    incoming.fill(0, false).unwrap();
+    assert!(incoming.address().is_empty(), "the last peer's address would be taken for this one's");
+    assert_eq!(incoming.peek().unwrap().info.ecn(), None);
+    let lengths = incoming.calls().lengths.borrow();
+    assert!(lengths.iter().all(|&lengths| lengths == (128, 256)), "{lengths:?}");
+}
+
+#[test]
+fn what_was_not_handed_out_comes_before_the_next_call() {
+    let mut incoming =
+        incoming(PLAIN, [Ok(vec![arrival(b"1"), arrival(b"2")]), Err(libc::ECONNREFUSED), Ok(vec![arrival(b"3")])]);
+    incoming.fill(0, false).unwrap();
+    incoming.consume();
+    incoming.fill(0, false).unwrap();
+    assert_eq!(drain(&mut incoming), [b"2"]);
+    assert_eq!(error(incoming.fill(0, false)), Some(libc::ECONNREFUSED));
+    incoming.fill(0, false).unwrap();
+    assert_eq!(drain(&mut incoming), [b"3"]);
+    assert_eq!(error(incoming.fill(0, false)), Some(libc::EAGAIN));
+    assert!(incoming.peek().is_none());
+    incoming.consume();
+}
+
+#[test]
+fn what_did_not_fit_is_marked_and_an_empty_datagram_is_one() {
+    let mut incoming = incoming(PLAIN, [Ok(vec![arrival(&[7; 101]), arrival(&[8; 100]), arrival(b"")])]);
+    incoming.fill(0, false).unwrap();
+    let mut found = Vec::new();
+    while let Some(next) = incoming.peek() {
+        found.push((next.bytes.len(), next.truncated));
+        incoming.consume();
+    }
+    assert_eq!(found, [(100, true), (100, false), (0, false)]);
+}
+
+fn run(bytes: &[u8], segment: i32) -> Arrival {
+    Arrival { control: control(libc::SOL_UDP, libc::UDP_GRO, &segment.to_ne_bytes()), ..arrival(bytes) }
+}
+
+#[test]
+fn joined_datagrams_come_out_one_by_one() {
+    let mut incoming =
+        incoming(JOINED, [Ok(vec![run(b"aabbc", 2)]), Ok(vec![arrival(b"alone")]), Ok(vec![arrival(b"")])]);
+    incoming.fill(0, false).unwrap();
+    assert_eq!(incoming.peek_joined().unwrap().bytes, b"aabbc");
+    assert_eq!(drain(&mut incoming), [&b"aa"[..], b"bb", b"c", b"alone", b""]);
+    assert_eq!((incoming.counters().datagrams, incoming.counters().joined, incoming.counters().calls), (5, 3, 4));
+}
+
+#[test]
+fn a_run_ends_the_call_when_there_are_enough() {
+    let runs = [Ok(vec![run(&[1; 90], 10)]), Ok(vec![run(&[2; 20], 10)])];
+    let mut incoming = incoming(JOINED, runs);
+    incoming.fill(0, false).unwrap();
+    assert_eq!(drain(&mut incoming).len(), 9);
+    incoming.fill(0, false).unwrap();
+    incoming.consume_joined();
+    assert_eq!(incoming.remaining(), 0);
+}
+
+#[test]
+fn long_runs_never_lie_over_each_other() {
+    let long = |byte| Ok(vec![run(&[byte; 60_000], 60_000)]);
+    let mut incoming = incoming(Layout { size: 60_000, ..JOINED }, [long(1), long(2), long(3)]);
+    incoming.fill(0, false).unwrap();
+    assert_eq!(drain(&mut incoming), [vec![1; 60_000], vec![2; 60_000]]);
+    incoming.fill(0, false).unwrap();
+    assert_eq!(drain(&mut incoming), [vec![3; 60_000]]);
+}
+
+#[test]
+fn an_error_behind_joined_datagrams_is_the_next_calls() {
+    let mut incoming = incoming(JOINED, [Ok(vec![run(b"aab", 2)]), Err(libc::ECONNREFUSED), Ok(vec![arrival(b"x")])]);
+    incoming.fill(0, false).unwrap();
+    assert_eq!(drain(&mut incoming), [&b"aa"[..], b"b"]);
+    assert_eq!(error(incoming.fill(0, false)), Some(libc::ECONNREFUSED));
+    incoming.fill(0, false).unwrap();
+    assert_eq!(drain(&mut incoming), [b"x"]);
+}
+
+#[test]
+fn a_joined_datagram_in_a_receiver_of_single_ones_is_cut_as_well() {
+    let mut incoming = incoming(PLAIN, [Ok(vec![run(b"aabb", 2), arrival(b"c")])]);
+    incoming.fill(0, false).unwrap();
+    assert_eq!(drain(&mut incoming), [&b"aa"[..], b"bb", b"c"]);
+}
+
+#[test]
+fn descriptors_that_come_along_are_closed() {
+    let passed: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+    let number = passed.into_raw_fd();
+    let message = control(libc::SOL_SOCKET, libc::SCM_RIGHTS, &number.to_ne_bytes());
+    let mut incoming = incoming(PLAIN, [Ok(vec![Arrival { control: message, ..arrival(b"x") }])]);
+    incoming.fill(0, false).unwrap();
+    assert_eq!(drain(&mut incoming), [b"x"]);
+    // SAFETY: asks only.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    // Another test's thread may have opened one of the same number since.
+    let link = std::fs::read_link(format!("/proc/self/fd/{number}"));
+    assert!(flags == -1 || link.is_ok_and(|link| link.as_os_str() != "/dev/null"), "the descriptor was leaked");
+}
+
+#[test]
+fn to_a_room_of_the_callers() {
+    let named = Arrival { name: vec![1; 16], ..arrival(&[5; 30]) };
+    let mut incoming =
+        incoming(PLAIN, [Ok(vec![named]), Err(libc::EINTR), Ok(vec![arrival(b"next"), arrival(b"last")])]);
+    let mut room = [0; 20];
+    // SAFETY: the room is this test's.
+    let mut fill = |incoming: &mut Incoming<Shim>| unsafe { incoming.fill_room(0, &raw mut room[..], false) };
+    assert_eq!(fill(&mut incoming).unwrap(), (20, true));
+    assert_eq!(incoming.source(), super::sockaddr::decode(&[1; 16]));
+    assert_eq!(fill(&mut incoming).unwrap_err().kind(), io::ErrorKind::Interrupted);
+    incoming.defer(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+    assert_eq!(error(incoming.fill(0, false)), Some(libc::ECONNREFUSED));
+    incoming.fill(0, false).unwrap();
+    assert_eq!(drain(&mut incoming), [b"next", b"last"]);
+}
+
+#[test]
+fn one_datagram_may_be_waited_for_and_no_more() {
+    for (most, waits) in [(1, true), (2, false)] {
+        let mut incoming = incoming(Layout { most, ..PLAIN }, [Ok(vec![arrival(b"x")])]);
+        incoming.fill(0, true).unwrap();
+        assert_eq!(incoming.layout().most == 1, waits);
+    }
+}
+
+#[test]
+fn to_wait_is_what_the_socket_says() {
+    let shim = Shim::default();
+    shim.polls.borrow_mut().extend([Ok(true), Ok(false), Err(libc::EINTR)]);
+    assert!(wait_to_receive(&shim, 0).is_ok());
+    assert_eq!(wait_to_receive(&shim, 0).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert_eq!(wait_to_receive(&shim, 0).unwrap_err().kind(), io::ErrorKind::Interrupted);
+    shim.nonblocking.set(true);
+    assert_eq!(wait_to_receive(&shim, 0).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+}
+
+fn outgoing(can_cut: bool, takes: impl IntoIterator<Item = Result<usize, i32>>) -> Outgoing<Shim> {
+    let shim = Shim::default();
+    shim.can_cut.set(can_cut);
+    shim.takes.borrow_mut().extend(takes);
+    Outgoing::new(shim)
+}
+
+fn send(outgoing: &mut Outgoing<Shim>, datagrams: &[&[u8]]) -> (usize, Option<i32>) {
+    let item = |bytes: &&[u8]| Item { base: bytes.as_ptr(), length: bytes.len(), to: NOBODY };
+    let items: Vec<Item> = datagrams.iter().map(item).collect();
+    // SAFETY: the datagrams outlive the call.
+    let (sent, error) = unsafe { outgoing.send(0, &items, &[], true) };
+    (sent, error.map(|error| error.raw_os_error().unwrap_or_default()))
+}
+
+#[test]
+fn a_call_that_takes_a_part_is_followed_by_one_for_the_rest() {
+    let mut outgoing = outgoing(false, [Ok(1), Ok(2)]);
+    assert_eq!(send(&mut outgoing, &[b"1", b"2", b"3", b"4"]), (4, None));
+    let calls: Vec<usize> = outgoing.calls().sent.borrow().iter().map(Vec::len).collect();
+    assert_eq!(calls, [1, 2, 1]);
+}
+
+#[test]
+fn an_error_says_how_many_went_before_it() {
+    let mut first = outgoing(false, [Ok(2), Err(libc::EPERM)]);
+    assert_eq!(send(&mut first, &[b"1", b"2", b"3"]), (2, Some(libc::EPERM)));
+    assert_eq!(send(&mut first, &[b"3"]), (1, None));
+    let mut second = outgoing(false, [Err(libc::EAGAIN)]);
+    assert_eq!(send(&mut second, &[b"1"]), (0, Some(libc::EAGAIN)));
+}
+
+#[test]
+fn equal_datagrams_go_as_one() {
+    let mut outgoing = outgoing(true, []);
+    assert_eq!(send(&mut outgoing, &[b"aa", b"bb", b"c", b"dddd"]), (4, None));
+    assert_eq!(*outgoing.calls().sent.borrow(), [vec![b"aabbc".to_vec(), b"dddd".to_vec()]]);
+    assert_eq!((outgoing.counters().joined, outgoing.counters().datagrams), (3, 4));
+}
+
+#[test]
+fn a_partial_send_of_runs_counts_datagrams() {
+    let mut outgoing = outgoing(true, [Ok(1), Err(libc::EAGAIN)]);
+    assert_eq!(send(&mut outgoing, &[b"aa", b"bb", b"c", b"ddd", b"eee"]), (3, Some(libc::EAGAIN)));
+}
+
+#[test]
+fn sockets_that_cannot_cut_never_get_joined_ones() {
+    let mut outgoing = outgoing(false, []);
+    assert_eq!(send(&mut outgoing, &[b"aa", b"bb"]), (2, None));
+    assert_eq!(*outgoing.calls().sent.borrow(), [[b"aa", b"bb"]]);
+}
+
+#[test]
+fn a_card_that_cannot_cut_is_asked_once() {
+    for refusal in [libc::EIO, libc::EINVAL] {
+        let mut outgoing = outgoing(true, [Err(refusal)]);
+        assert_eq!(send(&mut outgoing, &[b"aa", b"bb"]), (2, None));
+        assert!(outgoing.has_refused());
+        assert_eq!(send(&mut outgoing, &[b"cc", b"dd"]), (2, None));
+        assert_eq!(*outgoing.calls().sent.borrow(), [[b"aa", b"bb"], [b"cc", b"dd"]]);
+        assert_eq!((outgoing.counters().refused, outgoing.counters().joined), (1, 0));
+    }
+}
+
+#[test]
+fn too_long_as_one_is_not_too_long_for_good() {
+    let mut outgoing = outgoing(true, [Err(libc::EMSGSIZE)]);
+    assert_eq!(send(&mut outgoing, &[b"aa", b"bb"]), (2, None));
+    assert!(!outgoing.has_refused());
+    assert_eq!(send(&mut outgoing, &[b"cc", b"dd"]), (2, None));
+    assert_eq!(outgoing.counters().joined, 2);
+}
+
+#[test]
+fn an_error_that_stays_is_not_about_joining() {
+    let mut outgoing = outgoing(true, [Err(libc::EINVAL), Err(libc::EINVAL)]);
+    assert_eq!(send(&mut outgoing, &[b"aa", b"bb"]), (0, Some(libc::EINVAL)));
+    assert!(!outgoing.has_refused(), "one bad address would switch it off for all");
+}
+
+#[test]
+fn thousands_go_in_calls_of_1024() {
+    let mut outgoing = outgoing(false, []);
+    let datagrams = vec![&b"x"[..]; 2500];
+    assert_eq!(send(&mut outgoing, &datagrams), (2500, None));
+    let calls: Vec<usize> = outgoing.calls().sent.borrow().iter().map(Vec::len).collect();
+    assert_eq!(calls, [1024, 1024, 452]);
+}
+
+#[test]
+fn runs_end_where_the_address_changes() {
+    let mut outgoing = outgoing(true, []);
+    let addresses: Vec<RawAddress> = ["127.0.0.1:1", "127.0.0.1:2"]
+        .map(|address| encode(&address.parse::<std::net::SocketAddr>().unwrap().into()).unwrap())
+        .into();
+    let items = [0, 0, 1, 1, 0].map(|to| Item { base: b"ab".as_ptr(), length: 2, to });
+    // SAFETY: the datagrams are constants.
+    let (sent, error) = unsafe { outgoing.send(0, &items, &addresses, true) };
+    assert!(sent == 5 && error.is_none());
+    assert_eq!(*outgoing.calls().sent.borrow(), [vec![b"abab".to_vec(), b"abab".to_vec(), b"ab".to_vec()]]);
+}
+
+#[test]
+fn a_closed_descriptor_is_an_error_of_its_own() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let number = socket.as_raw_fd();
+    assert!(!Kernel.poll(number, libc::POLLIN, Some(Duration::ZERO)).unwrap());
+    // A number that no descriptor of this process has.
+    let error = Kernel.poll(libc::c_int::MAX, libc::POLLIN, None).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+    let mut incoming = Incoming::new(Kernel, PLAIN);
+    assert_eq!(incoming.fill(libc::c_int::MAX, false).unwrap_err().raw_os_error(), Some(libc::EBADF));
+}
+
+#[test]
+fn one_datagram_is_waited_with() {
+    let mut outgoing = outgoing(true, [Err(libc::EINTR), Err(libc::EAGAIN)]);
+    let item = Item { base: b"ab".as_ptr(), length: 2, to: NOBODY };
+    // SAFETY: the datagram is a constant.
+    let mut send = || unsafe { outgoing.send_waiting(0, &item, &[]) };
+    assert_eq!(send().unwrap_err().kind(), io::ErrorKind::Interrupted);
+    assert_eq!(send().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    send().unwrap();
+    assert_eq!(outgoing.counters().datagrams, 1);
+}
+
+#[test]
+fn descriptors_are_not_inherited_and_packet_sockets_know_no_such_flag() {
+    let arrivals =
+        [Ok(vec![arrival(b"1")]), Err(libc::EINVAL), Ok(vec![arrival(b"2")]), Err(libc::EINVAL), Err(libc::EINVAL)];
+    let mut incoming = incoming(PLAIN, arrivals);
+    incoming.fill(0, false).unwrap();
+    incoming.consume();
+    incoming.fill(0, false).unwrap();
+    assert_eq!(drain(&mut incoming), [b"2"]);
+    assert_eq!(error(incoming.fill(0, false)), Some(libc::EINVAL));
+    let cloexec: Vec<bool> =
+        incoming.calls().flags.borrow().iter().map(|flags| flags & libc::MSG_CMSG_CLOEXEC != 0).collect();
+    assert_eq!(cloexec, [true, true, false, true, false]);
+}
