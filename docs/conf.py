@@ -53,20 +53,21 @@ def hide_what_rustdoc_hides(_app: Sphinx, _page: str, source: list[str]) -> None
     source[0] = RUST.sub(lambda block: f"```rust\n{HIDDEN.sub('', block[1])}```", source[0])
 
 
-def module_of_stubs() -> ModuleType:
-    """Return the extension module as its stubs describe it, with types, overloads and docstrings: nothing is built."""
-    path = ROOT / "python" / "pktalloc" / "_pktalloc.pyi"
-    module = ModuleType("pktalloc")
-    module.__file__ = str(path)
-    code = compile(path.read_text(encoding="utf-8"), path, "exec", flags=__future__.annotations.compiler_flag)
-    exec(code, module.__dict__)  # noqa: S102
-    for name in module.__annotations__:
-        vars(module).setdefault(name, None)
-    return module
+def import_from_stubs() -> None:
+    """Import the package with its stubs in place of the extension module: types and docstrings, nothing built."""
+    folder = ROOT / "python" / "pktalloc"
+    package, native = ModuleType("pktalloc"), ModuleType("pktalloc")
+    package.__path__ = [str(folder)]
+    sys.modules["pktalloc"], sys.modules["pktalloc._pktalloc"] = package, native
+    for module, path in ((native, folder / "_pktalloc.pyi"), (package, folder / "__init__.py")):
+        module.__file__ = str(path)
+        code = compile(path.read_text(encoding="utf-8"), path, "exec", flags=__future__.annotations.compiler_flag)
+        exec(code, module.__dict__)  # noqa: S102
+        for name in getattr(module, "__annotations__", ()):
+            vars(module).setdefault(name, None)
 
 
-sys.path.insert(0, str(ROOT / "python"))
-sys.modules["pktalloc._pktalloc"] = module_of_stubs()
+import_from_stubs()
 
 
 def read_arguments(*arguments: object) -> None:

@@ -14,6 +14,11 @@ echo "+ the tests with $(basename "$file") on $("$interpreter" -V)"
 "$interpreter" -m venv "$away/venv"
 python=$away/venv/bin/python
 "$python" -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
+if [[ "$file" == *.tar.gz ]]; then
+    # Built once, and installed twice.
+    "$python" -m pip --quiet --disable-pip-version-check wheel --no-deps --wheel-dir "$away/wheel" "$file"
+    file=$(realpath "$away"/wheel/*.whl)
+fi
 # First by itself: what it needs, it must bring.
 "$python" -m pip --quiet --disable-pip-version-check install "$file"
 (cd "$away" && "$python" -W error -c "import pktalloc; pktalloc.Allocator().allocate(1400)")

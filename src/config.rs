@@ -207,7 +207,7 @@ impl fmt::Display for ConfigError {
             Self::MemoryLimit { bytes, least } => {
                 write!(
                     f,
-                    "memory_limit is {bytes} bytes, must be at least {least}, what is taken from the system at a time"
+                    "memory_limit is {bytes} bytes, must be at least {least}: a window and its bookkeeping"
                 )
             }
         }

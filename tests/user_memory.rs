@@ -70,7 +70,7 @@ fn memory_that_is_short_or_crooked_is_no_harm() {
         assert_eq!(buffer.allocate(layout(usable.max(1), 1), Role::Large).is_some(), usable > 0);
     }
     let buffer = Buffer::new(&mut memory.0);
-    for (size, align) in [(usize::MAX >> 1, 1), (1, 1 << 62), (65_536, 1 << 20)] {
+    for (size, align) in [(usize::MAX >> 1, 1), (1, 1 << (usize::BITS - 2)), (65_536, 1 << 20)] {
         // A buffer may happen to lie at a multiple of a MiB, but then there is nothing behind it.
         let region = buffer.allocate(layout(size, align), Role::Large);
         assert!(region.is_none_or(|region| region.addr().get() % align == 0));

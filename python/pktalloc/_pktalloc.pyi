@@ -1,10 +1,12 @@
 # The docstrings come from the module itself: `make stubs` writes them here.
 
+"""Aligned, writable packet buffers from a windowed allocator."""
+
 import sys
 from collections.abc import Callable, Iterator
 from os import PathLike
 from types import TracebackType
-from typing import Any, Final, Literal, Never, Protocol, Self, SupportsIndex, TypeAlias, final, overload
+from typing import Any, Final, Never, Protocol, Self, SupportsIndex, TypeAlias, final, overload
 
 from typing_extensions import Buffer
 
@@ -16,6 +18,7 @@ __all__ = [
     "Packet",
     "ReplayProgram",
     "ReplayRunner",
+    "__version__",
     "begin_recording",
     "end_recording",
     "load",
@@ -37,10 +40,42 @@ else:
 
     _BytesLike: TypeAlias = Buffer | _Array
 
-class IntegrityError(RuntimeError): ...
+class IntegrityError(RuntimeError):
+    """The self-check found damage: a write past the end of a packet, or overwritten bookkeeping. Says what, and where."""
 
 @final
 class Allocator:
+    """
+    An allocator for packets: memory that is handed out in order and comes back in roughly the same order.
+
+    Args:
+        alignment: every packet starts at a multiple of this many bytes, and takes a multiple of it; a power of two
+            from 16 to 4096.
+        window_bytes: memory is taken from the system in windows of this many bytes; a power of two, 64 to 65536 times
+            the alignment. `None` for 2048 times the alignment. Packets of more than a quarter of a window are taken from the system one by one.
+        preallocated_windows: windows that the first allocation takes, and the fewest that `trim` leaves.
+        memory_limit: the most bytes to take from the system, at least one window; beyond it allocation raises
+            `MemoryError`. `None` for no limit.
+        zero: whether packets come with every byte zero. Otherwise a new packet contains whatever earlier packets of
+            this process left behind, or zeros.
+        check: whether each call is surrounded by a self-check and writes past a packet's end are detected; for tests.
+            Every call then takes time linear in the memory held, and raises `IntegrityError` when something is damaged.
+        keep_empty_windows: windows kept for the next burst; when twice as many are empty, the rest goes back to the
+            system.
+        huge_pages: whether to ask for transparent huge pages (Linux).
+
+    Raises `ValueError` for a value that makes no sense. Memory is taken at the first allocation, not before.
+
+    Safe with threads: calls of one allocator and its packets are serialised by the interpreter's lock.
+
+    >>> from pktalloc import Allocator
+    >>> with Allocator() as a:
+    ...     packet = a.allocate(1400)
+    ...     packet[:5] = b"hello"
+    ...     packet.shrink(5)
+    ...     packet.tobytes(), a.used_bytes
+    (b'hello', 64)
+    """
     def __new__(
         cls,
         *,
@@ -53,79 +88,382 @@ class Allocator:
         keep_empty_windows: SupportsIndex = 32,
         huge_pages: bool = False,
     ) -> Self: ...
-    def allocate(self, size: SupportsIndex, headroom: SupportsIndex = 0) -> Packet: ...
-    def allocate_many(self, size: SupportsIndex, count: SupportsIndex, headroom: SupportsIndex = 0) -> list[Packet]: ...
-    def reallocate(self, packet: Packet, size: SupportsIndex, *, copy: bool = True) -> None: ...
-    def shrink(self, packet: Packet, size: SupportsIndex) -> None: ...
-    def free(self, packet: Packet) -> None: ...
+    def allocate(self, size: SupportsIndex, headroom: SupportsIndex = 0) -> Packet:
+        """
+        Return a packet of `size` bytes, which may be none, with room for at least `headroom` bytes in front of them.
+
+        Its address is a multiple of the alignment, that is, the address of its first byte, not of the headroom. What it contains is unspecified, unless the allocator was made with
+        `zero=True`. Takes constant time, except when memory has to come from the system.
+
+        Raises `ValueError` for a negative size or when the allocator is closed, `TypeError` for what is no integer, and
+        `MemoryError` when the system or the memory limit refuses; then everything allocated so far is as it was.
+
+        >>> from pktalloc import Allocator
+        >>> a = Allocator()
+        >>> packet = a.allocate(1400)
+        >>> len(packet), packet.capacity, packet.address % 64
+        (1400, 1408, 0)
+        >>> packet = a.allocate(1400, headroom=14)
+        >>> packet.headroom, packet.tailroom, packet.address % 64
+        (64, 8, 0)
+        """
+    def allocate_many(self, size: SupportsIndex, count: SupportsIndex, headroom: SupportsIndex = 0) -> list[Packet]:
+        """
+        Return a list of `count` packets of `size` bytes each: all of them, or an error and none. Each has room for at least
+        `headroom` bytes in front.
+
+        Cheaper than `count` calls of `allocate`, and raises the same errors; a negative count is a `ValueError`.
+
+        >>> from pktalloc import Allocator
+        >>> a = Allocator()
+        >>> burst = a.allocate_many(1400, 64)
+        >>> len(burst), a.used_bytes
+        (64, 90112)
+        """
+    def reallocate(self, packet: Packet, size: SupportsIndex, *, copy: bool = True) -> None:
+        """
+        Change the size of the packet, as `packet.resize(size, copy)` does.
+
+        Raises `ValueError` for a packet of another allocator as well.
+
+        >>> from pktalloc import Allocator
+        >>> a = Allocator()
+        >>> packet = a.allocate(100)
+        >>> a.reallocate(packet, 9000, copy=False)
+        >>> len(packet)
+        9000
+        """
+    def shrink(self, packet: Packet, size: SupportsIndex) -> None:
+        """
+        Shrink the packet to `size` bytes, as `packet.shrink(size)` does.
+
+        Raises `ValueError` for a packet of another allocator as well.
+
+        >>> from pktalloc import Allocator
+        >>> a = Allocator()
+        >>> packet = a.allocate(2048)
+        >>> a.shrink(packet, 900)
+        >>> len(packet), packet.capacity
+        (900, 960)
+        """
+    def free(self, packet: Packet) -> None:
+        """
+        Free the packet, as `packet.release()` does.
+
+        Raises `ValueError` for a packet of another allocator or one that is released already, and `BufferError` while
+        a buffer export of it is alive; then nothing has changed.
+
+        >>> from pktalloc import Allocator
+        >>> a = Allocator()
+        >>> packet = a.allocate(1400)
+        >>> a.free(packet)
+        >>> packet.released, a.used_bytes
+        (True, 0)
+        """
     @property
-    def used_bytes(self) -> int: ...
+    def used_bytes(self) -> int:
+        """Bytes of live packets, each rounded up to a multiple of the alignment. Takes constant time."""
     @property
-    def allocated_bytes(self) -> int: ...
+    def allocated_bytes(self) -> int:
+        """Bytes taken from the system: windows and large blocks. Takes constant time."""
     @property
-    def closed(self) -> bool: ...
-    def stats(self) -> Stats: ...
-    def windows(self) -> Windows: ...
-    def integrity_check(self) -> None: ...
-    def trim(self) -> int: ...
-    def close(self) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_exception: object) -> None: ...
-    def __reduce_ex__(self, _protocol: SupportsIndex) -> Never: ...
+    def closed(self) -> bool:
+        """Whether the allocator was closed."""
+    def stats(self) -> Stats:
+        """
+        Return all figures of this moment. Takes time linear in the number of windows.
+
+        >>> from pktalloc import Allocator
+        >>> a = Allocator()
+        >>> packets = a.allocate_many(1400, 100)
+        >>> a.stats().live_packets
+        100
+        >>> a.stats()._asdict()['alignment']
+        64
+        """
+    def windows(self) -> Windows:
+        """
+        Return the occupancy of every window, in order of address; it draws itself in a notebook.
+
+        >>> from pktalloc import Allocator
+        >>> a = Allocator(preallocated_windows=1)
+        >>> packet = a.allocate(1400)
+        >>> [window.live_units for window in a.windows()]
+        [22]
+        """
+    def integrity_check(self) -> None:
+        """
+        Check all bookkeeping, and with `check` on the bytes behind each packet.
+
+        Takes time linear in the memory held. Raises `IntegrityError`, which says what is damaged and where.
+        """
+    def trim(self) -> int:
+        """
+        Give empty windows back to the system, down to `preallocated_windows`; return how many bytes that were.
+
+        Takes time linear in the number of windows.
+        """
+    def close(self) -> None:
+        """
+        Free all packets and give all memory back to the system. To close twice is no error.
+
+        Afterwards every use of the allocator and of its packets raises `ValueError`. Raises `BufferError` while a
+        buffer export (a memoryview, an array) of any of its packets is alive; then nothing has changed.
+        """
+    def __enter__(self) -> Self:
+        """
+        Return the allocator, which is closed when the `with` block ends.
+
+        While a buffer export is alive then, its memory stays until the last one goes; every other use raises `ValueError`.
+
+        >>> from pktalloc import Allocator
+        >>> with Allocator() as a:
+        ...     view = a.allocate(5).view
+        ...     view[:] = b'hello'
+        >>> a.closed, bytes(view)
+        (True, b'hello')
+        """
+    def __exit__(self, *_exception: object) -> None:
+        """Close the allocator; memory that is exported goes with the last export."""
+    def __reduce_ex__(self, _protocol: SupportsIndex) -> Never:
+        """Allocators cannot be pickled or copied."""
 
 @final
 class Packet:
+    r"""
+    A packet: `size` bytes of writable memory, aligned, given back when the packet goes.
+
+    Made by `Allocator.allocate`. A packet is a buffer like a `bytearray`: pass it to `socket.recv_into`, `memoryview`,
+    `struct.pack_into`, `numpy.frombuffer` or `file.readinto`. Indexing gives and takes numbers from 0 to 255; a slice is
+    a `memoryview` of the packet's own memory, and takes as many bytes as it has. Packets compare equal to anything
+    bytes-like with the same bytes, and are not hashable.
+
+    As long as a buffer export of a packet is alive, the calls that would pull the memory away raise `BufferError`. After
+    `release()`, or when the allocator is closed, every use raises `ValueError`.
+
+    >>> from pktalloc import Allocator
+    >>> a = Allocator()
+    >>> packet = a.allocate(4)
+    >>> packet[:] = b'\x01\x02\x03\x04'
+    >>> packet[0], packet[-1], 3 in packet, packet == b'\x01\x02\x03\x04'
+    (1, 4, True, True)
+    >>> part = packet[1:3]
+    >>> part[0] = 9
+    >>> packet.hex(' ')
+    '01 09 03 04'
+    """
     def __new__(cls, made_by_allocators: Never, /) -> Self: ...
     __hash__: None  # type: ignore[assignment]
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """The size in bytes, the same as `len(packet)`."""
     @property
-    def capacity(self) -> int: ...
+    def capacity(self) -> int:
+        """The bytes that the packet can have without moving: its size and its tailroom. What it takes is the headroom on top of that."""
     @property
-    def headroom(self) -> int: ...
+    def headroom(self) -> int:
+        """The bytes in front of the packet's, which `prepend` can take."""
     @property
-    def tailroom(self) -> int: ...
+    def tailroom(self) -> int:
+        """The bytes behind the packet's, which `append` and `resize` can take without moving it."""
     @property
-    def address(self) -> int: ...
+    def address(self) -> int:
+        """Where the packet's bytes start; a multiple of the allocator's alignment, until `advance` or `prepend` change it."""
     @property
-    def released(self) -> bool: ...
+    def released(self) -> bool:
+        """Whether the memory is given back, by `release()` or because the allocator was closed."""
     @property
-    def view(self) -> memoryview: ...
-    def resize(self, size: SupportsIndex, copy: bool = True) -> None: ...
-    def shrink(self, size: SupportsIndex) -> None: ...
-    def prepend(self, data: Buffer) -> None: ...
-    def append(self, data: Buffer) -> None: ...
-    def advance(self, n: SupportsIndex) -> None: ...
-    def split(self, size: SupportsIndex) -> list[Packet]: ...
-    def copy(self) -> Packet: ...
-    def __copy__(self) -> Packet: ...
-    def __deepcopy__(self, memo: object) -> Packet: ...
-    def release(self) -> None: ...
-    def tobytes(self) -> bytes: ...
-    def hex(self, sep: str | bytes = ..., bytes_per_sep: SupportsIndex = 1) -> str: ...
-    def __len__(self) -> int: ...
+    def view(self) -> memoryview:
+        """A `memoryview` of the whole packet, writable, in bytes; a new one each time."""
+    def resize(self, size: SupportsIndex, copy: bool = True) -> None:
+        """
+        Change the size to `size` bytes, in place where there is room; otherwise the packet moves to another address.
+
+        With `copy` the first bytes are kept, as many as the old and the new size share; without it the content is unspecified
+        afterwards, which is cheaper when the packet has to move.
+
+        Raises `ValueError` for a negative size or when the packet is released, `MemoryError` when there is no memory, and
+        `BufferError` while a buffer export is alive; then nothing has changed.
+
+        >>> from pktalloc import Allocator
+        >>> packet = Allocator().allocate(4)
+        >>> packet[:] = b'head'
+        >>> packet.resize(1000)
+        >>> packet[:4].tobytes(), len(packet)
+        (b'head', 1000)
+        """
+    def shrink(self, size: SupportsIndex) -> None:
+        """
+        Shrink to `size` bytes and give the rest back at once, to the granule of the alignment. The address stays.
+
+        Raises `ValueError` for a negative size, one above the present one, or when the packet is released, and `BufferError` while
+        a buffer export is alive; then nothing has changed.
+
+        >>> from pktalloc import Allocator
+        >>> a = Allocator()
+        >>> packet = a.allocate(2048)
+        >>> packet.shrink(900)  # the bytes that were received
+        >>> len(packet), a.used_bytes
+        (900, 960)
+        """
+    def prepend(self, data: Buffer) -> None:
+        """
+        Put bytes in front of the packet's, into its headroom. Nothing moves, and nothing but `data` is copied.
+
+        Raises `ValueError` when the headroom is too small or the packet is released, and `BufferError` while a buffer export
+        is alive; then nothing has changed.
+
+        >>> from pktalloc import Allocator
+        >>> packet = Allocator().allocate(7, headroom=8)
+        >>> packet[:] = b'payload'
+        >>> packet.prepend(b'header: ')
+        >>> bytes(packet)
+        b'header: payload'
+        """
+    def append(self, data: Buffer) -> None:
+        """
+        Put bytes behind the packet's, into its tailroom; where that is too small the packet grows, as by `resize`, and may
+        move to another address.
+
+        Raises `MemoryError` when there is no memory, `ValueError` when the packet is released, and `BufferError` while a
+        buffer export is alive; then nothing has changed.
+
+        >>> from pktalloc import Allocator
+        >>> packet = Allocator().allocate(7)
+        >>> packet[:] = b'payload'
+        >>> packet.tailroom
+        57
+        >>> packet.append(b', tag')
+        >>> bytes(packet), packet.tailroom
+        (b'payload, tag', 52)
+        """
+    def advance(self, n: SupportsIndex) -> None:
+        """
+        Strip `n` bytes from the front, which become headroom.
+
+        Raises `ValueError` when the packet has fewer or is released, and `BufferError` while a buffer export is alive; then
+        nothing has changed.
+
+        >>> from pktalloc import Allocator
+        >>> packet = Allocator().allocate(15)
+        >>> packet[:] = b'header: payload'
+        >>> packet.advance(8)
+        >>> bytes(packet), packet.headroom
+        (b'payload', 8)
+        """
+    def split(self, size: SupportsIndex) -> list[Packet]:
+        """
+        Return a list of packets of `size` bytes each, the last one of what is left, and release this one. Each owns its part.
+        Where headroom and `size` are multiples of the alignment the parts stay where they are; otherwise all but the first
+        are copies. So are those of a packet of more than a quarter of a window, and of any with `check` on.
+
+        Raises `ValueError` for a size below 1 or when the packet is released, `MemoryError` when there is no memory, and
+        `BufferError` while a buffer export is alive; then nothing has changed.
+
+        >>> from pktalloc import Allocator
+        >>> packet = Allocator().allocate(8)
+        >>> packet[:] = b'abcdefgh'
+        >>> [bytes(part) for part in packet.split(3)]
+        [b'abc', b'def', b'gh']
+        >>> packet.released
+        True
+        """
+    def copy(self) -> Packet:
+        """
+        Return a packet of its own with the same content and headroom, from the same allocator.
+
+        >>> from pktalloc import Allocator
+        >>> packet = Allocator().allocate(4)
+        >>> packet[:] = b'data'
+        >>> other = packet.copy()
+        >>> other[0] = 0x44
+        >>> bytes(packet), bytes(other)
+        (b'data', b'Data')
+        """
+    def __copy__(self) -> Packet:
+        """The same as `copy()`."""
+    def __deepcopy__(self, memo: object) -> Packet:
+        """The same as `copy()`."""
+    def release(self) -> None:
+        """
+        Free the packet's memory now rather than when the packet goes. To release twice is no error.
+
+        Raises `BufferError` while a buffer export is alive; then nothing has changed.
+
+        >>> from pktalloc import Allocator
+        >>> packet = Allocator().allocate(1400)
+        >>> view = packet.view
+        >>> packet.release()
+        Traceback (most recent call last):
+            ...
+        BufferError: cannot release the packet: 1 buffer export alive; release it first
+        >>> view.release()
+        >>> packet.release()
+        >>> packet.released
+        True
+        """
+    def tobytes(self) -> bytes:
+        r"""
+        Return a copy of the content.
+
+        >>> from pktalloc import Allocator
+        >>> Allocator(zero=True).allocate(3).tobytes()
+        b'\x00\x00\x00'
+        """
+    def hex(self, sep: str | bytes = ..., bytes_per_sep: SupportsIndex = 1) -> str:
+        """
+        Return the content in hexadecimal, two digits a byte, as `bytes.hex` does.
+
+        >>> from pktalloc import Allocator
+        >>> Allocator(zero=True).allocate(3).hex(':')
+        '00:00:00'
+        """
+    def __len__(self) -> int:
+        """Return len(self)."""
     @overload
-    def __getitem__(self, key: SupportsIndex, /) -> int: ...
+    def __getitem__(self, key: SupportsIndex, /) -> int:
+        """Return self[key]."""
     @overload
-    def __getitem__(self, key: slice, /) -> memoryview: ...
+    def __getitem__(self, key: slice, /) -> memoryview:
+        """Return self[key]."""
     @overload
-    def __setitem__(self, key: SupportsIndex, value: SupportsIndex, /) -> None: ...
+    def __setitem__(self, key: SupportsIndex, value: SupportsIndex, /) -> None:
+        """Set self[key] to value."""
     @overload
-    def __setitem__(self, key: slice, value: _BytesLike, /) -> None: ...
-    def __contains__(self, key: SupportsIndex | _BytesLike, /) -> bool: ...
-    def __iter__(self) -> Iterator[int]: ...
-    def __eq__(self, value: object, /) -> bool: ...
+    def __setitem__(self, key: slice, value: _BytesLike, /) -> None:
+        """Set self[key] to value."""
+    def __contains__(self, key: SupportsIndex | _BytesLike, /) -> bool:
+        """Return key in self."""
+    def __iter__(self) -> Iterator[int]:
+        """Implement iter(self)."""
+    def __eq__(self, value: object, /) -> bool:
+        """Return self==value."""
     def __buffer__(self, flags: int, /) -> memoryview: ...
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        """
+        Return the packet, which is released when the `with` block ends.
+
+        While a buffer export is alive then, its memory stays until the last one goes; every other use raises `ValueError`.
+
+        >>> from pktalloc import Allocator
+        >>> a = Allocator()
+        >>> with a.allocate(1400) as packet:
+        ...     packet[0] = 0x45
+        >>> packet.released
+        True
+        """
     def __exit__(
         self,
         exc_type: type[BaseException] | None = None,
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
         /,
-    ) -> None: ...
-    def __reduce__(self) -> Never: ...
-    def __reduce_ex__(self, protocol: SupportsIndex) -> Never: ...
+    ) -> None:
+        """Release the packet; memory that is exported goes with the last export."""
+    def __reduce__(self) -> Never:
+        """Packets cannot be pickled; `tobytes()` copies the content."""
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Never:
+        """Packets cannot be pickled; `tobytes()` copies the content."""
 
 # What follows is for the package's own command line.
 def load(

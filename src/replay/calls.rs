@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::error::{Error, Fault};
 use super::memory::{headroom, push};
-use super::plan::MAX_LIVE_BYTES;
+use super::packet::MAX_LIVE_BYTES;
 use super::table::{Row, Table};
 
 /// The columns of the file.

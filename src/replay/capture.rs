@@ -11,9 +11,9 @@ use std::io;
 use std::path::Path;
 
 use super::error::{Error, Fault, Place};
+use super::note::{Format, Note};
 use super::packet::{MAX_PACKET_BYTES, Packets};
 use super::source::{Source, Tail};
-use super::trace::{Format, Note};
 use cursor::Cursor;
 
 /// What the first bytes of a capture say.

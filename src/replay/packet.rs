@@ -12,6 +12,9 @@ pub const MAX_PACKET_BYTES: u32 = 16 << 20;
 /// The most packets that a replay takes, copies included: a gigabyte of bookkeeping.
 pub const MAX_PACKETS: u64 = 1 << 24;
 
+/// The most bytes that a replay holds at once.
+pub const MAX_LIVE_BYTES: u64 = 4 << 30;
+
 /// How long a packet is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {

@@ -8,7 +8,7 @@ use crate::workload::{Op, Stream};
 use super::error::Error;
 use super::link::Link;
 use super::memory::{headroom, push, reserve};
-use super::packet::{Lifetime, MAX_PACKETS, Packet};
+use super::packet::{Lifetime, MAX_LIVE_BYTES, MAX_PACKETS, Packet};
 use super::progress::{PROGRESS_STRIDE, Phase, Progress, report_progress};
 use super::trace::Trace;
 
@@ -17,9 +17,6 @@ const PLAN: &str = "the plan of the replay";
 
 /// For how many later packets one is held if neither the trace nor the caller says.
 pub const DEFAULT_DEPTH: u32 = 1024;
-
-/// The most bytes that a replay holds at once: the verifying pass writes them all.
-pub const MAX_LIVE_BYTES: u64 = 4 << 30;
 
 /// When packets leave whose lifetime the trace does not record.
 #[derive(Clone, Debug, PartialEq, Eq)]

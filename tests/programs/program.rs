@@ -30,7 +30,9 @@ impl<'a> Program<'a> {
 
     /// Any address.
     pub fn address(&mut self) -> Option<usize> {
-        Some(self.long()? | self.long()? << 32)
+        // Where addresses have four bytes the first four are left.
+        let (low, high) = (self.long()? as u64, self.long()? as u64);
+        Some((high << 32 | low) as usize)
     }
 
     /// A size: mostly a packet's, now and then an edge, a large block's, or one that no system can serve.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::{env, fmt};
 
-use pktalloc::replay::{Link, Options, Plan, Rule, Trace};
+use pktalloc::replay::{Link, Options, Plan, ReadOptions, Rule, Trace};
 use pktalloc::workload::{Cycle, Pattern, Queue, Sizes, Stream};
 
 /// Something to measure.
@@ -77,8 +77,8 @@ impl TraceCell {
             None => (self.name.as_str(), None),
         };
         let mut plan = || {
-            let trace = Trace::load(&path(packets), &mut progress)?;
-            let rule = link.map(|link| Link::load(&path(link))).transpose()?.map(Rule::Link);
+            let trace = Trace::load(&path(packets), ReadOptions::default(), &mut progress)?;
+            let rule = link.map(|link| Link::load(&path(link), &mut progress)).transpose()?.map(Rule::Link);
             Plan::new(&trace, &Options { rule, copies: self.copies }, &mut progress)
         };
         let Stream { ops, slots } = plan().map_err(|error| format!("{}: {error}", self.name))?.stream;

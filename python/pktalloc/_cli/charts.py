@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 from pygal import XY, Bar, HorizontalBar
 from pygal.style import Style
-
-if TYPE_CHECKING:
-    from pygal.graph.graph import Graph
 
 # pygal makes itself part of every later import, for plugins that are not used here.
 sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__.partition(".")[0] != "pygal"]
@@ -40,7 +37,7 @@ CHART = Style(
 )
 
 
-def drawn(chart: Graph, title: str) -> str:
+def drawn(chart: Any, title: str) -> str:
     """The chart as SVG, without what pygal adds for scripts, and with a name for those who cannot see it."""
     root = chart.render_tree()
     for parent in list(root.iter()):

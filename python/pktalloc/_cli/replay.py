@@ -162,7 +162,12 @@ def verdict(result: dict[str, Any]) -> dict[str, str]:
     if winner == OURS:
         sentence = f"pktalloc is {times(ratio)} times as fast as {rival} on this traffic: {figures}"
     elif winner == "equal":
-        sentence = f"This run shows no difference between pktalloc and {rival} on this traffic: {figures}"
+        figures = figures.replace("against", "and")
+        if 1 / NOTABLE_RATIO <= ratio <= NOTABLE_RATIO:
+            sentence = f"This run shows no difference between pktalloc and {rival} on this traffic: {figures}"
+        else:
+            disagree = "but too many of its rounds say otherwise"
+            sentence = f"This run cannot tell pktalloc and {rival} apart on this traffic: {figures}, {disagree}"
     else:
         figures = f"{other:.1f} against {own:.1f} ns per {result['unit']}"
         sentence = f"{capital(rival)} is {times(1 / ratio)} times as fast as pktalloc on this traffic: {figures}"
