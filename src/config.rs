@@ -205,10 +205,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "keep_empty_windows is {windows}, must be at most {most}")
             }
             Self::MemoryLimit { bytes, least } => {
-                write!(
-                    f,
-                    "memory_limit is {bytes} bytes, must be at least {least}: a window and its bookkeeping"
-                )
+                write!(f, "memory_limit is {bytes} bytes, must be at least {least}: a window and its bookkeeping")
             }
         }
     }
