@@ -12,8 +12,9 @@
 //!    ([`IntegrityError::Notice`]).
 //!
 //! Of the whole: the totals are the sums of their parts ([`IntegrityError::Total`]); each cached block is one in its
-//! window's map, and with `check` on each live block has its size on record ([`IntegrityError::Record`]) and an unbroken canary ([`IntegrityError::Overflow`]), and the bytes that are
-//! in no block are as they were left when they were freed ([`IntegrityError::WriteAfterFree`]).
+//! window's map, and with `check` on each live block has its size on record ([`IntegrityError::Record`]) and an unbroken
+//! canary ([`IntegrityError::Overflow`]), and the bytes that are in no block are as they were left when they were freed
+//! ([`IntegrityError::WriteAfterFree`]).
 
 use core::ptr::NonNull;
 
