@@ -185,7 +185,7 @@
 //! | `allocator-api2` | the allocator trait of that crate, and `RcAllocator` |
 //! | `shared` | `SharedAllocator`, whose packets any thread may hold and free |
 //! | `bytes` | a shared packet becomes `bytes::Bytes` without a copy |
-//! | `udp` | [`udp`]: datagrams received and sent in batches |
+//! | `udp` | datagrams received and sent in batches |
 //! | `replay` | reading captures and traces, replaying them, and the streams of packets that tests and measurements use |
 //! | `python` | the Python module; built by maturin |
 //!

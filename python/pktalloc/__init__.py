@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    # Their module brings more than half of the standard library's `typing` along; most programs never ask.
+    # Their module brings `typing` along, which takes longer than all the rest; most programs never ask.
     if name not in {"Stats", "Window", "Windows"}:
         raise AttributeError(f"module 'pktalloc' has no attribute '{name}'", name=name, obj=sys.modules[__name__])
     from pktalloc import _figures  # noqa: PLC0415 - that is the point
