@@ -239,3 +239,58 @@ fn a_block_grows_where_it_lies_as_far_as_units_are_free() {
     assert_eq!(grow(&allocator, blocks[40], 2 * SIZE), Ok(true));
     assert_eq!(grow(&allocator, last, to_the_end), Ok(true));
 }
+
+/// Windows lie side by side: a block at the end of one ends where the extent of the next begins.
+#[test]
+fn a_block_that_ends_where_another_window_begins_goes_back_to_its_own() {
+    let allocator = Allocator::<64, 2048>::with_config(Config::default().preallocated_windows(4)).unwrap();
+    // 64 units each, too long for the cache, so that 32 of them fill a window.
+    let size = 4096;
+    let mut blocks: Vec<NonNull<u8>> = (0..65).map(|_| allocator.allocate(size).unwrap().cast()).collect();
+    blocks.sort_unstable();
+    let window = |block: &NonNull<u8>| block.addr().get() >> 17;
+    let ends: Vec<_> =
+        blocks.windows(2).filter(|pair| window(&pair[0]) != window(&pair[1])).map(|pair| pair[0]).collect();
+    assert_eq!(ends.len(), 2);
+    // The one in the newest window first, then all that end where a window does.
+    let others = blocks.iter().copied().filter(|block| !ends.contains(block)).rev();
+    for block in others.chain(ends.iter().copied()) {
+        // SAFETY: the block is live and not used afterwards.
+        unsafe { allocator.free(block) };
+        assert_eq!(allocator.integrity_check(), Ok(()));
+    }
+    assert_eq!(allocator.used_bytes(), 0);
+}
+
+/// `trim` gives back the pages around what stays, in regions of several windows and in those of one, and all of it is to be
+/// had again.
+#[test]
+#[cfg(target_os = "linux")]
+fn trim_gives_back_the_pages_around_survivors() {
+    fn exercise<const UNIT: usize, const WINDOW_UNITS: usize>(blocks: usize, size: usize) {
+        let config = Config::<UNIT, WINDOW_UNITS>::default().preallocated_windows(0);
+        let allocator = Allocator::with_config(config).unwrap();
+        let blocks: Vec<NonNull<u8>> = (0..blocks).map(|_| allocator.allocate(size).unwrap().cast()).collect();
+        let (stay, leave): (Vec<_>, Vec<_>) = blocks.iter().enumerate().partition(|(index, _)| index % 50 == 7);
+        for (_, block) in leave {
+            // SAFETY: the block is live and not used afterwards.
+            unsafe { allocator.free(*block) };
+        }
+        let before = allocator.allocated_bytes();
+        let given = allocator.trim() as u64;
+        assert_eq!(allocator.allocated_bytes(), before - given);
+        assert!(given > before / 2, "{given} of {before} bytes");
+        assert_eq!((allocator.trim(), allocator.integrity_check()), (0, Ok(())));
+        let again: Vec<NonNull<u8>> = (0..blocks.len()).map(|_| allocator.allocate(size).unwrap().cast()).collect();
+        assert_eq!(allocator.integrity_check(), Ok(()));
+        for block in again.iter().chain(stay.iter().map(|(_, block)| *block)) {
+            // SAFETY: the block is live and not used afterwards.
+            unsafe { allocator.free(*block) };
+        }
+        allocator.trim();
+        assert_eq!((allocator.allocated_bytes(), allocator.integrity_check()), (0, Ok(())));
+    }
+    exercise::<64, 2048>(5000, 1400);
+    // Windows of 8 MiB, each a region.
+    exercise::<4096, 2048>(5000, 4096);
+}

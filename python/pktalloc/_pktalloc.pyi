@@ -58,15 +58,15 @@ class Allocator:
         alignment: every packet starts at a multiple of this many bytes, and takes a multiple of it; a power of two
             from 16 to 4096.
         window_bytes: memory is taken from the system in windows of this many bytes; a power of two, 64 to 65536 times
-            the alignment. `None` for 2048 times the alignment. Packets of more than a quarter of a window are taken from the system one by one.
+            the alignment. `None` for 2048 times the alignment. Longer packets take several windows side by side; those beyond a region of 4 MiB are taken from the system one by one.
         preallocated_windows: windows that the first allocation takes, and the fewest that `trim` leaves.
-        memory_limit: the most bytes to take from the system, at least one window; beyond it allocation raises
+        memory_limit: the most bytes to take from the system, at least one window and its bookkeeping; beyond it allocation raises
             `MemoryError`. `None` for no limit.
         zero: whether packets come with every byte zero. Otherwise a new packet contains whatever earlier packets of
             this process left behind, or zeros.
         check: whether each call is surrounded by a self-check and writes past a packet's end are detected; for tests.
             Every call then takes time linear in the memory held, and raises `IntegrityError` when something is damaged.
-        keep_empty_windows: windows kept for the next burst; when twice as many are empty, the rest goes back to the
+        keep_empty_windows: windows kept for the next burst; what more no burst has needed for some time goes back to the
             system.
         huge_pages: whether to ask for transparent huge pages (Linux).
 
@@ -247,7 +247,7 @@ class Allocator:
         """
     def trim(self) -> int:
         """
-        Give empty windows back to the system, down to `preallocated_windows`; return how many bytes that were.
+        Give every page without a live byte back to the system, down to `preallocated_windows`; return how many bytes that were.
 
         Takes time linear in the number of windows.
         """
@@ -403,7 +403,7 @@ class Packet:
         """
         Return a list of packets of `size` bytes each, the last one of what is left, and release this one. Each owns its part.
         Where headroom and `size` are multiples of the alignment the parts stay where they are; otherwise all but the first
-        are copies. So are those of a packet of more than a quarter of a window, and of any with `check` on.
+        are copies. So are those of a packet longer than a window, and of any with `check` on.
 
         Raises `ValueError` for a size below 1 or when the packet is released, `MemoryError` when there is no memory, and
         `BufferError` while a buffer export is alive; then nothing has changed.

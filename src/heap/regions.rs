@@ -137,9 +137,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(super) fn region_bytes_held(&self, region: Region) -> u64 {
         let geometry = self.geometry;
         let maps = region.header(geometry).mapped.word().count_ones() as usize * geometry.map_bytes();
-        let of_window = |window: Window| self.window_cost() as u64 - u64::from(window.discarded.get());
+        let (windows, discarded) = region.held(geometry).fold((0, 0), |(windows, discarded), window| {
+            (windows + self.window_cost() as u64, discarded + u64::from(window.discarded.get()))
+        });
         let cache = if region.header(geometry).has_cache.get() { geometry.cache_bytes() } else { 0 };
-        (self.region_cost() + maps + cache) as u64 + region.held(geometry).map(of_window).sum::<u64>()
+        (self.region_cost() + maps + cache) as u64 + windows - discarded
     }
 
     /// Takes a region from the system, of whose windows none is held. `needed` bytes of it will be.
