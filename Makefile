@@ -23,8 +23,8 @@ FUZZ_TARGETS ?= api config packets trace
 # How long `make soak` runs.
 SOAK_SECONDS ?= 3600
 # What `make mutants` changes.
-MUTANTS_FILES ?= src/bitset.rs src/window.rs src/check.rs src/heap.rs src/heap/*.rs src/descriptor.rs src/geometry.rs \
-    src/address_map.rs src/list.rs
+MUTANTS_FILES ?= src/bitset.rs src/map.rs src/region.rs src/geometry.rs src/address_map.rs src/list.rs src/heap.rs \
+    src/heap/*.rs
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -63,7 +63,7 @@ done
 long=(--skip a_refusal_at_any_point --skip a_single_refusal --skip a_window_filled_to_its_last_unit
     --skip every_size_in_every_call --skip packets_of_every_size --skip huge_pages_keep_every_byte)
 # And these one to ten.
-slow=(--skip a_misuse_that_waits --skip a_pointer_into_a_window --skip blocks_of_every_length --skip blocks_that_leave
+slow=(--skip a_pointer_into_a_window --skip blocks_of_every_length --skip blocks_that_leave
     --skip every_memory_limit --skip every_pointer_that_is --skip the_memory_limit --skip what_went_back
     --skip with_check_every_call)
 round "${all[@]}" -- --test=defects --test=faults --test=misuse --test=reuse --test=sizes -- "${long[@]}" "${slow[@]}"

@@ -17,6 +17,7 @@
 pub mod queues {}
 
 #[cfg_attr(feature = "shared", doc = "[threads]: crate::guide::threads\n")]
+#[doc = "[parameters]: crate::guide::parameters\n"]
 #[doc = include_str!("../docs/codecs.md")]
 pub mod codecs {}
 

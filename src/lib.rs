@@ -1,8 +1,9 @@
 //! A memory allocator for packets: blocks of about 1000 bytes, freed in roughly the order in which they were allocated.
 //!
 //! Programs that queue packets allocate and free a block for each of them, millions of times a second, and nearly in
-//! order. A general allocator does not know that. This one does: it bumps a cursor through large *windows* of aligned
-//! memory, and takes a window back when its blocks are gone. It has no locks and, by default, no dependencies.
+//! order. A general allocator does not know that. This one does: it hands out the block of a length that was freed last,
+//! or bumps a cursor through large *windows* of aligned memory, and uses a window again when its blocks are gone. It has
+//! no locks and, by default, no dependencies.
 //!
 //! # Packets
 //!
@@ -90,33 +91,82 @@
 //! goes](guide::memory), [without the standard library](guide::no_std), and, with the feature `shared`, packets and
 //! threads: the module [`guide`] has them all.
 //!
+//! # How it works
+//!
+//! Memory has three levels:
+//!
+//! ```text
+//! region: 4 MiB of address space, taken from the system at once
+//! ┌───────┬─────────────┬─────────────┬─────────────┬───────────────────────────┬───
+//! │ guard │ bookkeeping │ window      │ window      │ window        window      │ …
+//! │ page  │ of all      │ [A][B] ·[C] │ (reserved)  │ [──── a span ────────] ·  │
+//! │       │ windows     │ units: 64 B │ no pages    │ one block of 200 KiB      │
+//! └───────┴─────────────┴─────────────┴─────────────┴───────────────────────────┴───
+//!                         128 KiB each
+//! ```
+//!
+//! The size decides which route a block takes, in units of 64 bytes:
+//!
+//! ```text
+//! units           allocate                                      free
+//! ──────────────────────────────────────────────────────────────────────────────────────────────
+//! 1 to 32         cache: the block of that length freed last ◀─ into the cache, where there is room
+//!                 otherwise as below                            otherwise as below
+//! up to 127       the next units of the extent                  clear the byte in the map, count
+//! up to a window  the same, on the slow path                    the same, on the slow path
+//! up to a region  a span of idle windows                        each window counts its part
+//! beyond          mapped by itself                              back to the system
+//! ```
+//!
+//! When the extent is used up, the next hole of the current window becomes the extent. When there is none, the window's
+//! pass ends, and another window becomes the current one: the one that was emptied last; else, if enough is free
+//! in all windows, the emptiest of a few that are worth another pass; else a reserved one.
+//!
 //! # Words
 //!
 //! - A **unit** is the granule and the alignment of every block: 64 bytes, unless `UNIT` says otherwise.
-//! - A **window** is a region of `WINDOW_UNITS` units, aligned to its own size, with its bookkeeping inside: a
-//!   descriptor, and a map with a byte for each unit.
-//! - A **block** is an allocation: a run of units in one window. From 128 units on its length is rounded up by at
-//!   most an eighth. A **large block**, one over a quarter of a window, comes straight from the system.
+//! - A **window** is `WINDOW_UNITS` units, aligned to its own size: 128 KiB by default. Windows are what is claimed,
+//!   emptied, used again and given back.
+//! - A **region** is what the system is asked for: address space for up to 64 windows, 4 MiB at most. The bookkeeping of
+//!   its windows lies in front of them, behind a guard page: a descriptor each, and a *map* with a byte for each unit. On
+//!   a [`system::System`] that asks for nothing else, such as a [`system::Buffer`], a region is one window with its
+//!   bookkeeping inside.
+//! - A **block** is an allocation: a run of units. From 128 units on its length is rounded up by at most an eighth.
+//! - A **span** is a block longer than a window: it takes idle windows side by side. It grows in place while those behind
+//!   it are idle.
+//! - A **large block** is one that fits no region. It is mapped by itself.
 //! - An **extent** is a hole of the current window that is handed out from front to back.
+//! - A **cached block** was freed and is handed out to the next allocation of its length: at most 256 blocks of each
+//!   length up to 32 units.
 //!
 //! # What it costs
 //!
-//! An allocation is an addition, a comparison and a stored byte; a free loads that byte, clears it and counts. Both
-//! take constant time, until an extent is used up or a window drained, about once in ninety packets of 1400 bytes; that
-//! takes time linear in the units of a window, or a call to the system. A [`Packet`] adds its four words and nothing
-//! else.
+//! With a cached block, an allocation and a free are a load and three stores each. Without one, an allocation is an addition,
+//! a comparison and a stored byte; a free loads that byte, clears it and counts. All of that takes constant time. The slow
+//! path runs when an extent is used up, about once in ninety packets of 1400 bytes: it takes time linear in the units of a
+//! few windows, or a call to the system. One free in 32 also does a bounded piece of upkeep. A [`Packet`] adds its four
+//! words and nothing else.
 //!
-//! Memory beyond the packets: what sizes are rounded up by, 1.7 % of bookkeeping, and up to three windows in a queue that
-//! drains in order, five and a sixteenth in one that does not. Empty windows are kept for the next burst
-//! ([`Config::keep_empty_windows`]) until [`Allocator::trim`] gives them back.
+//! Memory beyond the packets is:
+//!
+//! - what sizes are rounded up by;
+//! - bookkeeping: 1.6 % of a window, and 66 KiB for an allocator's cache;
+//! - cached blocks. Half of each length's go back to their windows every 33,000 frees or so;
+//! - holes. Windows with holes are used again once more than two windows, and a sixteenth of all, is free;
+//! - empty windows, kept for the next burst. One goes back, every 32 frees at most, when no burst of the last
+//!   393,216 frees needed it ([`Config::keep_empty_windows`]).
+//!
+//! [`Allocator::trim`] gives back every page without a live byte, those between blocks that stay included, down to the
+//! preallocated windows. A dropped allocator leaves up to 16 MiB of its regions, pages included, to later ones of the same
+//! process (Linux; [`system::Os::set_kept_bytes`]).
 //!
 //! # When to use it, and when not
 //!
 //! It is for queues and windows of packets: receive queues, send buffers, jitter buffers, FEC and retransmission
 //! windows, codecs. It is not the best for
 //!
-//! - blocks of which a few live much longer than the rest and far apart: a window goes back to the system only when
-//!   nothing in it lives;
+//! - blocks of which a few live much longer than the rest and far apart: until `trim` is called, a window goes back to the
+//!   system only when nothing in it lives;
 //! - blocks much smaller than a unit, which waste the rest of it;
 //! - a whole program: it is no global allocator.
 //!

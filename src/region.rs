@@ -256,6 +256,14 @@ impl Region {
         unsafe { self.0.add(geometry.credits_start() + index * CREDIT_BYTES).cast::<Cell<u32>>().as_ref() }
     }
 
+    /// Whether the descriptor of a window that is held lies at this address, which is not in front of the region.
+    pub(crate) fn has_descriptor_at<G: Geometry>(self, address: usize, geometry: G) -> bool {
+        let Some(offset) = (address - self.address()).checked_sub(geometry.descriptors_start()) else { return false };
+        let index = offset / DESCRIPTOR_BYTES;
+        let held = geometry.windows_mask() & !self.header(geometry).reserved.word();
+        offset.is_multiple_of(DESCRIPTOR_BYTES) && index < geometry.region_windows() && held >> index & 1 != 0
+    }
+
     /// The windows that are held.
     pub(crate) fn held<G: Geometry>(self, geometry: G) -> impl Iterator<Item = Window> {
         let held =

@@ -329,8 +329,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
         self.key.heap().integrity_check()
     }
 
-    /// Takes back what was handed in and gives empty windows to the system, down to the preallocated number; returns how
-    /// many bytes. Takes time linear in the number of windows.
+    /// Takes back what was handed in and gives every page without a live byte to the system, down to the preallocated
+    /// windows; returns how many bytes. Takes time linear in the memory held. With [`check`](Config::check) on, the holes of
+    /// windows with blocks stay.
     pub fn trim(&self) -> usize {
         self.collect();
         // What lies in this address space fits a `usize`.

@@ -22,6 +22,7 @@ fn commit(misdeed: &str) -> u8 {
     unsafe {
         block.write_bytes(7, 1400);
         match misdeed {
+            // A cached block.
             "freed" => {
                 allocator.free(block);
                 block.add(700).read()
@@ -39,7 +40,8 @@ fn commit(misdeed: &str) -> u8 {
                 block.read()
             }
             "never handed out" => behind.add(1408).read(),
-            "parked" => {
+            // Such a block is not cached: its window is where the next allocation looks.
+            "freed, memory refused" => {
                 let mut blocks = vec![];
                 while let Ok(block) = allocator.allocate(1400) {
                     blocks.push(block.cast::<u8>());
@@ -51,8 +53,15 @@ fn commit(misdeed: &str) -> u8 {
                 allocator.free(blocks[101]);
                 blocks[101].add(1).read()
             }
+            "long" => {
+                let long = allocate(&allocator, 200_000);
+                allocator.free(long);
+                long.add(150_000).read()
+            }
+            // Mapped by itself, and unmapped.
             "large" => {
-                let large = allocate(&allocator, 100_000);
+                let allocator = Allocator::new();
+                let large = allocate(&allocator, 5_000_000);
                 allocator.free(large);
                 large.add(50_000).read()
             }
@@ -82,8 +91,9 @@ fn a_read_of_a_byte_in_no_block_is_a_report() {
         ("shrunk", "use-after-poison"),
         ("moved", "use-after-poison"),
         ("never handed out", "use-after-poison"),
-        ("parked", "use-after-poison"),
-        ("large", "heap-use-after-free"),
+        ("freed, memory refused", "use-after-poison"),
+        ("long", "use-after-poison"),
+        ("large", "SEGV"),
     ] {
         let output = run(misdeed).unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

@@ -231,7 +231,7 @@ fn without_check_a_wrong_size_does_no_harm() {
     }
 }
 
-/// Blocks that leave in no order, so that sized frees defer; the last one has just been freed.
+/// Blocks that leave in no order; the last one has just been freed, and is cached.
 fn deep_and_out_of_order(allocator: &Allocator) -> (Vec<NonNull<u8>>, NonNull<u8>) {
     let mut random = SplitMix64::new(3);
     let mut blocks: Vec<_> = (0..30_000).map(|_| allocate(allocator, 1400)).collect();

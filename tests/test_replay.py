@@ -715,6 +715,13 @@ class Running:
         return elapsed
 
 
+def soon() -> float:
+    """Half a second, or where others keep the machine busy the time of a few interpreters that do nothing."""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", ""], check=True)
+    return max(0.5, 8 * (time.monotonic() - started))
+
+
 def waits(process: Path) -> bool:
     """Whether it is in the call `poll` (on aarch64: `ppoll`)."""
     number = "7" if os.uname().machine == "x86_64" else "73"
@@ -733,13 +740,13 @@ def test_an_interrupt_ends_a_wait_for_a_pipe(tmp_path: Path, trace: Path) -> Non
     for arguments in [fifo], [trace, "--link", fifo]:
         running = Running(*arguments)
         running.wait_for(waits)
-        assert running.interrupt() < 0.5
+        assert running.interrupt() < soon()
     # A writer that stalls in the middle of a record.
     read, write = os.pipe()
     running = Running("-", stdin=read)
     os.write(write, pcap(60, 60)[:-3])
     running.wait_for(waits)
-    assert running.interrupt() < 0.5
+    assert running.interrupt() < soon()
     os.close(read)
     os.close(write)
 
@@ -776,7 +783,7 @@ def test_an_interrupt_ends_reading_at_any_moment(trace: Path, *, packets: bool) 
             "-" if packets else trace, *([] if packets else ["--link", "/dev/stdin"]), stdin=endless.stdout
         )
         running.wait_for(has_read_much)
-        assert running.interrupt() < 0.5
+        assert running.interrupt() < soon()
         endless.kill()
 
 
@@ -787,7 +794,7 @@ def test_an_interrupt_ends_the_imports(tmp_path: Path, trace: Path) -> None:
     (slow / "__init__.py").write_text("import select\nselect.poll().poll()\n")
     running = Running(trace, env=os.environ | {"PYTHONPATH": str(tmp_path)})
     running.wait_for(waits)
-    assert running.interrupt() < 0.5
+    assert running.interrupt() < soon()
 
 
 def test_an_interrupt_ends_tuning(trace: Path) -> None:
@@ -797,7 +804,7 @@ def test_an_interrupt_ends_tuning(trace: Path) -> None:
     started = time.monotonic()
     text, status = terminal.finish()
     assert status == 130
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < soon()
     assert text.endswith(b"pktalloc: interrupted\r\n")
 
 
@@ -810,7 +817,7 @@ def test_an_interrupt_ends_huge_packets(tmp_path: Path) -> None:
     started = time.monotonic()
     text, status = terminal.finish()
     assert status == 130
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < soon()
     assert text.endswith(b"pktalloc: interrupted\r\n")
 
 

@@ -12,8 +12,9 @@
 //!    ([`IntegrityError::Notice`]).
 //!
 //! Of the whole: the totals are the sums of their parts ([`IntegrityError::Total`]); each cached block is one in its
-//! window's map, and with `check` on each live block has its size on record ([`IntegrityError::Record`]) and an unbroken canary ([`IntegrityError::Overflow`]), and the bytes that are
-//! in no block are as they were left when they were freed ([`IntegrityError::WriteAfterFree`]).
+//! window's map, and with `check` on each live block has its size on record ([`IntegrityError::Record`]) and an unbroken
+//! canary ([`IntegrityError::Overflow`]), and the bytes that are in no block are as they were left when they were freed
+//! ([`IntegrityError::WriteAfterFree`]).
 
 use core::ptr::NonNull;
 
@@ -192,8 +193,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let geometry = self.geometry();
         let known = |window: Window| {
             let region = cold.regions.at_or_below(window.as_address());
-            let region = region.filter(|(base, _)| window.as_address() - base < geometry.region_bytes());
-            region.is_some_and(|(_, region)| region.held(geometry).any(|held| held == window))
+            region.is_some_and(|(_, region)| region.has_descriptor_at(window.as_address(), geometry))
         };
         let address = |window: Option<Window>| window.map_or(0, |window| window.address(geometry));
         let mut walked = 0;

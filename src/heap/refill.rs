@@ -35,7 +35,7 @@ const SLACK_PART: u64 = 16;
 /// Windows whose worth of free units does not count: a queue drains one while it fills another.
 const SLACK_WINDOWS: u64 = 2;
 /// Windows that count among the empty ones that are kept: the current one, and what bookkeeping amounts to.
-const IN_USE: usize = 2;
+const IN_USE: usize = 4;
 /// Reusable windows among which the emptiest is looked for.
 const CANDIDATES: usize = 8;
 /// Reusable windows whose holes are looked at for one extent.

@@ -50,7 +50,7 @@ pub struct SharedPacket<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048
     owner: PhantomData<OwnerOf<UNIT, WINDOW_UNITS, S>>,
 }
 
-// SAFETY: the block is the packet's alone; nobody writes what leads to its home; and what is reached through that is there
+// SAFETY: the block is the packet's alone; nobody writes what leads to its owner; and what is reached through that is there
 // for every thread. The last packet may take the heap and its system down, on whatever thread it is.
 unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send> Send
     for SharedPacket<UNIT, WINDOW_UNITS, S>
@@ -64,10 +64,10 @@ unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send> Sync
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT, WINDOW_UNITS, S> {
-    /// The packet in a block that lies in a window, of which it shows nothing.
+    /// The packet in a block that lies in a region, of which it shows nothing.
     ///
     /// # Safety
-    /// `block` is a live block in a window of a home of this type, nobody else's, and has at least `BUNDLE_BYTES` and at
+    /// `block` is a live block in a region of an owner of this type, nobody else's, and has at least `BUNDLE_BYTES` and at
     /// most `LONGEST`.
     #[inline(always)]
     pub(super) unsafe fn new(block: NonNull<[u8]>) -> Self {
@@ -78,7 +78,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
     /// The packet in a block that is labelled, of which it shows nothing.
     ///
     /// # Safety
-    /// `block` is a live block of a home of this type, nobody else's, labelled with that, and has at least `BUNDLE_BYTES`
+    /// `block` is a live block of an owner of this type, nobody else's, labelled with that, and has at least `BUNDLE_BYTES`
     /// and at most `LONGEST` behind the label.
     pub(super) unsafe fn labelled(block: NonNull<[u8]>) -> Self {
         let capacity = block.len() - UNIT;
