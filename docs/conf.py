@@ -27,7 +27,10 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["public-api.txt"]
 # A page, a heading or a name that is referred to must be there: the build takes warnings for errors.
 nitpicky = True
-nitpick_ignore_regex = [("py:class", r"(pktalloc\._Array|(typing_extensions|collections\.abc|os|types)\..*)")]
+nitpick_ignore_regex = [
+    ("py:class", r"(pktalloc\._Array|(typing_extensions|collections\.abc|os|types|_?asyncio|socket)\..*)"),
+    ("py:class", "Address|_Datagrams"),
+]
 myst_heading_anchors = 3
 myst_enable_extensions = ["attrs_inline"]
 
