@@ -191,7 +191,7 @@ def test_the_memory_limit() -> None:
     assert allocator.used_bytes == used
     allocator.integrity_check()
     packets.clear()
-    assert len(allocator.allocate_many(1400, 300)) == 300
+    assert len(allocator.allocate_many(1400, 270)) == 270
 
 
 def test_allocate_many(allocator: Allocator) -> None:
