@@ -70,7 +70,7 @@ impl Lock {
 
     /// Waits for the lock.
     pub(super) fn lock(&self) {
-        while self.0.swap(true, Ordering::Acquire) {
+        while self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             wait_a_little();
         }
     }
