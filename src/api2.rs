@@ -47,8 +47,12 @@ unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Api for All
         if layout.size() != 0 {
             // SAFETY: the caller passes what `allocate` returned, with a layout that fits it.
             unsafe {
-                let (start, size) = whole_block::<UNIT>(block, layout);
-                self.free_sized(start, size);
+                if layout.align() <= UNIT {
+                    self.free_sized(block, layout.size());
+                } else {
+                    // What fits is any size up to the length that was returned, which says little of the block's.
+                    self.free(whole_block(block));
+                }
             }
         }
     }
@@ -117,18 +121,13 @@ fn nothing(layout: Layout) -> NonNull<[u8]> {
     NonNull::slice_from_raw_parts(aligned.unwrap_or(NonNull::dangling()), 0)
 }
 
-/// The allocator's block in which `block` lies: where it starts, and the size that it was asked for with.
+/// The allocator's block in which `block` lies.
 ///
 /// # Safety
-/// `block` came from `Api::allocate` with an alignment of `layout.align()` and a size that is not 0, and is live.
-#[inline]
-unsafe fn whole_block<const UNIT: usize>(block: NonNull<u8>, layout: Layout) -> (NonNull<u8>, usize) {
-    if layout.align() <= UNIT {
-        (block, layout.size())
-    } else {
-        // SAFETY: `allocate_overaligned` wrote the address there.
-        (unsafe { block.cast::<NonNull<u8>>().sub(1).read() }, layout.size() + layout.align())
-    }
+/// `block` came from `Api::allocate` with an alignment beyond a unit and a size that is not 0, and is live.
+unsafe fn whole_block(block: NonNull<u8>) -> NonNull<u8> {
+    // SAFETY: `allocate_overaligned` wrote the address there.
+    unsafe { block.cast::<NonNull<u8>>().sub(1).read() }
 }
 
 /// An `Rc<Allocator>` that the collections of `allocator-api2` accept: the trait cannot be implemented for `Rc` itself

@@ -61,6 +61,22 @@ fn every_layout_is_served_and_comes_back_whole() {
     }
 }
 
+/// A layout fits a block when its size is anything from what was asked for to what was returned.
+#[test]
+fn every_size_that_fits_frees_a_block() {
+    for allocator in allocators() {
+        for align in [64, 256, 4096] {
+            for whole in [false, true] {
+                let block = Api::allocate(&allocator, layout(100, align)).unwrap();
+                let size = if whole { block.len() } else { 100 };
+                // SAFETY: the block is live, not used afterwards, and the layout fits it.
+                unsafe { Api::deallocate(&allocator, block.cast(), layout(size, align)) };
+            }
+        }
+        assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
+    }
+}
+
 #[test]
 fn a_block_takes_any_layout_over_and_keeps_its_bytes() {
     for allocator in allocators() {
