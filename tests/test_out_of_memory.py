@@ -130,6 +130,7 @@ attempts = failures = 0
 LIMITED = """
 SIZES = [1 << exponent for exponent in range(19, 9, -1)] + [*range(1008, 0, -16), 1]
 hoard = [None] * 600_000
+reserve = bytes(100_000)
 gc.collect()
 gc.disable()
 pages = int(open("/proc/self/statm").read().split()[0])
@@ -161,10 +162,14 @@ while taken > 0:
     except MemoryError:
         # That was the harness.
         pass
-    for _ in range(step):
-        if taken > 0:
-            taken -= 1
-            hoard[taken] = None
+    try:
+        for _ in range(step):
+            if taken > 0:
+                taken -= 1
+                hoard[taken] = None
+    except MemoryError:
+        # That was the harness, too, which has something put by.
+        reserve = None
 hoard = None
 resource.setrlimit(resource.RLIMIT_AS, unlimited)
 """
