@@ -125,19 +125,22 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(super) fn cached_block(&self, units: u32) -> Option<NonNull<u8>> {
         let block = self.cache.pop(units)?;
         // SAFETY: a cached block lies in a region that is held.
-        unsafe { self.code_of(block) }.set(units as u8);
+        unsafe {
+            let (region, unit) = self.unit_of(block);
+            region.code(unit, self.geometry).set(units as u8);
+        }
         Some(block)
     }
 
-    /// The byte in the map of a block in a region.
+    /// The region of a block, and the unit of it at which the block starts.
     ///
     /// # Safety
     /// The block starts at a unit for blocks of a region that is held.
     #[inline(always)]
-    unsafe fn code_of<'a>(&self, block: NonNull<u8>) -> &'a Cell<u8> {
+    unsafe fn unit_of(&self, block: NonNull<u8>) -> (Region, usize) {
         let unit = (block.addr().get() & (self.geometry.region_bytes() - 1)) >> self.geometry.unit_shift();
         // SAFETY: the caller says so.
-        unsafe { Region::of_block(block, self.geometry).code(unit, self.geometry) }
+        (unsafe { Region::of_block(block, self.geometry) }, unit)
     }
 
     /// Opens the cache in the bookkeeping of `region`, if it is not open and blocks may be cached.
@@ -194,12 +197,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn give_back_cached(&self, units: u32, keep: u16) {
         while self.cache.lens[units as usize].get() > keep {
             let Some(block) = self.cache.pop(units) else { break };
-            let unit = (block.addr().get() & (self.geometry.region_bytes() - 1)) >> self.geometry.unit_shift();
             // SAFETY: a cached block lies in a region that is held.
-            let region = unsafe {
-                self.code_of(block).set(0);
-                Region::of_block(block, self.geometry)
-            };
+            let (region, unit) = unsafe { self.unit_of(block) };
+            // SAFETY: the unit is one of the region.
+            unsafe { region.code(unit, self.geometry) }.set(0);
             self.give_back(region, unit, unit..unit + units as usize);
         }
     }

@@ -254,6 +254,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Key<UNIT,
             // SAFETY: as in `collect_at_most`.
             unsafe { self.heap().free(block) };
         }
+        if self.heap().used_bytes() > 0 {
+            self.heap().trim_all();
+        }
         // SAFETY: the key holds the lock, and is not used any more.
         unsafe { leave(self.0) };
     }
@@ -273,7 +276,6 @@ unsafe fn leave<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
         // lock has a block.
         drop(unsafe { Box::from_raw(shared.as_ptr()) });
     } else {
-        heap.trim_all();
         lock.unlock();
     }
 }
@@ -295,24 +297,7 @@ unsafe fn free_orphans<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
             (*shared.as_ptr()).heap.0.free(block);
         }
         (*shared.as_ptr()).heap.0.release_empty();
-        leave_quietly(shared);
-    }
-}
-
-/// [`leave`], for a thread that freed a few blocks: does not look for pages that could go.
-///
-/// # Safety
-/// As for [`leave`].
-unsafe fn leave_quietly<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
-    shared: NonNull<Shared<UNIT, WINDOW_UNITS, S>>,
-) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        if (*shared.as_ptr()).heap.0.used_bytes() == 0 {
-            leave(shared);
-        } else {
-            (*shared.as_ptr()).owner.lock.unlock();
-        }
+        leave(shared);
     }
 }
 
