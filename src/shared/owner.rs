@@ -15,8 +15,8 @@
 //!
 //! The owner holds the lock for as long as it is there, and so never has to look at it. When it goes it closes the queue
 //! of remote frees and unlocks. A thread that frees a packet after that finds the queue closed, takes the lock, and frees
-//! the block itself, which gives windows that become empty back to the system. Whoever finds no live block left while
-//! holding the lock takes the memory down: all packets are gone, and so is everybody who could wait for the lock.
+//! the block itself, which gives windows that become empty back to the system. The holder of the lock that finds no live block left
+//! takes the memory down: all packets are gone, and so is everybody who could wait for the lock.
 
 use alloc::boxed::Box;
 use core::cell::{Cell, UnsafeCell};
