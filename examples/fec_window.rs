@@ -6,10 +6,9 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::rc::Rc;
 
 use pktalloc::workload::SplitMix64;
-use pktalloc::{AllocError, Allocator, Packet};
+use pktalloc::{AllocError, Packet, RcAllocator};
 
 /// Packets that are sent.
 const PACKETS: u64 = 20_000;
@@ -22,17 +21,17 @@ const WINDOW: u64 = 64;
 /// Bytes in front of a packet that hold its length: parities cover it, since packets differ in length.
 const HEADER: usize = 2;
 
-type Owned = Packet<Rc<Allocator>>;
+type Owned = Packet<RcAllocator>;
 
 fn main() -> Result<(), AllocError> {
-    let allocator = Rc::new(Allocator::new());
-    let mut sender = Window::new(Rc::clone(&allocator));
-    let mut receiver = Receiver::new(Rc::clone(&allocator));
+    let allocator = RcAllocator::new();
+    let mut sender = Window::new(allocator.clone());
+    let mut receiver = Receiver::new(allocator.clone());
     let mut network = SplitMix64::new(7);
     let mut lost = 0;
 
     for number in 0..PACKETS {
-        sender.push(Some(Packet::copied(Rc::clone(&allocator), &packet(number))?));
+        sender.push(Some(allocator.packet_from(&packet(number))?));
         let arrives = network.below(20) > 0;
         lost += u64::from(!arrives);
         receiver.receive(arrives.then(|| packet(number)).as_deref())?;
@@ -63,13 +62,13 @@ fn packet(number: u64) -> Vec<u8> {
 
 /// The latest packets by number; `None` for those that did not arrive.
 struct Window {
-    allocator: Rc<Allocator>,
+    allocator: RcAllocator,
     first: u64,
     packets: VecDeque<Option<Owned>>,
 }
 
 impl Window {
-    fn new(allocator: Rc<Allocator>) -> Self {
+    fn new(allocator: RcAllocator) -> Self {
         Self { allocator, first: 0, packets: VecDeque::new() }
     }
 
@@ -92,7 +91,7 @@ impl Window {
 
     /// The exclusive or of those of the packets that are there, as long as the longest of them.
     fn parity(&self, covered: Range<u64>) -> Result<Owned, AllocError> {
-        let mut parity = Packet::empty(Rc::clone(&self.allocator));
+        let mut parity = Packet::empty(&self.allocator);
         for number in covered {
             if let Some(packet) = &self.packets[(number - self.first) as usize] {
                 add(&mut parity, packet)?;
@@ -119,14 +118,13 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn new(allocator: Rc<Allocator>) -> Self {
+    fn new(allocator: RcAllocator) -> Self {
         Self { window: Window::new(allocator), parities: VecDeque::new(), recovered: 0 }
     }
 
     /// Takes the next packet, or notes that it is missing.
     fn receive(&mut self, datagram: Option<&[u8]>) -> Result<(), AllocError> {
-        let owner = Rc::clone(&self.window.allocator);
-        let packet = datagram.map(|bytes| Packet::copied(owner, bytes)).transpose()?;
+        let packet = datagram.map(|bytes| self.window.allocator.packet_from(bytes)).transpose()?;
         self.window.push(packet);
         let first = self.window.first;
         self.parities.retain(|(covered, _)| covered.start >= first);

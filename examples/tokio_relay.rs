@@ -6,10 +6,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use pktalloc::Allocator;
+use pktalloc::RcAllocator;
 use pktalloc::udp::{Address, Datagram, Options, Receiver, Sender};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -86,7 +85,7 @@ async fn bind() -> io::Result<UdpSocket> {
 async fn relay_in_batches(socket: &UdpSocket, to: SocketAddr) -> io::Result<()> {
     // Where the kernel joins datagrams of one flow, a call brings up to 64 of them at the price of one.
     Options { gro: true, ..Options::default() }.enable(socket)?;
-    let allocator = Rc::new(Allocator::new());
+    let allocator = RcAllocator::new();
     let mut receiver = Receiver::new(64, 2048).with_gro();
     let (mut sender, to, mut queue) = (Sender::new(), Address::from(to), Vec::<Datagram<_>>::new());
     loop {

@@ -6,11 +6,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
-use pktalloc::{Allocator, Packet};
+use pktalloc::{Packet, RcAllocator};
 
 /// The largest datagram that is echoed.
 const MOST_BYTES: usize = 2048;
@@ -39,8 +38,8 @@ fn main() -> io::Result<()> {
 /// The server: its queue lies beside the allocator that the queue's packets come from.
 struct Echo {
     socket: UdpSocket,
-    allocator: Rc<Allocator>,
-    queue: VecDeque<(Packet<Rc<Allocator>>, SocketAddr)>,
+    allocator: RcAllocator,
+    queue: VecDeque<(Packet<RcAllocator>, SocketAddr)>,
     datagrams: usize,
     bytes: usize,
     deepest: usize,
@@ -48,7 +47,7 @@ struct Echo {
 
 impl Echo {
     fn new(socket: UdpSocket) -> Self {
-        let allocator = Rc::new(Allocator::new());
+        let allocator = RcAllocator::new();
         Self { socket, allocator, queue: VecDeque::new(), datagrams: 0, bytes: 0, deepest: 0 }
     }
 
@@ -70,7 +69,7 @@ impl Echo {
 
     /// Receives a datagram into a packet of its size. An empty one says that the client is done.
     fn receive(&mut self) -> io::Result<bool> {
-        let (packet, from) = Packet::filled(Rc::clone(&self.allocator), MOST_BYTES, |room| {
+        let (packet, from) = self.allocator.packet_with(MOST_BYTES, |room| {
             let (received, from) = self.socket.recv_from(room.zeroed())?;
             room.advance(received);
             Ok::<_, io::Error>(from)

@@ -7,15 +7,14 @@
 //! block ├──── … ────┤ address of the block ├──── what was asked for, aligned ────┤
 //! ```
 
-use alloc::rc::Rc;
 use core::alloc::Layout;
-use core::ops::Deref;
 use core::ptr::NonNull;
 
 use allocator_api2::alloc::{AllocError, Allocator as Api};
 
 use crate::allocator::Allocator;
 use crate::heap::Realloc;
+use crate::rc_allocator::RcAllocator;
 use crate::system::System;
 
 // SAFETY: a block stays where it is and valid until it is freed or the allocator is dropped, and moving the allocator
@@ -130,98 +129,40 @@ unsafe fn whole_block(block: NonNull<u8>) -> NonNull<u8> {
     unsafe { block.cast::<NonNull<u8>>().sub(1).read() }
 }
 
-/// An `Rc<Allocator>` that the collections of `allocator-api2` accept: the trait cannot be implemented for `Rc` itself
-/// outside of that crate. A clone is the same allocator.
-///
-/// ```
-/// use allocator_api2::vec::Vec;
-/// use pktalloc::{Allocator, RcAllocator};
-///
-/// struct Codec {
-///     lengths: Vec<u16, RcAllocator>,
-///     allocator: RcAllocator,
-/// }
-///
-/// let allocator = RcAllocator::from(Allocator::new());
-/// let mut codec = Codec { lengths: Vec::new_in(allocator.clone()), allocator };
-/// codec.lengths.extend([1400, 1400, 576]);
-/// assert_eq!(codec.allocator.used_bytes(), 64);
-/// ```
-#[cfg(feature = "std")]
-pub struct RcAllocator<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = crate::system::Os>(
-    /// The allocator.
-    pub Rc<Allocator<UNIT, WINDOW_UNITS, S>>,
-);
-
-/// See the documentation with the feature `std`, with which the parameters have defaults.
-#[cfg(not(feature = "std"))]
-pub struct RcAllocator<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
-    /// The allocator.
-    pub Rc<Allocator<UNIT, WINDOW_UNITS, S>>,
-);
-
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Clone for RcAllocator<UNIT, WINDOW_UNITS, S> {
-    fn clone(&self) -> Self {
-        Self(Rc::clone(&self.0))
-    }
-}
-
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Deref for RcAllocator<UNIT, WINDOW_UNITS, S> {
-    type Target = Allocator<UNIT, WINDOW_UNITS, S>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> From<Allocator<UNIT, WINDOW_UNITS, S>>
-    for RcAllocator<UNIT, WINDOW_UNITS, S>
-{
-    fn from(allocator: Allocator<UNIT, WINDOW_UNITS, S>) -> Self {
-        Self(Rc::new(allocator))
-    }
-}
-
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> core::fmt::Debug for RcAllocator<UNIT, WINDOW_UNITS, S> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 // SAFETY: all handles lead to the same allocator, which lives as long as one of them does. It is never moved out of the
 // `Rc`: that takes the last handle, which a collection with a block of it has.
 unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Api for RcAllocator<UNIT, WINDOW_UNITS, S> {
     #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        Api::allocate(&*self.0, layout)
+        Api::allocate(&**self, layout)
     }
 
     #[inline]
     fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        Api::allocate_zeroed(&*self.0, layout)
+        Api::allocate_zeroed(&**self, layout)
     }
 
     #[inline]
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
         // SAFETY: the caller keeps the same contract.
-        unsafe { self.0.deallocate(block, layout) }
+        unsafe { (**self).deallocate(block, layout) }
     }
 
     #[inline]
     unsafe fn grow(&self, block: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
         // SAFETY: the caller keeps the same contract.
-        unsafe { self.0.grow(block, old, new) }
+        unsafe { (**self).grow(block, old, new) }
     }
 
     #[inline]
     unsafe fn grow_zeroed(&self, block: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
         // SAFETY: the caller keeps the same contract.
-        unsafe { self.0.grow_zeroed(block, old, new) }
+        unsafe { (**self).grow_zeroed(block, old, new) }
     }
 
     #[inline]
     unsafe fn shrink(&self, block: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
         // SAFETY: the caller keeps the same contract. `Allocator::shrink` of the crate is another one.
-        unsafe { Api::shrink(&*self.0, block, old, new) }
+        unsafe { Api::shrink(&**self, block, old, new) }
     }
 }

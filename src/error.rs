@@ -8,8 +8,8 @@ use core::fmt;
 pub enum AllocError {
     /// The size is 0.
     ZeroSize,
-    /// The size is beyond what can be served: with its alignment beyond `isize::MAX`, or beyond 2 GiB less 4 KiB for a packet that
-    /// threads share.
+    /// The size is beyond what can be served: with its alignment beyond `isize::MAX`, or beyond 2 GiB less 4 KiB for a
+    /// packet.
     TooLarge,
     /// The system refused memory.
     OutOfMemory,
@@ -19,6 +19,10 @@ pub enum AllocError {
     Alignment,
     /// `shrink` was asked for more than the block holds.
     NotSmaller,
+    /// The packet has less headroom than `prepend` needs.
+    NoHeadroom,
+    /// The packet has less tailroom than it needs, and cannot move: threads share it.
+    NoTailroom,
     /// With [`check`](crate::Config::check) on, the self-check found damage;
     /// [`integrity_check`](crate::Allocator::integrity_check) says what.
     Damaged,
@@ -33,6 +37,8 @@ impl fmt::Display for AllocError {
             Self::MemoryLimit => "the memory limit of this allocator is reached",
             Self::Alignment => "the alignment is larger than this allocator's unit",
             Self::NotSmaller => "shrink needs a size that is at most the block's capacity",
+            Self::NoHeadroom => "the packet has less headroom than was to be put there",
+            Self::NoTailroom => "the packet has less tailroom than was to be put there, and threads share it",
             Self::Damaged => "the self-check found damage; integrity_check() says what",
         })
     }

@@ -34,8 +34,7 @@
 //!
 //! There are also [`packet`](Allocator::packet), which is zero, and [`packet_from`](Allocator::packet_from), which
 //! copies; packets [grow](Packet::resize), are written to with `io::Write`, and [cut](Packet::truncate). A packet
-//! borrows its allocator, or shares it through an [`Rc`](alloc::rc::Rc), so that a queue can lie [beside its
-//! allocator](Packet). No safe function shows bytes that nobody has written.
+//! borrows its allocator, or shares an [`RcAllocator`], so that a queue can lie beside its allocator. No safe function shows bytes that nobody has written.
 //!
 //! # Blocks
 //!
@@ -182,7 +181,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `std` (default) | the operating system as the source of memory, `io::Write` |
-//! | `allocator-api2` | the allocator trait of that crate, and `RcAllocator` |
+//! | `allocator-api2` | the allocator trait of that crate |
 //! | `shared` | `SharedAllocator`, whose packets any thread may hold and free |
 //! | `bytes` | a shared packet becomes `bytes::Bytes` without a copy |
 //! | `udp` | datagrams received and sent in batches |
@@ -221,6 +220,7 @@ mod poison;
 mod prefetch;
 #[cfg(feature = "python")]
 mod python;
+mod rc_allocator;
 mod region;
 #[cfg(feature = "replay")]
 pub mod replay;
@@ -236,14 +236,13 @@ pub mod udp;
 pub mod workload;
 
 pub use allocator::Allocator;
-#[cfg(feature = "allocator-api2")]
-pub use api2::RcAllocator;
 pub use config::{Config, ConfigError};
 pub use error::{AllocError, FreeError, IntegrityError, Overflow, Total, WriteAfterFree};
 pub use heap::Realloc;
-pub use packet::{Owner, Packet, Room};
+pub use packet::{Owner, Packet, Room, Source, Space};
+pub use rc_allocator::RcAllocator;
 #[cfg(feature = "shared")]
-pub use shared::{SharedAllocator, SharedPacket, Unbound, flush_freed};
+pub use shared::{AnyThread, FrozenPacket, SharedAllocator, SharedPacket, Unbound, flush_freed};
 pub use stats::{Occupancy, Stats, WindowState};
 
 /// The examples of the README are tests.

@@ -1,14 +1,24 @@
 //! The safe handle to a block: [`Packet`], who owns its memory, and how it is filled.
 //!
-//! ```text
-//! block  ├──── len: initialised, what `Deref` shows ────┼──── up to capacity: uninitialised ────┤
-//! ```
+//! - [`span`] is where a packet's bytes lie in its block;
+//! - [`space`] is what is asked for when a packet is made;
+//! - [`owner`] is where packets come from, and where their blocks go back to;
+//! - [`room`] is what a closure fills;
+//! - [`batch`] makes many packets at once;
+//! - [`bytes_like`] has the traits of things that are bytes, and [`buf`] those of the crate `bytes`.
 //!
-//! Invariants, on which every `unsafe` block here leans: while `capacity` is above 0, `block` is a live block of the
-//! owner's allocator with at least `capacity` bytes that no one else uses; the first `len` of them are initialised, and
-//! `len <= capacity`. While `capacity` is 0 there is no block.
+//! Invariants, on which every `unsafe` block here leans: where a packet's span has a block, that is a live one of its owner's
+//! which no one else uses, the span lies in it, and the span's first `len` bytes are initialised.
 
-use alloc::rc::Rc;
+mod batch;
+#[cfg(feature = "bytes")]
+mod buf;
+pub(crate) mod bytes_like;
+pub(crate) mod owner;
+mod room;
+mod space;
+pub(crate) mod span;
+
 use core::fmt;
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ops::{Deref, DerefMut};
@@ -16,117 +26,89 @@ use core::ptr::{self, NonNull};
 
 use crate::allocator::Allocator;
 use crate::error::AllocError;
-use crate::heap::Realloc;
 use crate::system::System;
 
-/// Traits that cannot be named from outside.
-mod sealed {
-    use super::{AllocError, NonNull};
+use bytes_like::bytes_like;
+use owner::sealed::Local;
+pub use owner::{Owner, Source};
+pub use room::Room;
+pub use space::Space;
+use span::{Block, Span};
 
-    /// Keeps [`Owner`](super::Owner) from being implemented elsewhere: its implementors must lead to the same allocator
-    /// every time, also after they were moved.
-    pub trait Sealed {}
-
-    /// What packets ask of an allocator, whatever its shape and system.
-    pub trait Blocks {
-        fn take(&self, size: usize) -> Result<NonNull<[u8]>, AllocError>;
-
-        fn take_zeroed(&self, size: usize) -> Result<NonNull<[u8]>, AllocError>;
-
-        /// # Safety
-        /// As for `Allocator::reallocate`, copying.
-        unsafe fn grow(&self, block: NonNull<u8>, size: usize) -> Result<NonNull<[u8]>, AllocError>;
-
-        /// Returns the capacity that is left.
-        ///
-        /// # Safety
-        /// As for `Allocator::shrink`.
-        unsafe fn cut(&self, block: NonNull<u8>, size: usize) -> Result<usize, AllocError>;
-
-        /// # Safety
-        /// As for `Allocator::free`.
-        unsafe fn give_back(&self, block: NonNull<u8>);
-    }
-}
-
-use sealed::{Blocks, Sealed};
-
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for Allocator<UNIT, WINDOW_UNITS, S> {
-    #[inline]
-    fn take(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
-        self.allocate(size)
-    }
-
-    #[inline]
-    fn take_zeroed(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
-        self.allocate_zeroed(size)
-    }
-
-    #[inline]
-    unsafe fn grow(&self, block: NonNull<u8>, size: usize) -> Result<NonNull<[u8]>, AllocError> {
-        // SAFETY: the caller keeps the same contract.
-        unsafe { self.reallocate(block, size, Realloc::CopyExisting) }
-    }
-
-    #[inline]
-    unsafe fn cut(&self, block: NonNull<u8>, size: usize) -> Result<usize, AllocError> {
-        // SAFETY: the caller keeps the same contract.
-        unsafe { self.shrink_to(block, size) }
-    }
-
-    #[inline]
-    unsafe fn give_back(&self, block: NonNull<u8>) {
-        // SAFETY: the caller keeps the same contract.
-        unsafe { self.free(block) }
-    }
-}
-
-/// Who keeps the allocator of a [`Packet`] alive: `&Allocator`, or `Rc<Allocator>` for packets that lie in the same
-/// structure as their allocator or outlive the function that made it. Cannot be implemented elsewhere.
-pub trait Owner: Deref<Target: Blocks> + Sealed {}
-
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Sealed for &Allocator<UNIT, WINDOW_UNITS, S> {}
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Owner for &Allocator<UNIT, WINDOW_UNITS, S> {}
-
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Sealed for Rc<Allocator<UNIT, WINDOW_UNITS, S>> {}
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Owner for Rc<Allocator<UNIT, WINDOW_UNITS, S>> {}
-
-/// Owned bytes in a block of an [`Allocator`]: a slice that frees itself.
+/// Owned bytes in a block of an allocator: a slice that frees itself, with room on both sides.
 ///
-/// [`Allocator::packet`], [`packet_from`](Allocator::packet_from) and [`packet_with`](Allocator::packet_with) make
-/// packets that borrow their allocator. The functions of the same purpose here, [`zeroed`](Self::zeroed),
-/// [`copied`](Self::copied) and [`filled`](Self::filled), take any [`Owner`], so that a queue can sit beside its
-/// allocator:
-///
-/// ```
-/// use std::collections::VecDeque;
-/// use std::rc::Rc;
-/// use pktalloc::{AllocError, Allocator, Packet};
-///
-/// #[derive(Default)]
-/// struct Receiver {
-///     allocator: Rc<Allocator>,
-///     queue: VecDeque<Packet<Rc<Allocator>>>,
-/// }
-///
-/// impl Receiver {
-///     fn push(&mut self, datagram: &[u8]) -> Result<(), AllocError> {
-///         self.queue.push_back(Packet::copied(Rc::clone(&self.allocator), datagram)?);
-///         Ok(())
-///     }
-/// }
-///
-/// let mut receiver = Receiver::default();
-/// receiver.push(b"hello")?;
-/// assert_eq!(receiver.queue[0], b"hello");
-/// # Ok::<(), AllocError>(())
+/// ```text
+/// block ├──── headroom ────┼──── len ────┼── tailroom ──┤
+///                          ├──────── capacity ──────────┤
 /// ```
 ///
-/// A packet starts at a unit's boundary. Its length is counted in bytes; its [`capacity`](Self::capacity) is what
-/// whole units hold. No safe function shows bytes that nobody has written. An empty packet holds no memory, unless some
-/// was [reserved](Self::reserve).
+/// Packets are made by the methods of the same names of [`Allocator`], [`RcAllocator`](crate::RcAllocator) and, with the
+/// feature `shared`, `SharedAllocator` and `Pool`. What those differ in is the packet's [`Owner`]: who keeps the memory
+/// alive, and which threads may hold the packet.
 ///
-/// A packet takes four words. It stays on the thread of its allocator:
+/// | method | the packet |
+/// |---|---|
+/// | [`packet`](Allocator::packet) | of so many zero bytes |
+/// | [`packet_from`](Allocator::packet_from) | a copy of some bytes |
+/// | [`packet_with`](Allocator::packet_with) | what a closure has filled, such as a receive |
+/// | [`packets_with`](Allocator::packets_with) | many of those |
+/// | [`packet_for`](Allocator::packet_for) | empty, with room |
+///
+/// ```
+/// let allocator = pktalloc::Allocator::new();
+/// let mut packet = allocator.packet(1400)?;
+/// packet[..4].copy_from_slice(&[0x45, 0, 0x05, 0x78]);
+/// assert_eq!(packet[..6], [0x45, 0, 0x05, 0x78, 0, 0]);
+/// # Ok::<(), pktalloc::AllocError>(())
+/// ```
+///
+/// The receive pattern is one call, which reserves the most that can arrive, keeps what did, and gives the rest back:
+///
+/// ```
+/// use std::io;
+/// use std::net::UdpSocket;
+/// # let sender = UdpSocket::bind("127.0.0.1:0")?;
+/// # let socket = UdpSocket::bind("127.0.0.1:0")?;
+/// # sender.send_to(b"hello", socket.local_addr()?)?;
+///
+/// let allocator = pktalloc::Allocator::new();
+/// let (packet, from) = allocator.packet_with(2048, |room| {
+///     let (received, from) = socket.recv_from(room.zeroed())?;
+///     room.advance(received);
+///     Ok::<_, io::Error>(from)
+/// })?;
+/// assert_eq!(packet, b"hello");
+/// assert_eq!(allocator.used_bytes(), 64); // of the 2048, the unit that holds the five bytes
+/// # assert_eq!(from, sender.local_addr()?);
+/// # Ok::<(), io::Error>(())
+/// ```
+///
+/// # Headers and trailers
+///
+/// [`Space`] asks for room in front and behind. [`prepend`](Self::prepend) puts a header into the headroom,
+/// [`advance`](Self::advance) strips one off, which becomes headroom; [`extend_from_slice`](Self::extend_from_slice) adds
+/// behind. None of them moves the payload.
+///
+/// ```
+/// use pktalloc::{Allocator, Space};
+/// let allocator = Allocator::new();
+/// let mut packet = allocator.packet_for(Space::new(1400).headroom(28))?;
+/// packet.extend_from_slice(b"payload")?;
+/// packet.prepend(b"udp|")?;
+/// packet.prepend(b"ip|")?;
+/// assert_eq!(packet, b"ip|udp|payload");
+/// packet.advance(7);
+/// assert_eq!(packet, b"payload");
+/// # Ok::<(), pktalloc::AllocError>(())
+/// ```
+///
+/// # What holds
+///
+/// The first byte lies at a unit's boundary unless a header or `advance` says otherwise. The length is counted in bytes;
+/// what a packet holds is whole units. No safe function shows bytes that nobody has written. An empty packet without
+/// headroom holds no memory, unless some was [reserved](Self::reserve). A packet has at most 2 GiB less 4 KiB.
+///
+/// A packet takes three words and its owner. That of an [`Allocator`] stays on that one's thread:
 ///
 /// ```compile_fail,E0277
 /// let allocator = pktalloc::Allocator::new();
@@ -134,7 +116,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Owner for Rc<Alloc
 /// std::thread::scope(|scope| scope.spawn(move || drop(packet)));
 /// ```
 ///
-/// One that borrows its allocator cannot outlive it:
+/// and cannot outlive it:
 ///
 /// ```compile_fail,E0505
 /// let allocator = pktalloc::Allocator::new();
@@ -143,146 +125,192 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Owner for Rc<Alloc
 /// assert_eq!(packet.len(), 1400);
 /// ```
 pub struct Packet<O: Owner> {
-    block: NonNull<u8>,
-    len: usize,
-    capacity: usize,
+    span: Span,
     owner: O,
 }
 
+// SAFETY: the block is the packet's alone. An owner that may go to another thread vouches for what it leads to there:
+// references to allocators and `RcAllocator`s are not `Send`.
+unsafe impl<O: Owner + Send> Send for Packet<O> {}
+// SAFETY: a shared reference shows bytes, numbers and the owner, and nobody changes them meanwhile.
+unsafe impl<O: Owner + Send + Sync> Sync for Packet<O> {}
+
+/// The methods that make packets, for a type a reference to which is a [`Source`].
+macro_rules! packet_methods {
+    // The owner of the packets, in the terms of a reference to `Self` of this lifetime.
+    ($lifetime:lifetime, $owner:ty) => {
+        /// A packet of zero bytes: as many as the number, or the [`Space`](crate::Space), says.
+        ///
+        /// A packet of 0 bytes is no error: it holds no memory.
+        ///
+        /// # Errors
+        /// [`AllocError::TooLarge`](crate::AllocError::TooLarge) beyond 2 GiB less 4 KiB;
+        /// [`AllocError::OutOfMemory`](crate::AllocError::OutOfMemory) and
+        /// [`AllocError::MemoryLimit`](crate::AllocError::MemoryLimit), after which everything is as it was;
+        /// [`AllocError::Damaged`](crate::AllocError::Damaged) with [`check`](crate::Config::check) on.
+        #[inline]
+        pub fn packet<$lifetime>(
+            &$lifetime self,
+            space: impl Into<$crate::Space>,
+        ) -> Result<$crate::Packet<$owner>, $crate::AllocError> {
+            $crate::Packet::zeroed(self, space.into())
+        }
+
+        /// A packet that contains `bytes`.
+        ///
+        /// # Errors
+        /// As for [`packet`](Self::packet).
+        #[inline]
+        pub fn packet_from<$lifetime>(&$lifetime self, bytes: &[u8]) -> Result<$crate::Packet<$owner>, $crate::AllocError> {
+            $crate::Packet::copied(self, bytes)
+        }
+
+        /// The receive pattern in one call: reserves what `most` says, lets `fill` write into it, keeps what it filled and
+        /// gives the rest back. Returns the packet and what `fill` returned; [`Packet`](crate::Packet) has an example.
+        ///
+        /// `fill` may use the allocator. When it panics, the block is freed.
+        ///
+        /// # Errors
+        /// What `fill` returns, with the block freed; and as for [`packet`](Self::packet), turned into the same type.
+        #[inline]
+        pub fn packet_with<$lifetime, T, E: From<$crate::AllocError>>(
+            &$lifetime self,
+            most: impl Into<$crate::Space>,
+            fill: impl FnOnce(&mut $crate::Room<'_>) -> Result<T, E>,
+        ) -> Result<($crate::Packet<$owner>, T), E> {
+            $crate::Packet::filled(self, most.into(), fill)
+        }
+
+        /// Many packets in one call: reserves `count` rooms of what `most` says each, lets `fill` write into them, and
+        /// appends a packet to `packets` for each of the first rooms that it says it used.
+        ///
+        /// A packet holds what was filled, rounded up to units, as if it had been received alone; what was reserved for it
+        /// is gone when this returns. A packet that fills less than half of its room is copied for that, so that small
+        /// datagrams lie side by side.
+        ///
+        /// `fill` may use the allocator. When it panics, all blocks are freed. The rooms go by their place: those that it
+        /// puts into another order are the packets in that order.
+        ///
+        /// # Errors
+        /// What `fill` returns; and as for [`packet`](Self::packet), turned into the same type. `packets` is as it was then.
+        ///
+        /// # Panics
+        /// When `fill` says that it used more rooms than there are.
+        #[cfg_attr(
+            feature = "std",
+            doc = "",
+            doc = "```",
+            doc = "use pktalloc::{AllocError, Allocator};",
+            doc = "let allocator = Allocator::new();",
+            doc = "let mut packets = Vec::new();",
+            doc = "allocator.packets_with(64, 2048, &mut packets, |rooms| {",
+            doc = "    for (room, datagram) in rooms.iter_mut().zip([&b\"one\"[..], b\"two\"]) {",
+            doc = "        room.append(datagram);",
+            doc = "    }",
+            doc = "    Ok::<_, AllocError>(2)",
+            doc = "})?;",
+            doc = "assert_eq!(packets, [b\"one\", b\"two\"]);",
+            doc = "assert_eq!(allocator.used_bytes(), 2 * 64);",
+            doc = "# Ok::<(), AllocError>(())",
+            doc = "```"
+        )]
+        pub fn packets_with<$lifetime, E: From<$crate::AllocError>>(
+            &$lifetime self,
+            count: usize,
+            most: impl Into<$crate::Space>,
+            packets: &mut alloc::vec::Vec<$crate::Packet<$owner>>,
+            fill: impl FnOnce(&mut [$crate::Room<'_>]) -> Result<usize, E>,
+        ) -> Result<(), E> {
+            $crate::packet::make_batch(self, count, most.into(), packets, fill)
+        }
+
+        /// An empty packet with room for what the number, or the [`Space`](crate::Space), says.
+        ///
+        /// # Errors
+        /// As for [`packet`](Self::packet).
+        #[inline]
+        pub fn packet_for<$lifetime>(
+            &$lifetime self,
+            space: impl Into<$crate::Space>,
+        ) -> Result<$crate::Packet<$owner>, $crate::AllocError> {
+            $crate::Packet::with_room(self, space.into())
+        }
+    };
+}
+pub(crate) use batch::make_batch;
+pub(crate) use packet_methods;
+
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WINDOW_UNITS, S> {
-    /// A packet of `len` zero bytes.
-    ///
-    /// ```
-    /// let allocator = pktalloc::Allocator::new();
-    /// let mut packet = allocator.packet(1400)?;
-    /// packet[..4].copy_from_slice(&[0x45, 0, 0x05, 0x78]);
-    /// assert_eq!(packet[..6], [0x45, 0, 0x05, 0x78, 0, 0]);
-    /// # Ok::<(), pktalloc::AllocError>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As for [`allocate`](Self::allocate), except that a packet of 0 bytes is no error: it holds no memory.
-    #[inline]
-    pub fn packet(&self, len: usize) -> Result<Packet<&Self>, AllocError> {
-        Packet::zeroed(self, len)
-    }
-
-    /// A packet with a copy of `bytes`.
-    ///
-    /// # Errors
-    /// As for [`packet`](Self::packet).
-    #[inline]
-    pub fn packet_from(&self, bytes: &[u8]) -> Result<Packet<&Self>, AllocError> {
-        Packet::copied(self, bytes)
-    }
-
-    /// The receive pattern in one call: reserves `most` bytes, lets `fill` write into them, keeps what it filled and
-    /// gives the rest back. Returns the packet and what `fill` returned.
-    ///
-    /// ```
-    /// use std::io;
-    /// use std::net::UdpSocket;
-    /// # let sender = UdpSocket::bind("127.0.0.1:0")?;
-    /// # let socket = UdpSocket::bind("127.0.0.1:0")?;
-    /// # sender.send_to(b"hello", socket.local_addr()?)?;
-    ///
-    /// let allocator = pktalloc::Allocator::new();
-    /// let (packet, from) = allocator.packet_with(2048, |room| {
-    ///     let (received, from) = socket.recv_from(room.zeroed())?;
-    ///     room.advance(received);
-    ///     Ok::<_, io::Error>(from)
-    /// })?;
-    /// assert_eq!(packet, b"hello");
-    /// assert_eq!(allocator.used_bytes(), 64); // of the 2048, the unit that holds the five bytes
-    /// # assert_eq!(from, sender.local_addr()?);
-    /// # Ok::<(), io::Error>(())
-    /// ```
-    ///
-    /// `fill` may use the allocator. When it panics, the block is freed.
-    ///
-    /// # Errors
-    /// What `fill` returns, with the block freed; and as for [`packet`](Self::packet), turned into the same type.
-    #[inline]
-    pub fn packet_with<T, E: From<AllocError>>(
-        &self,
-        most: usize,
-        fill: impl FnOnce(&mut Room<'_>) -> Result<T, E>,
-    ) -> Result<(Packet<&Self>, T), E> {
-        Packet::filled(self, most, fill)
-    }
+    packet_methods!('a, &'a Self);
 }
 
+/// How packets are made.
 impl<O: Owner> Packet<O> {
-    /// A packet without bytes and without memory, which [`extend_from_slice`](Self::extend_from_slice) and
-    /// [`io::Write`](std::io::Write) fill.
+    /// A packet without bytes and without memory.
     #[inline]
-    pub const fn empty(owner: O) -> Self {
-        Self { block: NonNull::dangling(), len: 0, capacity: 0, owner }
+    pub fn empty(source: impl Source<Owner = O>) -> Self {
+        Self { span: Span::EMPTY, owner: source.owner() }
     }
 
-    /// A packet of `len` zero bytes.
-    ///
-    /// # Errors
-    /// As for [`Allocator::packet`].
     #[inline]
-    pub fn zeroed(owner: O, len: usize) -> Result<Self, AllocError> {
-        if len == 0 {
-            return Ok(Self::empty(owner));
+    pub(crate) fn with_room(source: impl Source<Owner = O>, space: Space) -> Result<Self, AllocError> {
+        let (start, size) = space.layout(O::UNIT)?;
+        if size == 0 {
+            return Ok(Self::empty(source));
         }
-        let block = owner.take_zeroed(len)?;
-        Ok(Self { block: block.cast(), len, capacity: block.len(), owner })
+        let block = source.take(size)?;
+        // SAFETY: the block is new, and has the size that was asked for at least.
+        let span = unsafe { Span::new(block, start) };
+        Ok(Self { span, owner: source.owner() })
     }
 
-    /// A packet with a copy of `bytes`.
-    ///
-    /// # Errors
-    /// As for [`Allocator::packet`].
     #[inline]
-    pub fn copied(owner: O, bytes: &[u8]) -> Result<Self, AllocError> {
-        let mut packet = Self::empty(owner);
-        packet.ensure(bytes.len())?;
+    pub(crate) fn zeroed(source: impl Source<Owner = O>, space: Space) -> Result<Self, AllocError> {
+        let mut packet = Self::with_room(source, space)?;
+        packet.append_zeros(space.bytes());
+        Ok(packet)
+    }
+
+    #[inline]
+    pub(crate) fn copied(source: impl Source<Owner = O>, bytes: &[u8]) -> Result<Self, AllocError> {
+        let mut packet = Self::with_room(source, Space::new(bytes.len()))?;
         packet.append(bytes);
         Ok(packet)
     }
 
-    /// Reserves `most` bytes, lets `fill` write into them, keeps what it filled and gives the rest back; see
-    /// [`Allocator::packet_with`].
-    ///
-    /// # Errors
-    /// As for [`Allocator::packet_with`].
     #[inline]
-    pub fn filled<T, E: From<AllocError>>(
-        owner: O,
-        most: usize,
+    pub(crate) fn filled<T, E: From<AllocError>>(
+        source: impl Source<Owner = O>,
+        most: Space,
         fill: impl FnOnce(&mut Room<'_>) -> Result<T, E>,
     ) -> Result<(Self, T), E> {
-        let mut packet = Self::empty(owner);
-        packet.ensure(most)?;
-        let mut room = Room::over(&mut packet.spare()[..most]);
-        let value = fill(&mut room)?;
-        // These bytes are initialised, and they are this packet's: `fill` has to accept a room of every lifetime, so it
-        // cannot have put another room, whose lifetime would be a different one, in the place of this.
-        packet.len = room.filled;
-        packet.shrink_to_fit();
+        let mut packet = Self::with_room(source, most)?;
+        let value = packet.fill_spare(most.bytes(), fill)?;
+        packet.shrink_to(most.behind());
         Ok((packet, value))
     }
+}
 
+impl<O: Owner + Local> Packet<O> {
     /// The packet that [`into_raw`](Self::into_raw) took apart, or a block that was allocated by hand. Its capacity is
     /// taken to be its length, until it is resized.
     ///
     /// # Safety
     /// The block came from the allocator that `owner` leads to, is live, and is used by nobody else afterwards; all
-    /// bytes of the slice, one at least, lie in the block and are initialised.
+    /// bytes of the slice, one at least and 2 GiB less 4 KiB at most, lie in the block and are initialised.
     #[inline]
     pub unsafe fn from_raw(owner: O, block: Option<NonNull<[u8]>>) -> Self {
-        match block {
-            Some(block) => Self { block: block.cast(), len: block.len(), capacity: block.len(), owner },
-            None => Self::empty(owner),
-        }
+        let span = block.map_or(Span::EMPTY, |bytes| {
+            // SAFETY: the caller says so.
+            let mut span = unsafe { Span::new(Block::plain(bytes), 0) };
+            span.set_len(bytes.len());
+            span
+        });
+        Self { span, owner }
     }
 
     /// Takes the packet apart into its owner and its block, which is no longer freed when the packet goes. The length
-    /// of the slice is that of the packet; an empty packet has no block.
+    /// of the slice is that of the packet; an empty packet has no block. Bytes behind headroom are moved to the front.
     ///
     /// ```
     /// use pktalloc::{Allocator, Packet};
@@ -297,27 +325,84 @@ impl<O: Owner> Packet<O> {
     #[inline]
     #[must_use = "the block is leaked when nobody frees it"]
     pub fn into_raw(mut self) -> (O, Option<NonNull<[u8]>>) {
-        if self.len == 0 {
+        let len = self.len();
+        if len == 0 {
             self.release();
         }
+        let start = self.span.block().start;
+        if self.headroom() > 0 {
+            // SAFETY: the packet's bytes lie in its block, behind the headroom.
+            unsafe { start.copy_from(self.span.bytes(), len) };
+        }
         let packet = ManuallyDrop::new(self);
-        let block = (packet.len > 0).then(|| NonNull::slice_from_raw_parts(packet.block, packet.len));
+        let block = (len > 0).then(|| NonNull::slice_from_raw_parts(start, len));
         // SAFETY: the packet is never used or dropped again, so that the owner is moved out once.
         (unsafe { ptr::read(&packet.owner) }, block)
     }
+}
 
-    /// Bytes that fit without asking the allocator.
+impl<O: Owner> Packet<O> {
+    /// Bytes that the packet can have without asking the allocator: its length and its tailroom.
     #[inline]
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.span.capacity()
     }
 
-    /// What keeps the packet's allocator alive.
+    /// Bytes in front of the packet that [`prepend`](Self::prepend) can use.
+    #[inline]
+    #[must_use]
+    pub fn headroom(&self) -> usize {
+        self.span.headroom()
+    }
+
+    /// Bytes behind the packet that [`extend_from_slice`](Self::extend_from_slice) can use without asking the allocator.
+    #[inline]
+    #[must_use]
+    pub fn tailroom(&self) -> usize {
+        self.span.tailroom()
+    }
+
+    /// What leads to the packet's allocator.
     #[inline]
     #[must_use]
     pub fn owner(&self) -> &O {
         &self.owner
+    }
+
+    /// Puts a copy of `bytes` in front of the packet's, into the headroom. Moves nothing.
+    ///
+    /// ```
+    /// use pktalloc::{AllocError, Allocator, Space};
+    /// let allocator = Allocator::new();
+    /// let mut packet = allocator.packet(Space::new(100).headroom(4))?;
+    /// packet.prepend(&[0, 0, 0, 42])?; // a VXLAN header, say
+    /// assert_eq!((packet.len(), packet[3]), (104, 42));
+    /// assert_eq!(packet.prepend(&[0; 100]), Err(AllocError::NoHeadroom));
+    /// # Ok::<(), AllocError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AllocError::NoHeadroom`] when they do not fit. The packet is as it was then.
+    #[inline]
+    pub fn prepend(&mut self, bytes: &[u8]) -> Result<(), AllocError> {
+        if bytes.len() > self.headroom() {
+            return Err(AllocError::NoHeadroom);
+        }
+        self.span.retreat(bytes.len());
+        // SAFETY: the bytes that the packet has gained are its own; they cannot be borrowed as `bytes` at the same time.
+        unsafe { self.span.bytes().copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Strips the first `bytes` bytes off, which become headroom. Moves nothing.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[inline]
+    pub fn advance(&mut self, bytes: usize) {
+        assert!(bytes <= self.len(), "cannot advance by {bytes} bytes in a packet of {}", self.len());
+        self.span.advance(bytes);
     }
 
     /// Cuts the packet after its first `len` bytes and gives the units behind them back at once. Never moves the
@@ -331,25 +416,42 @@ impl<O: Owner> Packet<O> {
     /// # Ok::<(), pktalloc::AllocError>(())
     /// ```
     ///
-    /// A block over a quarter of a window keeps its memory until it is freed. So does one in an allocator whose
-    /// self-check ([`check`](crate::Config::check)) finds damage, which is reported when the packet goes.
+    /// A block that lies in no region keeps its memory until it is freed. So does one in an allocator whose
+    /// self-check ([`check`](crate::Config::check)) finds damage, which is reported when the packet goes, and a
+    /// `SharedPacket` on a thread that is not its allocator's.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
-        if len < self.len {
-            self.len = len;
+        if len < self.len() {
+            self.span.set_len(len);
             self.shrink_to_fit();
         }
     }
 
-    /// Gives back the units that the packet's bytes do not need, as [`truncate`](Self::truncate) does.
+    /// Makes the packet empty and keeps its room, to be filled again.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.span.set_len(0);
+    }
+
+    /// Gives back the units that the headroom and the packet's bytes do not need, as [`truncate`](Self::truncate) does.
     #[inline]
     pub fn shrink_to_fit(&mut self) {
-        if self.len == 0 {
-            self.release();
-        } else if self.len < self.capacity {
-            // SAFETY: the block is live, and bytes behind the length are not used.
-            if let Ok(capacity) = unsafe { self.owner.cut(self.block, self.len) } {
-                self.capacity = capacity;
+        self.shrink_to(0);
+    }
+
+    /// Gives back the units behind the packet beyond `tailroom` bytes, as [`truncate`](Self::truncate) does.
+    #[inline]
+    pub fn shrink_to(&mut self, tailroom: usize) {
+        if tailroom < self.tailroom() {
+            let block = self.span.block();
+            let kept = block.size - self.tailroom() + tailroom;
+            // SAFETY: the block is live, and nothing behind what is kept is used.
+            let left = unsafe { self.owner.cut(block, kept) };
+            if kept == 0 {
+                self.span = Span::EMPTY;
+            } else {
+                // SAFETY: what is left of the block has headroom and bytes of the packet.
+                unsafe { self.span.set_block(left) };
             }
         }
     }
@@ -358,13 +460,11 @@ impl<O: Owner> Packet<O> {
     /// place when the units behind it are free, and moves otherwise.
     ///
     /// # Errors
-    /// As for [`Allocator::packet`]. The packet is as it was then.
+    /// As for [`reserve`](Self::reserve).
     pub fn resize(&mut self, len: usize) -> Result<(), AllocError> {
-        self.ensure(len)?;
-        if let Some(more) = len.checked_sub(self.len) {
-            // SAFETY: the capacity is at least `len`, and the bytes from the old length on are the packet's.
-            unsafe { self.block.add(self.len).write_bytes(0, more) };
-            self.len = len;
+        if let Some(more) = len.checked_sub(self.len()) {
+            self.ensure(len)?;
+            self.append_zeros(more);
         } else {
             self.truncate(len);
         }
@@ -375,13 +475,15 @@ impl<O: Owner> Packet<O> {
     /// before, so that many small pieces cost linear time.
     ///
     /// # Errors
-    /// As for [`Allocator::packet`]. The packet is as it was then.
+    /// As for [`Allocator::packet`]. For a `SharedPacket`, which grows into its own block only,
+    /// [`AllocError::NoTailroom`]. The packet is as it was then.
+    #[inline]
     pub fn reserve(&mut self, additional: usize) -> Result<(), AllocError> {
-        let needed = self.len.checked_add(additional).ok_or(AllocError::TooLarge)?;
-        if needed <= self.capacity {
+        if additional <= self.tailroom() {
             return Ok(());
         }
-        self.ensure(needed.max(self.capacity.saturating_add(self.capacity / 2)))
+        let needed = self.len().checked_add(additional).ok_or(AllocError::TooLarge)?;
+        self.ensure(needed.max(self.capacity() + self.capacity() / 2).min(needed.max(span::LONGEST - self.headroom())))
     }
 
     /// Adds a copy of `bytes` behind the packet's.
@@ -397,7 +499,7 @@ impl<O: Owner> Packet<O> {
     /// ```
     ///
     /// # Errors
-    /// As for [`Allocator::packet`]. The packet is as it was then.
+    /// As for [`reserve`](Self::reserve).
     #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), AllocError> {
         self.reserve(bytes.len())?;
@@ -405,48 +507,129 @@ impl<O: Owner> Packet<O> {
         Ok(())
     }
 
+    /// Reserves `most` bytes behind the packet's, lets `fill` write into them, and adds what it filled. The rest stays
+    /// tailroom. Returns what `fill` returned.
+    ///
+    /// ```
+    /// use std::io::{self, Read};
+    /// use pktalloc::{Allocator, Space};
+    /// # let mut stream = &b"payload"[..];
+    /// let allocator = Allocator::new();
+    /// let mut packet = allocator.packet_for(Space::new(1500).headroom(8))?;
+    /// packet.extend_with(1500, |room| {
+    ///     let received = stream.read(room.zeroed())?;
+    ///     room.advance(received);
+    ///     Ok::<_, io::Error>(())
+    /// })?;
+    /// assert_eq!(packet, b"payload");
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `fill` returns, and as for [`reserve`](Self::reserve), turned into the same type. The packet has the bytes that
+    /// it had then.
+    #[inline]
+    pub fn extend_with<T, E: From<AllocError>>(
+        &mut self,
+        most: usize,
+        fill: impl FnOnce(&mut Room<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.reserve(most)?;
+        self.fill_spare(most, fill)
+    }
+
+    /// The tailroom, to be written to and then counted by [`set_len`](Self::set_len).
+    #[inline]
+    pub fn spare_capacity_mut(&mut self) -> &mut [MaybeUninit<u8>] {
+        // SAFETY: these bytes are the packet's, and `MaybeUninit` may be anything.
+        unsafe {
+            let start = self.span.bytes().add(self.len()).cast();
+            NonNull::slice_from_raw_parts(start, self.tailroom()).as_mut()
+        }
+    }
+
+    /// Makes the packet `len` bytes long, and nothing else.
+    ///
+    /// # Safety
+    /// `len` is at most the capacity, and the first `len` bytes are initialised.
+    #[inline]
+    pub unsafe fn set_len(&mut self, len: usize) {
+        self.span.set_len(len);
+    }
+
+    /// Takes the packet apart, so that its block is freed by somebody else.
+    #[inline]
+    #[cfg_attr(not(feature = "shared"), allow(dead_code))]
+    pub(crate) fn into_span(self) -> Span {
+        ManuallyDrop::new(self).span
+    }
+
+    /// The packet with this span.
+    ///
+    /// # Safety
+    /// The invariants hold, and nobody else frees the block.
+    #[inline]
+    #[cfg_attr(not(feature = "shared"), allow(dead_code))]
+    pub(crate) unsafe fn from_span(span: Span, owner: O) -> Self {
+        Self { span, owner }
+    }
+
+    /// Adds what `fill` fills of the first `most` bytes of the tailroom.
+    #[inline]
+    fn fill_spare<T, E>(&mut self, most: usize, fill: impl FnOnce(&mut Room<'_>) -> Result<T, E>) -> Result<T, E> {
+        let len = self.len();
+        let mut room = Room::over(0, &mut self.spare_capacity_mut()[..most]);
+        let value = fill(&mut room)?;
+        // These bytes are initialised, and they are this packet's: `fill` has to accept a room of every lifetime, so it
+        // cannot have put another room, whose lifetime would be a different one, in the place of this.
+        let filled = room.filled().len();
+        self.span.set_len(len + filled);
+        Ok(value)
+    }
+
     /// Makes the capacity at least `bytes`.
     fn ensure(&mut self, bytes: usize) -> Result<(), AllocError> {
-        if bytes <= self.capacity {
-            return Ok(());
+        if bytes > self.capacity() {
+            let size = bytes.checked_add(self.headroom()).ok_or(AllocError::TooLarge)?;
+            // SAFETY: the block, if there is one, is live, and replaced by the one that it becomes.
+            unsafe {
+                let block = self.owner.grow(self.span.block(), size)?;
+                self.span.set_block(block);
+            }
         }
-        let block = if self.capacity == 0 {
-            self.owner.take(bytes)?
-        } else {
-            // SAFETY: the block is live, and replaced by the one that it becomes.
-            unsafe { self.owner.grow(self.block, bytes)? }
-        };
-        self.block = block.cast();
-        self.capacity = block.len();
         Ok(())
     }
 
     /// Adds bytes for which there is room.
     #[inline]
     fn append(&mut self, bytes: &[u8]) {
-        debug_assert!(bytes.len() <= self.capacity - self.len);
+        debug_assert!(bytes.len() <= self.tailroom());
+        let len = self.len();
         // SAFETY: the callers have made room; the packet's own bytes cannot be borrowed as `bytes` at the same time.
-        unsafe { self.block.add(self.len).copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
-        self.len += bytes.len();
+        unsafe {
+            let end = self.span.bytes().add(len);
+            end.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+        }
+        self.span.set_len(len + bytes.len());
     }
 
-    /// What lies between length and capacity.
-    fn spare(&mut self) -> &mut [MaybeUninit<u8>] {
-        // SAFETY: these bytes are the packet's, and `MaybeUninit` may be anything.
-        unsafe {
-            let start = self.block.add(self.len).cast();
-            NonNull::slice_from_raw_parts(start, self.capacity - self.len).as_mut()
-        }
+    /// Adds zero bytes for which there is room.
+    #[inline]
+    fn append_zeros(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.tailroom());
+        let len = self.len();
+        // SAFETY: the callers have made room.
+        unsafe { self.span.bytes().add(len).write_bytes(0, bytes) };
+        self.span.set_len(len + bytes);
     }
 
     /// Frees the block, if there is one.
     #[inline]
     fn release(&mut self) {
-        let block = self.block;
-        self.len = 0;
-        if core::mem::take(&mut self.capacity) > 0 {
-            // SAFETY: the block was live, and with a capacity of 0 it is never used again.
-            unsafe { self.owner.give_back(block) };
+        let span = core::mem::replace(&mut self.span, Span::EMPTY);
+        if span.has_block() {
+            // SAFETY: the block was live, and is never used again.
+            unsafe { self.owner.free(span.block()) };
         }
     }
 }
@@ -454,7 +637,10 @@ impl<O: Owner> Packet<O> {
 impl<O: Owner> Drop for Packet<O> {
     #[inline]
     fn drop(&mut self) {
-        self.release();
+        if self.span.has_block() {
+            // SAFETY: the block is live, and never used again.
+            unsafe { self.owner.free(self.span.block()) };
+        }
     }
 }
 
@@ -464,7 +650,7 @@ impl<O: Owner> Deref for Packet<O> {
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: the first `len` bytes are initialised and the packet's alone; without a block, `len` is 0.
-        unsafe { NonNull::slice_from_raw_parts(self.block, self.len).as_ref() }
+        unsafe { NonNull::slice_from_raw_parts(self.span.bytes(), self.span.len()).as_ref() }
     }
 }
 
@@ -472,43 +658,62 @@ impl<O: Owner> DerefMut for Packet<O> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `deref`.
-        unsafe { NonNull::slice_from_raw_parts(self.block, self.len).as_mut() }
+        unsafe { NonNull::slice_from_raw_parts(self.span.bytes(), self.span.len()).as_mut() }
     }
 }
 
-impl<O: Owner> AsRef<[u8]> for Packet<O> {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
+bytes_like!([O: Owner] Packet<O>);
 
 impl<O: Owner> AsMut<[u8]> for Packet<O> {
+    #[inline]
     fn as_mut(&mut self) -> &mut [u8] {
         self
     }
 }
 
-/// Compares bytes, with slices, arrays and other packets.
-impl<O: Owner, T: AsRef<[u8]> + ?Sized> PartialEq<T> for Packet<O> {
-    fn eq(&self, other: &T) -> bool {
-        **self == *other.as_ref()
+impl<O: Owner> core::borrow::BorrowMut<[u8]> for Packet<O> {
+    #[inline]
+    fn borrow_mut(&mut self) -> &mut [u8] {
+        self
     }
 }
 
-impl<O: Owner> Eq for Packet<O> {}
+/// Adds behind the packet's bytes and makes room as needed.
+///
+/// # Panics
+/// Where [`extend_from_slice`](Packet::extend_from_slice) would return an error.
+impl<O: Owner> Extend<u8> for Packet<O> {
+    fn extend<T: IntoIterator<Item = u8>>(&mut self, bytes: T) {
+        let bytes = bytes.into_iter();
+        let (least, _) = bytes.size_hint();
+        let full = |error: AllocError| panic!("cannot extend the packet: {error}");
+        self.reserve(least).unwrap_or_else(full);
+        for byte in bytes {
+            self.extend_from_slice(&[byte]).unwrap_or_else(full);
+        }
+    }
+}
+
+/// As for bytes by value.
+impl<'a, O: Owner> Extend<&'a u8> for Packet<O> {
+    fn extend<T: IntoIterator<Item = &'a u8>>(&mut self, bytes: T) {
+        self.extend(bytes.into_iter().copied());
+    }
+}
 
 /// Where and how long, not what it says: packets carry other people's data.
 impl<O: Owner> fmt::Debug for Packet<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Packet")
-            .field("len", &self.len)
-            .field("capacity", &self.capacity)
-            .field("at", &self.block)
+            .field("len", &self.len())
+            .field("headroom", &self.headroom())
+            .field("tailroom", &self.tailroom())
+            .field("at", &self.span.bytes())
             .finish_non_exhaustive()
     }
 }
 
-/// Adds behind the packet's bytes and makes room as needed.
+/// Adds behind the packet's bytes and makes room as needed: all of them, or none and an error.
 #[cfg(feature = "std")]
 impl<O: Owner> std::io::Write for Packet<O> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -527,140 +732,9 @@ impl From<AllocError> for std::io::Error {
         let kind = match error {
             AllocError::OutOfMemory | AllocError::MemoryLimit => std::io::ErrorKind::OutOfMemory,
             AllocError::Damaged => std::io::ErrorKind::Other,
+            AllocError::NoHeadroom | AllocError::NoTailroom => std::io::ErrorKind::WriteZero,
             _ => std::io::ErrorKind::InvalidInput,
         };
         Self::new(kind, error)
-    }
-}
-
-/// The memory that [`Allocator::packet_with`] lets its closure fill, from the front.
-///
-/// ```text
-/// ├──── filled ────┼──── written, not counted yet ────┼──── uninitialised ────┤
-/// ```
-///
-/// Sources that read into `&mut [u8]`, as those of the standard library do, write into [`zeroed`](Self::zeroed) and
-/// then [`advance`](Self::advance). Pieces at hand are [appended](Self::append). Sources that take uninitialised memory
-/// write into [`uninit`](Self::uninit) and then [`assume_init`](Self::assume_init), which is `unsafe`.
-pub struct Room<'a> {
-    bytes: &'a mut [MaybeUninit<u8>],
-    /// How many of the bytes are initialised; never fewer than `filled`.
-    initialised: usize,
-    /// How many of the bytes the packet will have.
-    filled: usize,
-}
-
-impl<'a> Room<'a> {
-    /// All of `bytes`, none of them filled.
-    #[inline]
-    pub(crate) fn over(bytes: &'a mut [MaybeUninit<u8>]) -> Self {
-        Self { bytes, initialised: 0, filled: 0 }
-    }
-
-    /// The bytes that the packet has so far.
-    #[must_use]
-    pub fn filled(&self) -> &[u8] {
-        let filled = &raw const self.bytes[..self.filled];
-        // SAFETY: these bytes are initialised.
-        unsafe { &*(filled as *const [u8]) }
-    }
-
-    /// How many more bytes fit.
-    #[must_use]
-    pub fn remaining(&self) -> usize {
-        self.bytes.len() - self.filled
-    }
-
-    /// All that is not filled yet, to be written to and then [counted](Self::advance). It is zero where nothing was
-    /// written.
-    pub fn zeroed(&mut self) -> &mut [u8] {
-        self.bytes[self.initialised..].fill(MaybeUninit::new(0));
-        self.initialised = self.bytes.len();
-        let unfilled = &raw mut self.bytes[self.filled..];
-        // SAFETY: these bytes are initialised, and stay so.
-        unsafe { &mut *(unfilled as *mut [u8]) }
-    }
-
-    /// Counts the next `bytes` bytes as filled.
-    ///
-    /// # Panics
-    /// When they were not all written or [zeroed](Self::zeroed).
-    pub fn advance(&mut self, bytes: usize) {
-        let written = self.initialised - self.filled;
-        assert!(bytes <= written, "cannot advance by {bytes} bytes where {written} are initialised");
-        self.filled += bytes;
-    }
-
-    /// Fills the next bytes with a copy of `bytes`.
-    ///
-    /// # Panics
-    /// When they do not fit: see [`remaining`](Self::remaining).
-    pub fn append(&mut self, bytes: &[u8]) {
-        let remaining = self.remaining();
-        assert!(bytes.len() <= remaining, "cannot append {} bytes where {remaining} are left", bytes.len());
-        let target = &raw mut self.bytes[self.filled..];
-        // SAFETY: the target has that many bytes; it is borrowed mutably, so `bytes` lies elsewhere.
-        unsafe { target.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        self.filled += bytes.len();
-        self.initialised = self.initialised.max(self.filled);
-    }
-
-    /// All that is not filled yet, as it is.
-    pub fn uninit(&mut self) -> &mut [MaybeUninit<u8>] {
-        // The caller may write uninitialised bytes over what was initialised.
-        self.initialised = self.filled;
-        &mut self.bytes[self.filled..]
-    }
-
-    /// Counts the next `bytes` bytes as filled.
-    ///
-    /// ```
-    /// use std::mem::MaybeUninit;
-    /// fn receive(into: &mut [MaybeUninit<u8>]) -> usize {
-    ///     into[..3].fill(MaybeUninit::new(7));
-    ///     3
-    /// }
-    ///
-    /// let allocator = pktalloc::Allocator::new();
-    /// let (packet, ()) = allocator.packet_with(1500, |room| {
-    ///     let received = receive(room.uninit());
-    ///     // SAFETY: `receive` has written that many bytes.
-    ///     unsafe { room.assume_init(received) };
-    ///     Ok::<_, pktalloc::AllocError>(())
-    /// })?;
-    /// assert_eq!(packet, [7, 7, 7]);
-    /// # Ok::<(), pktalloc::AllocError>(())
-    /// ```
-    ///
-    /// # Panics
-    /// When there are fewer.
-    ///
-    /// # Safety
-    /// These bytes are initialised.
-    pub unsafe fn assume_init(&mut self, bytes: usize) {
-        let remaining = self.remaining();
-        assert!(bytes <= remaining, "cannot fill {bytes} bytes where {remaining} are left");
-        self.filled += bytes;
-        self.initialised = self.initialised.max(self.filled);
-    }
-}
-
-impl fmt::Debug for Room<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Room").field("filled", &self.filled).field("remaining", &self.remaining()).finish()
-    }
-}
-
-/// Fills from the front, like a slice: what does not fit is not written.
-#[cfg(feature = "std")]
-impl std::io::Write for Room<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let fitting = bytes.len().min(self.remaining());
-        self.append(&bytes[..fitting]);
-        Ok(fitting)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }

@@ -22,16 +22,17 @@
 //! - [`queue`] is the queue of remote frees;
 //! - [`batch`] is what a thread has freed and not yet handed in;
 //! - [`owner`] keeps apart what is the owner's and what is everybody's, and says what its end means;
-//! - [`packet`] is the handle.
+//! - [`packet`] is what packets know of their owner;
+//! - [`frozen`] is the packet that many hold, and [`references`] counts them.
 
 mod batch;
-#[cfg(feature = "bytes")]
-mod bytes;
+mod frozen;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod owner;
 mod packet;
 mod queue;
+mod references;
 mod sync;
 
 use core::cell::Cell;
@@ -42,14 +43,16 @@ use crate::config::{Config, ConfigError, Settings};
 use crate::error::{AllocError, IntegrityError};
 use crate::geometry::Fixed;
 use crate::heap::Heap;
-use crate::packet::Room;
+use crate::packet::owner::sealed::Take;
+use crate::packet::span::{Block, LONGEST};
+use crate::packet::{Source, packet_methods};
 use crate::stats::Stats;
 use crate::system::{Os, System};
 
+pub use frozen::FrozenPacket;
 use owner::Key;
-use packet::LONGEST;
-pub use packet::SharedPacket;
-use queue::BUNDLE_BYTES;
+use packet::TAIL_BYTES;
+pub use packet::{AnyThread, SharedPacket};
 
 /// An allocator whose packets any thread may hold and free.
 ///
@@ -171,72 +174,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
         Unbound { key: self.key }
     }
 
-    /// A packet of `len` bytes, all zero. A packet of 0 bytes is no error, and holds a unit as one of 1 byte does.
-    ///
-    /// # Errors
-    /// [`AllocError::TooLarge`] beyond 2 GiB less 4 KiB; [`AllocError::OutOfMemory`] and
-    /// [`AllocError::MemoryLimit`], after which everything is as it was and the allocator goes on working;
-    /// [`AllocError::Damaged`] with [`check`](Config::check) on.
-    #[inline]
-    pub fn packet(&self, len: usize) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
-        // SAFETY: the packet is zeroed before it is shown.
-        let mut packet = unsafe { self.packet_uninit(len) }?;
-        packet.fill(0);
-        Ok(packet)
-    }
-
-    /// A packet that contains `bytes`.
-    ///
-    /// # Errors
-    /// As for [`packet`](Self::packet).
-    #[inline]
-    pub fn packet_from(&self, bytes: &[u8]) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
-        // SAFETY: the packet is overwritten before it is shown.
-        let mut packet = unsafe { self.packet_uninit(bytes.len()) }?;
-        packet.copy_from_slice(bytes);
-        Ok(packet)
-    }
-
-    /// The receive pattern in one call: reserves `most` bytes, lets `fill` write into them, keeps what it filled and
-    /// gives the rest back. Returns the packet and what `fill` returned.
-    ///
-    /// ```
-    /// use std::io;
-    /// use std::net::UdpSocket;
-    /// # let sender = UdpSocket::bind("127.0.0.1:0")?;
-    /// # let socket = UdpSocket::bind("127.0.0.1:0")?;
-    /// # sender.send_to(b"hello", socket.local_addr()?)?;
-    ///
-    /// let allocator = pktalloc::SharedAllocator::new();
-    /// let (packet, _from) = allocator.packet_with(2048, |room| {
-    ///     let (received, from) = socket.recv_from(room.zeroed())?;
-    ///     room.advance(received);
-    ///     Ok::<_, io::Error>(from)
-    /// })?;
-    /// assert_eq!(&packet[..], b"hello");
-    /// assert_eq!(allocator.used_bytes(), 64); // of the 2048, the unit that holds the five bytes
-    /// # Ok::<(), io::Error>(())
-    /// ```
-    ///
-    /// `fill` may use the allocator. When it panics, the block is freed.
-    ///
-    /// # Errors
-    /// What `fill` returns, with the block freed; and as for [`packet`](Self::packet), turned into the same type.
-    #[inline]
-    pub fn packet_with<T, E: From<AllocError>>(
-        &self,
-        most: usize,
-        fill: impl FnOnce(&mut Room<'_>) -> Result<T, E>,
-    ) -> Result<(SharedPacket<UNIT, WINDOW_UNITS, S>, T), E> {
-        let mut packet = self.empty_packet(most)?;
-        let mut room = Room::over(packet.room(most));
-        let value = fill(&mut room)?;
-        let len = room.filled().len();
-        // SAFETY: a room's filled bytes are initialised and the first ones of what it is over; `fill` cannot have put
-        // another room, which has a lifetime of its own, in the place of this one.
-        unsafe { packet.keep(len) };
-        Ok((packet, value))
-    }
+    packet_methods!('a, AnyThread<UNIT, WINDOW_UNITS, S>);
 
     /// A packet of `len` bytes that contains whatever it contains.
     ///
@@ -247,46 +185,32 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
     /// Every byte is written before it is read; `Deref` shows them all.
     #[inline]
     pub unsafe fn packet_uninit(&self, len: usize) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
-        let mut packet = self.empty_packet(len)?;
+        let mut packet = self.packet_for(len)?;
         // SAFETY: the block has room for them, and the caller initialises them.
-        unsafe { packet.show(len) };
+        unsafe { packet.set_len(len) };
         Ok(packet)
     }
 
-    /// A packet that shows nothing, with room for `most` bytes and for a bundle. All of that is a part of the caller, so
-    /// that the packet stays in registers.
-    #[inline(always)]
-    fn empty_packet(&self, most: usize) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
-        match self.key.heap().allocate_hot(most) {
-            // SAFETY: the block is new, and of a region. It is whole units, and no unit is smaller than a bundle.
-            Some(block) => Ok(unsafe { SharedPacket::new(block) }),
-            // Not a `Result`: the packet would be taken apart to the byte where the error may lie.
-            None => self.empty_packet_slow(most).ok_or_else(|| self.refusal.get()),
-        }
-    }
-
-    /// A packet in a block of the heap's, which gets what came back first. `None` leaves the reason in `refusal`.
+    /// A block of which a packet may use `size` bytes, from the heap, which gets what came back first. `None` leaves the
+    /// reason in `refusal`.
     #[cold]
     #[inline(never)]
-    fn empty_packet_slow(&self, most: usize) -> Option<SharedPacket<UNIT, WINDOW_UNITS, S>> {
-        if most > LONGEST {
+    fn take_slow(&self, size: usize) -> Option<Block> {
+        if size > LONGEST {
             self.refusal.set(AllocError::TooLarge);
             return None;
         }
         self.key.come_to_hand();
         self.key.collect_some();
         let heap = self.key.heap();
-        let most = most.max(BUNDLE_BYTES);
-        let in_region = heap.stays_in_region(most);
-        match heap.allocate(if in_region { most } else { UNIT + most }) {
-            // SAFETY: the block is new and of a region, no smaller than a bundle, and no larger than `LONGEST`, of which a
-            // region has a part.
-            Ok(block) if in_region => Some(unsafe { SharedPacket::new(block) }),
-            // SAFETY: the block is new, and behind a unit has whole units, or what was asked for, of at most `LONGEST`,
-            // which is whole units.
+        let size = AnyThread::<UNIT, WINDOW_UNITS, S>::whole_size(size);
+        let in_region = heap.stays_in_region(size);
+        match heap.allocate(if in_region { size } else { UNIT + size }) {
+            Ok(block) if in_region => Some(AnyThread::<UNIT, WINDOW_UNITS, S>::in_region(block)),
+            // SAFETY: the block is new, and of no region; it has a unit, and what was asked for behind it.
             Ok(block) => Some(unsafe {
                 self.key.label(block.cast());
-                SharedPacket::labelled(block)
+                AnyThread::<UNIT, WINDOW_UNITS, S>::labelled(block)
             }),
             Err(error) => {
                 self.refusal.set(error);
@@ -338,6 +262,26 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
         self.key.heap().trim() as usize
     }
 }
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Take for &SharedAllocator<UNIT, WINDOW_UNITS, S> {
+    type Owner = AnyThread<UNIT, WINDOW_UNITS, S>;
+
+    #[inline(always)]
+    fn take(self, size: usize) -> Result<Block, AllocError> {
+        match self.key.heap().allocate_hot(size + TAIL_BYTES) {
+            // Whole units, none of which is smaller than a bundle.
+            Some(block) => Ok(AnyThread::<UNIT, WINDOW_UNITS, S>::in_region(block)),
+            None => self.take_slow(size).ok_or_else(|| self.refusal.get()),
+        }
+    }
+
+    #[inline(always)]
+    fn owner(self) -> Self::Owner {
+        AnyThread::HERE
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Source for &SharedAllocator<UNIT, WINDOW_UNITS, S> {}
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for SharedAllocator<UNIT, WINDOW_UNITS, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -183,13 +183,14 @@ fn a_collection_owns_its_allocator_or_shares_it() {
     let moved = Box::new(owning);
     assert!(moved.iter().copied().eq(0..1000));
 
-    let shared = RcAllocator::from(Allocator::new());
+    let allocator = Rc::new(Allocator::new());
+    let watch = Rc::downgrade(&allocator);
+    let shared = RcAllocator::from(allocator);
     let mut vectors: Vec<VecIn<u64, RcAllocator>> = (0..3).map(|_| VecIn::new_in(shared.clone())).collect();
     for value in 0..3000 {
         vectors[value as usize % 3].push(value);
     }
-    let watch = Rc::downgrade(&shared.0);
-    let packet = pktalloc::Packet::copied(Rc::clone(&shared.0), b"beside them").unwrap();
+    let packet = shared.packet_from(b"beside them").unwrap();
     drop(shared);
     assert!(vectors.iter().zip(0..).all(|(vector, first)| vector.iter().copied().eq((first..3000).step_by(3))));
     drop(vectors);

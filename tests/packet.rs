@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use pktalloc::{AllocError, Allocator, Config, Packet, Realloc, Room};
+use pktalloc::{AllocError, Allocator, Config, Packet, RcAllocator, Realloc, Room};
 use proptest::prelude::*;
 
 /// An allocator whose next blocks contain `0xee`.
@@ -130,14 +130,15 @@ fn a_room_is_filled_from_the_front_by_any_means() {
 
 #[test]
 fn a_packet_can_be_made_while_another_is_filled() {
-    let allocator = Rc::new(Allocator::new());
-    let (outer, inner) = Packet::filled(Rc::clone(&allocator), 2048, |room| {
-        let inner = allocator.packet_from(room.zeroed())?;
-        allocator.trim();
-        room.append(b"outer");
-        Ok::<_, AllocError>(inner)
-    })
-    .unwrap();
+    let allocator = RcAllocator::new();
+    let (outer, inner) = allocator
+        .packet_with(2048, |room| {
+            let inner = allocator.packet_from(room.zeroed())?;
+            allocator.trim();
+            room.append(b"outer");
+            Ok::<_, AllocError>(inner)
+        })
+        .unwrap();
     assert_eq!(outer, b"outer");
     assert_eq!(inner, [0; 2048]);
     assert_eq!(allocator.integrity_check(), Ok(()));
@@ -213,21 +214,21 @@ fn many_small_pieces_take_few_moves() {
 #[test]
 fn a_queue_sits_beside_its_allocator_whichever_goes_first() {
     struct AllocatorFirst {
-        _allocator: Rc<Allocator>,
-        queue: VecDeque<Packet<Rc<Allocator>>>,
+        _allocator: RcAllocator,
+        queue: VecDeque<Packet<RcAllocator>>,
     }
     struct QueueFirst {
-        _queue: VecDeque<Packet<Rc<Allocator>>>,
-        _allocator: Rc<Allocator>,
+        _queue: VecDeque<Packet<RcAllocator>>,
+        _allocator: RcAllocator,
     }
     let fill = || {
         let allocator = Rc::new(Allocator::new());
-        let queue: VecDeque<_> =
-            (0..50).map(|tag| Packet::copied(Rc::clone(&allocator), &[tag; 1000]).unwrap()).collect();
-        (allocator, queue)
+        let watch = Rc::downgrade(&allocator);
+        let allocator = RcAllocator::from(allocator);
+        let queue: VecDeque<_> = (0..50).map(|tag| allocator.packet_from(&[tag; 1000]).unwrap()).collect();
+        (watch, allocator, queue)
     };
-    let (allocator, queue) = fill();
-    let watch = Rc::downgrade(&allocator);
+    let (watch, allocator, queue) = fill();
     let mut first = AllocatorFirst { _allocator: allocator, queue };
     let survivor = first.queue.pop_back().unwrap();
     drop(first);
@@ -236,8 +237,7 @@ fn a_queue_sits_beside_its_allocator_whichever_goes_first() {
     drop(survivor);
     assert!(watch.upgrade().is_none());
 
-    let (allocator, queue) = fill();
-    let watch = Rc::downgrade(&allocator);
+    let (watch, allocator, queue) = fill();
     drop(QueueFirst { _queue: queue, _allocator: allocator });
     assert!(watch.upgrade().is_none());
 }
@@ -255,7 +255,7 @@ fn a_forgotten_packet_is_freed_with_its_allocator() {
 #[test]
 fn a_packet_can_be_taken_apart_and_put_together() {
     let allocator = Rc::new(Allocator::new());
-    let packet = Packet::copied(Rc::clone(&allocator), &[3; 500]).unwrap();
+    let packet = RcAllocator::from(Rc::clone(&allocator)).packet_from(&[3; 500]).unwrap();
     let (owner, block) = packet.into_raw();
     assert_eq!((Rc::strong_count(&allocator), allocator.used_bytes()), (2, 512));
     // SAFETY: both are what `into_raw` returned.
@@ -300,15 +300,15 @@ fn debug_says_how_long_and_not_what() {
     let allocator = Allocator::new();
     let packet = allocator.packet_from(b"secret").unwrap();
     let text = format!("{packet:?}");
-    assert!(text.starts_with("Packet { len: 6, capacity: 64, at: 0x"), "{text}");
+    assert!(text.starts_with("Packet { len: 6, headroom: 0, tailroom: 58, at: 0x"), "{text}");
 }
 
 #[test]
 fn packets_compare_with_whatever_has_bytes() {
     let allocator = Allocator::new();
-    let rc = Rc::new(Allocator::<32, 1024>::default());
+    let rc = RcAllocator::<32, 1024>::default();
     let packet = allocator.packet_from(b"same").unwrap();
-    let other = Packet::copied(rc, b"same").unwrap();
+    let other = rc.packet_from(b"same").unwrap();
     assert!(packet == other && packet == *b"same" && packet == b"same" && packet == b"same"[..]);
     assert!(packet == vec![b's', b'a', b'm', b'e'] && packet == "same" && packet != "other");
 }
@@ -316,7 +316,7 @@ fn packets_compare_with_whatever_has_bytes() {
 #[test]
 fn a_packet_takes_four_words() {
     assert_eq!(size_of::<Packet<&Allocator>>(), 4 * size_of::<usize>());
-    assert_eq!(size_of::<Option<Packet<Rc<Allocator>>>>(), 4 * size_of::<usize>());
+    assert_eq!(size_of::<Option<Packet<RcAllocator>>>(), 4 * size_of::<usize>());
 }
 
 #[test]
@@ -365,19 +365,18 @@ fn call() -> impl Strategy<Value = (usize, Call)> {
 }
 
 /// Packets and the vectors that they must be equal to.
-fn run(allocator: Rc<Allocator<64, 1024>>, calls: &[(usize, Call)]) {
-    let owner = || Rc::clone(&allocator);
-    let mut packets: Vec<_> = (0..8).map(|_| (Packet::empty(owner()), Vec::new())).collect();
+fn run(allocator: RcAllocator<64, 1024>, calls: &[(usize, Call)]) {
+    let mut packets: Vec<_> = (0..8).map(|_| (Packet::empty(&allocator), Vec::new())).collect();
     for (step, (which, call)) in calls.iter().enumerate() {
         let pattern = |bytes: usize| -> Vec<u8> { (0..bytes).map(|index| (index * 7 + step * 31) as u8).collect() };
         let (packet, model) = &mut packets[*which];
         match *call {
-            Call::Zeroed(len) => (*packet, *model) = (Packet::zeroed(owner(), len).unwrap(), vec![0; len]),
-            Call::Copied(len) => (*packet, *model) = (Packet::copied(owner(), &pattern(len)).unwrap(), pattern(len)),
+            Call::Zeroed(len) => (*packet, *model) = (allocator.packet(len).unwrap(), vec![0; len]),
+            Call::Copied(len) => (*packet, *model) = (allocator.packet_from(&pattern(len)).unwrap(), pattern(len)),
             Call::Filled(most, filled) => {
                 let bytes = pattern(filled.min(most));
                 let fill = |room: &mut Room<'_>| room.write_all(&bytes);
-                let (new, ()) = Packet::filled(owner(), most, fill).unwrap();
+                let (new, ()) = allocator.packet_with(most, fill).unwrap();
                 (*packet, *model) = (new, bytes);
             }
             Call::Truncate(len) => {
@@ -398,7 +397,7 @@ fn run(allocator: Rc<Allocator<64, 1024>>, calls: &[(usize, Call)]) {
             }
             Call::Shrink => packet.shrink_to_fit(),
             Call::Raw => {
-                let (owner, block) = std::mem::replace(packet, Packet::empty(owner())).into_raw();
+                let (owner, block) = std::mem::replace(packet, Packet::empty(&allocator)).into_raw();
                 // SAFETY: both are what `into_raw` returned.
                 *packet = unsafe { Packet::from_raw(owner, block) };
             }
@@ -422,7 +421,7 @@ proptest! {
         (zero, check, passthrough) in any::<(bool, bool, bool)>(),
     ) {
         let config = Config::<64, 1024>::default().zero(zero).check(check).passthrough(passthrough);
-        run(Rc::new(Allocator::with_config(config).unwrap()), &calls);
+        run(RcAllocator::with_config(config).unwrap(), &calls);
     }
 }
 

@@ -64,7 +64,7 @@ fn a_packet_crosses_threads_and_its_block_comes_back() {
     let allocator = SharedAllocator::new();
     let mut packet = allocator.packet(1400).unwrap();
     assert!(packet.iter().all(|&byte| byte == 0));
-    assert_eq!((packet.len(), packet.capacity()), (1400, 1408));
+    assert_eq!((packet.len(), packet.capacity()), (1400, 1400));
     packet[0] = 7;
     thread::spawn(move || assert_eq!(packet[0], 7)).join().unwrap();
     assert_eq!(allocator.used_bytes(), 1408);
@@ -297,19 +297,20 @@ fn the_tail_goes_back_at_once_on_the_owners_thread_and_later_elsewhere() {
     packet.truncate(4096);
     assert_eq!(packet.len(), 2048);
     packet.truncate(900);
-    assert_eq!((packet.len(), packet.capacity(), allocator.used_bytes()), (900, 960, 960));
+    assert_eq!((packet.len(), packet.capacity(), allocator.used_bytes()), (900, 952, 960));
     let packet = thread::spawn(move || {
         packet.truncate(100);
-        assert_eq!((packet.len(), packet.capacity()), (100, 960));
+        assert_eq!((packet.len(), packet.capacity()), (100, 952));
         packet
     })
     .join()
     .unwrap();
     assert_eq!(allocator.used_bytes(), 960);
     let mut packet = packet;
+    packet.truncate(1);
+    assert_eq!((packet.len(), packet.capacity(), allocator.used_bytes()), (1, 56, 64));
     packet.truncate(0);
-    assert!(packet.is_empty());
-    assert_eq!(allocator.used_bytes(), 64);
+    assert_eq!((packet.len(), packet.capacity(), allocator.used_bytes()), (0, 0, 0));
     drop(packet);
     assert_eq!(allocator.used_bytes(), 0);
 }
@@ -355,7 +356,7 @@ fn a_packet_too_large_for_a_window_holds_a_unit_more_and_goes_home_as_others_do(
     }
     let allocator = SharedAllocator::new();
     let large = allocator.packet(5 << 20).unwrap();
-    assert_eq!((large.capacity(), allocator.used_bytes()), (5 << 20, (5 << 20) + 64));
+    assert_eq!((large.capacity(), allocator.used_bytes()), ((5 << 20) + 56, (5 << 20) + 128));
 }
 
 #[test]
@@ -548,7 +549,7 @@ fn a_packet_keeps_what_was_filled() {
     assert_eq!(allocator.used_bytes(), 64);
     let (nothing, _) = allocator.packet_with(2048, |room| fill(room, b"")).unwrap();
     assert!(nothing.is_empty());
-    assert_eq!(allocator.used_bytes(), 128);
+    assert_eq!(allocator.used_bytes(), 64);
     drop((packet, nothing));
 
     let panics = catch_unwind(AssertUnwindSafe(|| allocator.packet_with(100, |room| fill(room, &[0; 101]))));
@@ -736,8 +737,8 @@ fn a_packet_says_what_it_is() {
     let allocator = SharedAllocator::new();
     let packet = allocator.packet_from(b"12345").unwrap();
     is_sent_and_shared(&packet);
-    assert_eq!([size_of::<SharedPacket>(), size_of::<Option<SharedPacket>>()], [16; 2]);
-    assert!(format!("{packet:?}").starts_with("SharedPacket { 5 bytes of 64 at 0x"));
+    assert_eq!([size_of::<SharedPacket>(), size_of::<Option<SharedPacket>>()], [24; 2]);
+    assert!(format!("{packet:?}").starts_with("Packet { len: 5, headroom: 0, tailroom: 51, at: 0x"));
     assert!(format!("{allocator:?}").starts_with("SharedAllocator<64, 2048> { 1 blocks use 64 of "));
     let unbound = allocator.unbind();
     assert_eq!(format!("{unbound:?}"), "Unbound { .. }");

@@ -5,11 +5,10 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::unix::net::UnixDatagram;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pktalloc::udp::{Address, Datagram, Options, Receiver, Sender};
-use pktalloc::{Allocator, Config, Packet};
+use pktalloc::{Allocator, Config, Packet, RcAllocator};
 
 /// Two sockets on `host`; each waits at most 10 seconds.
 fn sockets(host: &str) -> (UdpSocket, UdpSocket) {
@@ -221,7 +220,7 @@ fn an_allocator_at_its_limit_keeps_the_rest_in_the_receiver() {
 #[test]
 fn long_datagrams_go_straight_into_their_packets() {
     let (here, there) = sockets("127.0.0.1");
-    let allocator = Rc::new(Allocator::new());
+    let allocator = RcAllocator::new();
     let (mut receiver, mut batch, address) = (Receiver::new(16, 20_000), Vec::new(), to(&here));
     let lengths = [12_000, 12_001, 12_002, 20_000, 21_000, 12_003, 60, 100, 13_000];
     for round in 0..20 {

@@ -210,7 +210,11 @@ pub(super) fn allocation_failed(
             Some(found) => damaged(&found),
             None => integrity(format_args!("{error}")),
         },
-        AllocError::ZeroSize | AllocError::NotSmaller | AllocError::Alignment => value(format_args!("{error}")),
+        AllocError::ZeroSize
+        | AllocError::NotSmaller
+        | AllocError::Alignment
+        | AllocError::NoHeadroom
+        | AllocError::NoTailroom => value(format_args!("{error}")),
         AllocError::TooLarge | AllocError::OutOfMemory | AllocError::MemoryLimit => {
             memory(format_args!("cannot allocate {size} bytes: {error}"))
         }

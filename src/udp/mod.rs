@@ -60,7 +60,6 @@ mod receiver;
 #[cfg(any(test, target_os = "linux", target_os = "android"))]
 mod segments;
 mod sender;
-mod source;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use linux as backend;
@@ -72,4 +71,3 @@ pub use handle::AsHandle;
 pub use options::{Counters, Options};
 pub use receiver::{Datagram, Receiver};
 pub use sender::Sender;
-pub use source::Source;

@@ -5,7 +5,8 @@ use std::io;
 
 use super::backend::{self, Incoming, Kernel, Layout};
 use super::handle::{AsHandle, Handle, handle};
-use super::{Address, Counters, Info, Source};
+use super::{Address, Counters, Info};
+use crate::{Packet, Source, Space};
 
 /// Datagrams longer than this are received straight into their packets, which costs less than a copy from here on.
 const IN_PLACE_FROM: usize = 9 << 10;
@@ -33,13 +34,12 @@ pub struct Datagram<P> {
 ///
 /// ```
 /// use std::net::UdpSocket;
-/// use std::rc::Rc;
-/// use pktalloc::{Allocator, udp::Receiver};
+/// use pktalloc::{RcAllocator, udp::Receiver};
 /// # let client = UdpSocket::bind("127.0.0.1:0")?;
 ///
 /// let socket = UdpSocket::bind("127.0.0.1:0")?;
 /// # client.send_to(b"hello", socket.local_addr()?)?;
-/// let allocator = Rc::new(Allocator::new()); // or `&Allocator`, or `&SharedAllocator`
+/// let allocator = RcAllocator::new(); // or any other `Source` of packets
 /// let mut receiver = Receiver::new(64, 2048);
 /// let mut batch = Vec::new();
 /// receiver.receive(&socket, &allocator, &mut batch)?;
@@ -95,11 +95,11 @@ impl Receiver {
         &mut self,
         socket: &impl AsHandle,
         source: S,
-        into: &mut Vec<Datagram<S::Packet>>,
+        into: &mut Vec<Datagram<Packet<S::Owner>>>,
     ) -> io::Result<usize> {
         let socket = handle(socket);
         loop {
-            match self.receive_now(socket, &source, into) {
+            match self.receive_now(socket, source, into) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     backend::wait_to_receive(self.incoming.calls(), socket)?;
                 }
@@ -116,16 +116,16 @@ impl Receiver {
         &mut self,
         socket: &impl AsHandle,
         source: S,
-        into: &mut Vec<Datagram<S::Packet>>,
+        into: &mut Vec<Datagram<Packet<S::Owner>>>,
     ) -> io::Result<usize> {
-        self.receive_now(handle(socket), &source, into)
+        self.receive_now(handle(socket), source, into)
     }
 
     fn receive_now<S: Source>(
         &mut self,
         socket: Handle,
-        source: &S,
-        into: &mut Vec<Datagram<S::Packet>>,
+        source: S,
+        into: &mut Vec<Datagram<Packet<S::Owner>>>,
     ) -> io::Result<usize> {
         let layout = self.incoming.layout();
         let in_place = layout.size <= IN_PLACE_MOST && self.last > IN_PLACE_FROM && !layout.joined;
@@ -135,7 +135,7 @@ impl Receiver {
         self.incoming.fill(socket, false)?;
         let mut count = 0;
         while let Some(next) = self.incoming.peek() {
-            let packet = match source.copied(next.bytes) {
+            let packet = match Packet::copied(source, next.bytes) {
                 Ok(packet) => packet,
                 Err(refusal) if count == 0 => return Err(refusal.into()),
                 Err(_) => break,
@@ -152,13 +152,13 @@ impl Receiver {
     fn receive_in_place<S: Source>(
         &mut self,
         socket: Handle,
-        source: &S,
-        into: &mut Vec<Datagram<S::Packet>>,
+        source: S,
+        into: &mut Vec<Datagram<Packet<S::Owner>>>,
     ) -> io::Result<usize> {
         let Layout { most, size, .. } = self.incoming.layout();
         let mut count = 0;
         while count < most {
-            let received = source.filled(size, |room| {
+            let received = Packet::filled(source, Space::new(size), |room| {
                 let bytes = &raw mut *room.uninit();
                 // SAFETY: the bytes are the room's.
                 let (length, truncated) = unsafe { self.incoming.fill_room(socket, bytes as *mut [u8], false) }?;
