@@ -242,7 +242,7 @@ pub use heap::Realloc;
 pub use packet::{Owner, Packet, Room, Source, Space};
 pub use rc_allocator::RcAllocator;
 #[cfg(feature = "shared")]
-pub use shared::{AnyThread, FrozenPacket, SharedAllocator, SharedPacket, Unbound, flush_freed};
+pub use shared::{AnyThread, FrozenPacket, Pool, SharedAllocator, SharedPacket, Unbound, flush_freed};
 pub use stats::{Occupancy, Stats, WindowState};
 
 /// The examples of the README are tests.

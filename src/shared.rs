@@ -22,6 +22,7 @@
 //! - [`queue`] is the queue of remote frees;
 //! - [`batch`] is what a thread has freed and not yet handed in;
 //! - [`owner`] keeps apart what is the owner's and what is everybody's, and says what its end means;
+//! - [`pool`] is an allocator for each of many threads, or memory that they share;
 //! - [`packet`] is what packets know of their owner;
 //! - [`frozen`] is the packet that many hold, and [`references`] counts them.
 
@@ -31,6 +32,7 @@ mod frozen;
 mod loom_tests;
 mod owner;
 mod packet;
+mod pool;
 mod queue;
 mod references;
 mod sync;
@@ -44,15 +46,15 @@ use crate::error::{AllocError, IntegrityError};
 use crate::geometry::Fixed;
 use crate::heap::Heap;
 use crate::packet::owner::sealed::Take;
-use crate::packet::span::{Block, LONGEST};
+use crate::packet::span::Block;
 use crate::packet::{Source, packet_methods};
 use crate::stats::Stats;
 use crate::system::{Os, System};
 
 pub use frozen::FrozenPacket;
 use owner::Key;
-use packet::TAIL_BYTES;
 pub use packet::{AnyThread, SharedPacket};
+pub use pool::Pool;
 
 /// An allocator whose packets any thread may hold and free.
 ///
@@ -191,32 +193,12 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
         Ok(packet)
     }
 
-    /// A block of which a packet may use `size` bytes, from the heap, which gets what came back first. `None` leaves the
-    /// reason in `refusal`.
+    /// The slow path of [`take`](Take::take). `None` leaves the reason in `refusal`.
     #[cold]
     #[inline(never)]
     fn take_slow(&self, size: usize) -> Option<Block> {
-        if size > LONGEST {
-            self.refusal.set(AllocError::TooLarge);
-            return None;
-        }
         self.key.come_to_hand();
-        self.key.collect_some();
-        let heap = self.key.heap();
-        let size = AnyThread::<UNIT, WINDOW_UNITS, S>::whole_size(size);
-        let in_region = heap.stays_in_region(size);
-        match heap.allocate(if in_region { size } else { UNIT + size }) {
-            Ok(block) if in_region => Some(AnyThread::<UNIT, WINDOW_UNITS, S>::in_region(block)),
-            // SAFETY: the block is new, and of no region; it has a unit, and what was asked for behind it.
-            Ok(block) => Some(unsafe {
-                self.key.label(block.cast());
-                AnyThread::<UNIT, WINDOW_UNITS, S>::labelled(block)
-            }),
-            Err(error) => {
-                self.refusal.set(error);
-                None
-            }
-        }
+        self.key.take_slow(size).inspect_err(|&error| self.refusal.set(error)).ok()
     }
 
     /// Takes back all that other threads have handed in; returns how many packets. Happens by itself, a bounded number at a
@@ -268,9 +250,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Take for &SharedAl
 
     #[inline(always)]
     fn take(self, size: usize) -> Result<Block, AllocError> {
-        match self.key.heap().allocate_hot(size + TAIL_BYTES) {
-            // Whole units, none of which is smaller than a bundle.
-            Some(block) => Ok(AnyThread::<UNIT, WINDOW_UNITS, S>::in_region(block)),
+        match self.key.take_hot(size) {
+            Some(block) => Ok(block),
+            // Not a `Result`: this comes back in registers.
             None => self.take_slow(size).ok_or_else(|| self.refusal.get()),
         }
     }

@@ -13,6 +13,7 @@ use loom::thread;
 
 use super::owner::Lock;
 use super::queue::{BUNDLE_BYTES, Bundle, Queue, Taken};
+use super::references::References;
 
 /// A block that has room for a bundle of two.
 #[repr(C)]
@@ -182,5 +183,90 @@ fn loom_an_owner_that_took_some_back_leaves_the_rest() {
         model.close();
         worker.join().unwrap();
         assert_eq!(model.taken_down.load(Ordering::Relaxed), 1);
+    });
+}
+
+/// Handles to one packet: what they read, and what the last one, or the only one, does to it.
+struct Frozen {
+    references: References,
+    content: UnsafeCell<u32>,
+}
+
+// SAFETY: what is shared without a lock is what the tests are about.
+unsafe impl Send for Frozen {}
+// SAFETY: as above.
+unsafe impl Sync for Frozen {}
+
+impl Frozen {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { references: References::one(), content: UnsafeCell::new(0) })
+    }
+
+    fn read(&self) {
+        // SAFETY: the model checker watches.
+        self.content.with(|content| unsafe { content.read() });
+    }
+
+    /// The end of a handle; the last one frees the block, after which another packet writes to it.
+    fn drop_handle(&self) -> usize {
+        self.read();
+        let last = self.references.remove();
+        if last {
+            // SAFETY: the model checker watches.
+            self.content.with_mut(|content| unsafe { *content += 1 });
+        }
+        usize::from(last)
+    }
+}
+
+#[test]
+fn loom_the_last_handle_frees_the_block_and_nobody_reads_it_then() {
+    loom::model(|| {
+        let packet = Frozen::new();
+        packet.references.add();
+        packet.references.add();
+        let workers = [0; 2].map(|_| {
+            let packet = packet.clone();
+            thread::spawn(move || packet.drop_handle())
+        });
+        let here = packet.drop_handle();
+        let freed = workers.into_iter().fold(here, |freed, worker| freed + worker.join().unwrap());
+        assert_eq!(freed, 1);
+    });
+}
+
+#[test]
+fn loom_a_handle_is_cloned_while_others_go() {
+    loom::model(|| {
+        let packet = Frozen::new();
+        packet.references.add();
+        let worker = {
+            let packet = packet.clone();
+            thread::spawn(move || {
+                packet.references.add();
+                packet.drop_handle() + packet.drop_handle()
+            })
+        };
+        let here = packet.drop_handle();
+        assert_eq!(here + worker.join().unwrap(), 1);
+    });
+}
+
+#[test]
+fn loom_the_only_handle_writes_after_the_others_have_read() {
+    loom::model(|| {
+        let packet = Frozen::new();
+        packet.references.add();
+        let worker = {
+            let packet = packet.clone();
+            thread::spawn(move || packet.drop_handle())
+        };
+        let thawed = packet.references.is_one();
+        if thawed {
+            // SAFETY: the model checker watches.
+            packet.content.with_mut(|content| unsafe { *content += 1 });
+        }
+        let here = packet.drop_handle();
+        assert_eq!(here + worker.join().unwrap(), 1);
     });
 }

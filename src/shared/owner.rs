@@ -132,7 +132,7 @@ std::thread_local! {
 }
 
 /// A number that no other thread has or had.
-fn number_of_this_thread() -> usize {
+pub(super) fn number_of_this_thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     if NUMBER.get() == 0 {
         let next = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {

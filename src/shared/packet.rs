@@ -10,13 +10,13 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use super::batch;
-use super::owner::{Owner, OwnerOf};
+use super::owner::{Key, Owner, OwnerOf};
 use super::queue::BUNDLE_BYTES;
 use crate::error::AllocError;
 use crate::geometry::Fixed;
 use crate::packet::Packet;
 use crate::packet::owner::sealed::Blocks;
-use crate::packet::span::Block;
+use crate::packet::span::{Block, LONGEST};
 use crate::region::{OwnerPointer, Region};
 use crate::system::{Os, System};
 
@@ -201,5 +201,42 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> crate::Owner for A
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for AnyThread<UNIT, WINDOW_UNITS, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AnyThread")
+    }
+}
+
+/// Blocks of a heap for packets.
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_UNITS, S> {
+    /// A block of which a packet may use `size` bytes, [`LONGEST`] at most, where the heap has one at hand.
+    #[inline(always)]
+    pub(super) fn take_hot(&self, size: usize) -> Option<Block> {
+        // Whole units, none of which is smaller than a bundle.
+        self.heap().allocate_hot(size + TAIL_BYTES).map(AnyThread::<UNIT, WINDOW_UNITS, S>::in_region)
+    }
+
+    /// A block of which a packet may use `size` bytes. The heap gets some of what came back first.
+    pub(super) fn take_slow(&self, size: usize) -> Result<Block, AllocError> {
+        if size > LONGEST {
+            return Err(AllocError::TooLarge);
+        }
+        self.collect_some();
+        let size = AnyThread::<UNIT, WINDOW_UNITS, S>::whole_size(size);
+        if self.heap().stays_in_region(size) {
+            return self.heap().allocate(size).map(AnyThread::<UNIT, WINDOW_UNITS, S>::in_region);
+        }
+        let block = self.heap().allocate(UNIT + size)?;
+        // SAFETY: the block is new, and of no region; it has a unit, and what was asked for behind it.
+        unsafe {
+            self.label(block.cast());
+            Ok(AnyThread::<UNIT, WINDOW_UNITS, S>::labelled(block))
+        }
+    }
+
+    /// A block of which a packet may use `size` bytes, [`LONGEST`] at most.
+    #[inline]
+    pub(super) fn take(&self, size: usize) -> Result<Block, AllocError> {
+        match self.take_hot(size) {
+            Some(block) => Ok(block),
+            None => self.take_slow(size),
+        }
     }
 }

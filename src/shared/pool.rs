@@ -1,0 +1,398 @@
+//! [`Pool`]: packets on any thread.
+//!
+//! ```text
+//! without a limit                               with a limit
+//! ┌ thread ──────────┐  ┌ thread ──────────┐    ┌ share ──────────┐ ┌ share ──────────┐
+//! │ SharedAllocator  │  │ SharedAllocator  │    │ heap │ busy flag│ │ heap │ busy flag│
+//! └──────────────────┘  └──────────────────┘    └─────────────────┘ └─────────────────┘
+//!   a thread that ends leaves its own             a thread begins at one, and goes on to
+//!   to the next one that comes                    the others when that is busy or refuses
+//! ```
+//!
+//! Without a limit a thread has a `SharedAllocator` of its own, so that nothing is shared on the way, and what one thread
+//! hoards is nobody else's loss. With a limit it is: the memory must be found wherever it lies, also while the thread that used it
+//! sleeps. So the heaps of a limited pool belong to no thread. All their packets come back by the queue of remote frees, whose
+//! other end any thread may take.
+
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use core::cell::{Cell, RefCell, UnsafeCell};
+use core::fmt;
+use core::ptr::{self, NonNull};
+use std::sync::{Mutex, PoisonError};
+
+use super::owner::{Key, number_of_this_thread};
+use super::packet::AnyThread;
+use super::sync::{AtomicBool, Ordering, wait_a_little};
+use super::{SharedAllocator, Unbound};
+use crate::config::{Config, ConfigError};
+use crate::error::AllocError;
+use crate::geometry::Fixed;
+use crate::heap::Heap;
+use crate::packet::owner::sealed::Take;
+use crate::packet::span::Block;
+use crate::packet::{Source, packet_methods};
+use crate::system::Os;
+
+/// A share of a limited pool is at least so large, so that the bookkeeping of each is a small part of it.
+const LEAST_SHARE: u64 = 4 << 20;
+/// The most shares: more threads than this seldom allocate in the same moment.
+const MOST_SHARES: u64 = 16;
+
+/// A source of [`SharedPacket`](super::SharedPacket)s for many threads: a clone is the same pool, on any of them.
+///
+/// ```
+/// use std::thread;
+/// use pktalloc::{AllocError, Pool};
+///
+/// let pool = Pool::new();
+/// let workers = [1, 2, 3].map(|worker| {
+///     let pool = pool.clone();
+///     thread::spawn(move || pool.packet_from(&[worker; 100]))
+/// });
+/// for (worker, thread) in (1..).zip(workers) {
+///     assert_eq!(thread.join().unwrap()?, [worker; 100]); // made there, dropped here
+/// }
+/// # Ok::<(), AllocError>(())
+/// ```
+///
+/// Each thread that asks it for a packet gets a [`SharedAllocator`] of its own, which it leaves to another thread when it ends.
+/// No lock is on the way, nor anything else that threads share. The pool's memory goes when the last clone is dropped, except for
+/// packets that are still held and for what other threads have of it, which goes when they end or ask another pool for
+/// a packet.
+///
+/// A pool with a [`memory_limit`](Config::memory_limit) cuts it into shares of 4 MiB at least, one for each processor at most, that
+/// any thread may use. A thread uses the same one again as long as no other does; a packet is refused when all have refused.
+/// So it finds a block that was freed wherever that lies, also while the thread that freed it sleeps. A packet fits one
+/// share.
+pub struct Pool(Arc<Inner>);
+
+enum Inner {
+    /// Without a limit: the settings, and the allocators of threads that are gone.
+    Threads { config: Config, idle: Mutex<Vec<Unbound>> },
+    /// With one: the heaps.
+    Shares(Box<[Share]>),
+}
+
+/// A heap that any thread may use, one at a time.
+struct Share {
+    busy: AtomicBool,
+    key: UnsafeCell<Key<64, 2048, Os>>,
+}
+
+// SAFETY: the key, which may go to another thread, is used by the thread alone that has set the flag.
+unsafe impl Sync for Share {}
+
+impl Share {
+    /// Does `work` with the heap, unless another thread does.
+    #[inline]
+    fn try_with<T>(&self, work: impl FnOnce(&Key<64, 2048, Os>) -> T) -> Option<T> {
+        struct Busy<'a>(&'a AtomicBool);
+        impl Drop for Busy<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Release);
+            }
+        }
+        if self.busy.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        let _busy = Busy(&self.busy);
+        // SAFETY: this thread has set the flag.
+        Some(work(unsafe { &*self.key.get() }))
+    }
+
+    /// Does `work` with the heap, once no other thread does.
+    fn with<T>(&self, work: impl Fn(&Key<64, 2048, Os>) -> T) -> T {
+        loop {
+            match self.try_with(&work) {
+                Some(value) => return value,
+                None => wait_a_little(),
+            }
+        }
+    }
+}
+
+/// What a thread has of a pool without a limit.
+struct Mine {
+    pool: Weak<Inner>,
+    /// From a box.
+    allocator: NonNull<SharedAllocator>,
+}
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        if CURRENT.get().allocator == self.allocator.as_ptr() {
+            CURRENT.set(Current::NONE);
+        }
+        // SAFETY: it came from a box, and nothing leads to it any more.
+        let allocator = *unsafe { Box::from_raw(self.allocator.as_ptr()) };
+        if let Some(pool) = self.pool.upgrade()
+            && let Inner::Threads { idle, .. } = &*pool
+        {
+            allocator.trim();
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(allocator.unbind());
+        }
+    }
+}
+
+/// A pool, and this thread's allocator of it.
+#[derive(Clone, Copy)]
+struct Current {
+    pool: *const Inner,
+    allocator: *const SharedAllocator,
+}
+
+impl Current {
+    const NONE: Self = Self { pool: ptr::null(), allocator: ptr::null() };
+}
+
+std::thread_local! {
+    /// The pool that this thread used last, of those without a limit. Has no destructor, so that it can always be asked.
+    static CURRENT: Cell<Current> = const { Cell::new(Current::NONE) };
+    /// All of them.
+    static MINE: RefCell<Vec<Mine>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::without_limit(Config::new())
+    }
+}
+
+impl Pool {
+    /// A pool without a limit, in the default configuration. Asks for no packet memory until the first allocation.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A pool whose allocators behave as `config` says, and which all together keep to its
+    /// [`memory_limit`](Config::memory_limit).
+    ///
+    /// ```
+    /// use pktalloc::{AllocError, Config, Pool};
+    ///
+    /// let pool = Pool::with_config(Config::new().memory_limit(8 << 20))?;
+    /// let mut packets = Vec::new();
+    /// while let Ok(packet) = pool.packet(1400) {
+    ///     packets.push(packet);
+    /// }
+    /// assert!(packets.len() > 5000);
+    /// std::thread::spawn(|| drop(packets)).join().unwrap();
+    /// assert!(pool.packet(1400).is_ok());
+    /// # Ok::<(), pktalloc::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ConfigError`] names a setting that makes no sense, and what is allowed.
+    pub fn with_config(config: Config) -> Result<Self, ConfigError> {
+        let Some(limit) = config.settings.memory_limit else {
+            SharedAllocator::with_config(config)?;
+            return Ok(Self::without_limit(config));
+        };
+        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+        let shares = threads.min(MOST_SHARES).min(limit / LEAST_SHARE).max(1);
+        let part = config.memory_limit(limit / shares);
+        let shares: Result<Box<[_]>, _> = (0..shares).map(|_| Share::new(part)).collect();
+        Ok(Self(Arc::new(Inner::Shares(shares?))))
+    }
+
+    fn without_limit(config: Config) -> Self {
+        Self(Arc::new(Inner::Threads { config, idle: Mutex::default() }))
+    }
+
+    packet_methods!('a, AnyThread);
+
+    /// Takes back what other threads have handed in and gives every page without a live byte to the system; returns how many
+    /// bytes. Covers all of a limited pool; of another one, what this thread has and what threads that are gone have left.
+    pub fn trim(&self) -> usize {
+        match &*self.0 {
+            Inner::Threads { idle, .. } => {
+                let mine = self.mine().map_or(0, SharedAllocator::trim);
+                let idle = &mut *idle.lock().unwrap_or_else(PoisonError::into_inner);
+                let bound = core::mem::take(idle).into_iter().map(Unbound::bind);
+                let mut bytes = mine;
+                idle.extend(bound.map(|allocator| {
+                    bytes += allocator.trim();
+                    allocator.unbind()
+                }));
+                bytes
+            }
+            Inner::Shares(shares) => {
+                let trim = |key: &Key<64, 2048, Os>| {
+                    key.collect();
+                    // What lies in this address space fits a `usize`.
+                    key.heap().trim() as usize
+                };
+                shares.iter().map(|share| share.with(trim)).sum()
+            }
+        }
+    }
+
+    /// This thread's allocator, if the pool has no limit and the thread does not end.
+    fn mine(&self) -> Option<&SharedAllocator> {
+        let Inner::Threads { config, idle } = &*self.0 else { return None };
+        let allocator = MINE.try_with(|mine| {
+            let mut mine = mine.borrow_mut();
+            let pool = Arc::as_ptr(&self.0);
+            if let Some(found) = mine.iter().find(|found| found.pool.as_ptr() == pool) {
+                return found.allocator;
+            }
+            // What is left of pools that are gone.
+            mine.retain(|found| found.pool.strong_count() > 0);
+            let left = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let allocator = left.map_or_else(|| new_allocator(*config), Unbound::bind);
+            let allocator = NonNull::from(Box::leak(Box::new(allocator)));
+            mine.push(Mine { pool: Arc::downgrade(&self.0), allocator });
+            allocator
+        });
+        // SAFETY: it stands until this thread's end, or until this pool's.
+        allocator.ok().map(|allocator| unsafe { &*allocator.as_ptr() })
+    }
+
+    /// A block where the pool is not the one that this thread used last.
+    #[inline(never)]
+    fn take_otherwise(&self, size: usize) -> Result<Block, AllocError> {
+        match &*self.0 {
+            Inner::Threads { config, .. } => match self.mine() {
+                Some(allocator) => {
+                    CURRENT.set(Current { pool: Arc::as_ptr(&self.0), allocator });
+                    allocator.take(size)
+                }
+                // The thread is being taken down. The memory goes with the packet.
+                None => new_allocator(*config).take(size),
+            },
+            Inner::Shares(shares) => {
+                let first = number_of_this_thread() % shares.len();
+                match shares[first].try_with(|key| key.take(size)) {
+                    Some(Ok(block)) => Ok(block),
+                    _ => take_anywhere(shares, first, size),
+                }
+            }
+        }
+    }
+}
+
+/// An allocator for one thread of a pool.
+fn new_allocator(config: Config) -> SharedAllocator {
+    SharedAllocator::with_config(config).expect("the pool was made with these settings")
+}
+
+/// A block of any share: of one that is not busy, if possible, and with all that came back.
+#[cold]
+fn take_anywhere(shares: &[Share], first: usize, size: usize) -> Result<Block, AllocError> {
+    let from = |first: usize| (0..shares.len()).map(move |place| &shares[(first + place) % shares.len()]);
+    for share in from(first + 1) {
+        if let Some(Ok(block)) = share.try_with(|key| key.take(size)) {
+            return Ok(block);
+        }
+    }
+    let mut refusal = AllocError::OutOfMemory;
+    for share in from(first) {
+        let taken = share.with(|key| {
+            loop {
+                match key.take(size) {
+                    Err(_) if key.collect_some() > 0 => {}
+                    outcome => return outcome,
+                }
+            }
+        });
+        match taken {
+            Ok(block) => return Ok(block),
+            Err(error) => refusal = error,
+        }
+    }
+    Err(refusal)
+}
+
+impl Share {
+    fn new(config: Config) -> Result<Self, ConfigError> {
+        let heap = Heap::with_settings(Fixed::new(), config.settings, Os)?;
+        Ok(Self { busy: AtomicBool::new(false), key: UnsafeCell::new(Key::new(heap)) })
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // What this thread has of the pool goes with it. Other threads find out when they come by.
+        if Arc::strong_count(&self.0) == 1 && matches!(*self.0, Inner::Threads { .. }) {
+            let pool = Arc::as_ptr(&self.0);
+            let gone = MINE.try_with(|mine| {
+                let mut mine = mine.borrow_mut();
+                let place = mine.iter().position(|found| found.pool.as_ptr() == pool);
+                place.map(|place| mine.swap_remove(place))
+            });
+            drop(gone);
+        }
+    }
+}
+
+impl Take for &Pool {
+    type Owner = AnyThread;
+
+    #[inline(always)]
+    fn take(self, size: usize) -> Result<Block, AllocError> {
+        let current = CURRENT.get();
+        if ptr::eq(current.pool, Arc::as_ptr(&self.0)) {
+            // SAFETY: the thread's current allocator stands: whoever takes it down forgets it first.
+            unsafe { &*current.allocator }.take(size)
+        } else {
+            self.take_otherwise(size)
+        }
+    }
+
+    #[inline(always)]
+    fn owner(self) -> AnyThread {
+        AnyThread::HERE
+    }
+}
+
+impl Source for &Pool {}
+
+impl Clone for Pool {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Inner::Threads { .. } => f.write_str("Pool { an allocator for each thread }"),
+            Inner::Shares(shares) => write!(f, "Pool {{ {} shares of a limit }}", shares.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A busy share is passed by, and its memory found all the same once it is not.
+    #[test]
+    fn nobody_waits_for_a_share_while_another_has_memory() {
+        let shares = [0; 2].map(|_| Share::new(Config::new().memory_limit(4 << 20)).unwrap());
+        let taken = shares[0].try_with(|_| {
+            assert!(shares[0].try_with(|_| ()).is_none());
+            take_anywhere(&shares, 0, 1400).unwrap()
+        });
+        // SAFETY: the block is live and its owner that of any thread.
+        let free =
+            |block| unsafe { crate::packet::owner::sealed::Blocks::free(&AnyThread::<64, 2048, Os>::HERE, block) };
+        assert!(shares[1].with(|key| key.heap().used_bytes()) == 1408);
+        free(taken.unwrap());
+        let mut blocks = Vec::new();
+        while let Ok(block) = take_anywhere(&shares, 0, 1400) {
+            blocks.push(block);
+        }
+        assert!(blocks.len() > 5000, "{}", blocks.len());
+        assert_eq!(take_anywhere(&shares, 1, 1400), Err(AllocError::MemoryLimit));
+        blocks.into_iter().for_each(free);
+        for share in &shares {
+            share.with(|key| {
+                key.collect();
+                assert_eq!((key.heap().used_bytes(), key.heap().integrity_check()), (0, Ok(())));
+            });
+        }
+    }
+}
