@@ -2,6 +2,7 @@
 //!
 //! - [`queues`]: a queue beside its allocator, bursts, many queues;
 //! - [`codecs`]: windows of packets for error correction, retransmission and media;
+//! - `packets` (feature `shared`): room on both sides, frozen packets, pools, and the same elsewhere;
 //! - `threads` (feature `shared`): packets that other threads hold and free;
 //! - [`parameters`]: which settings to choose, and when;
 //! - [`memory`]: what is held, why, and how to get it back;
@@ -20,6 +21,10 @@ pub mod queues {}
 #[doc = "[parameters]: crate::guide::parameters\n"]
 #[doc = include_str!("../docs/codecs.md")]
 pub mod codecs {}
+
+#[cfg(feature = "shared")]
+#[doc = include_str!("../docs/packets.md")]
+pub mod packets {}
 
 #[cfg(feature = "shared")]
 #[doc = "[performance]: crate#what-it-costs\n"]

@@ -174,9 +174,11 @@ fn the_traits_of_bytes_read_and_write() {
     let mut reader = packet.freeze();
     let copy = reader.clone();
     assert_eq!((reader.get_u32(), reader.remaining(), reader.chunk()), (0xdead_beef, 7, &b"payload"[..]));
+    let mut chain = reader.clone().chain(allocator.packet_from(b"|more").unwrap().freeze());
+    assert_eq!(chain.copy_to_bytes(12), "payload|more");
     let bytes = reader.copy_to_bytes(7);
     assert!(bytes == "payload" && !reader.has_remaining());
-    drop(reader);
+    drop((reader, chain));
     let mut packet = copy.try_into_packet().unwrap();
     assert_eq!((packet.get_u8(), packet.remaining()), (0xde, 10));
     let room = packet.tailroom();

@@ -35,6 +35,17 @@ fn any_configuration() {
 #[test]
 fn programs_of_packets() {
     replay("packets", targets::packets::run);
+    replay("packets", targets::room::run);
+}
+
+/// The same programs, made up.
+#[test]
+fn random_programs_of_packets() {
+    let mut random = pktalloc::workload::SplitMix64::new(3);
+    for _ in 0..300 {
+        let bytes: Vec<u8> = (0..random.below(2000)).map(|_| random.below(256) as u8).collect();
+        targets::room::run(&bytes);
+    }
 }
 
 #[cfg(feature = "replay")]

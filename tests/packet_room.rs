@@ -376,3 +376,20 @@ proptest! {
         }
     }
 }
+
+/// The rows of the table beside other buffers each name the test that shows them.
+#[test]
+fn every_row_of_the_table_beside_other_buffers_is_a_test() {
+    let tests =
+        [include_str!("packet_room.rs"), include_str!("frozen.rs"), include_str!("pool.rs"), include_str!("shared.rs")];
+    let page = include_str!("../docs/packets.md");
+    let (_, table) = page.split_once("| shown by |").unwrap();
+    let rows: Vec<_> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 15);
+    for row in rows {
+        let (_, shown_by) = row.trim_end_matches(['|', ' ']).rsplit_once("| ").unwrap();
+        let name = shown_by.trim_matches('`');
+        let is_there = tests.iter().any(|tests| tests.contains(&format!("fn {name}(")));
+        assert!(is_there || shown_by == "documentation of `Packet`", "{row}");
+    }
+}

@@ -1,3 +1,6 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pktalloc_fuzz::packets::run(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    pktalloc_fuzz::packets::run(bytes);
+    pktalloc_fuzz::room::run(bytes);
+});

@@ -32,8 +32,7 @@ struct Tail {
 }
 
 // The model checker's atomics are larger, and count no packets.
-const _: () =
-    assert!(cfg!(all(test, loom)) || size_of::<Tail>() == TAIL_BYTES && align_of::<Tail>() <= TAIL_BYTES);
+const _: () = assert!(cfg!(all(test, loom)) || size_of::<Tail>() == TAIL_BYTES && align_of::<Tail>() <= TAIL_BYTES);
 
 /// The bit of a tail's size that is the block's tag.
 const TAG: u32 = 1 << (u32::BITS - 1);

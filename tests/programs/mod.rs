@@ -7,6 +7,7 @@ pub mod api;
 pub mod config;
 pub mod packets;
 pub mod program;
+pub mod room;
 pub mod shadow;
 #[cfg(feature = "replay")]
 pub mod trace;
