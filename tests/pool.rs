@@ -67,6 +67,32 @@ fn a_limit_is_one_for_all_threads() {
     }
 }
 
+/// What is received into a packet of a limited pool takes what arrived, on any thread.
+#[test]
+fn packets_of_a_limited_pool_are_cut() {
+    let pool = limited(4 << 20);
+    let receive = || pool.packet_with(9000, |room| Ok::<_, AllocError>(room.append(&[1; 100]))).unwrap().0;
+    let packets: Vec<_> = std::iter::repeat_with(receive).take(20_000).collect();
+    thread::scope(|scope| scope.spawn(|| drop(packets)).join().unwrap());
+    let mut packet = pool.packet(1 << 20).unwrap();
+    packet.truncate(100);
+    assert_eq!(packet.capacity(), 120);
+    assert!(all(&pool).len() > 2500);
+}
+
+/// A panic in the free of a packet leaves the pool to the others.
+#[test]
+fn an_overflow_in_a_limited_pool_is_a_panic_and_no_more() {
+    let pool = Pool::with_config(Config::new().memory_limit(4 << 20).check(true)).unwrap();
+    let mut packet = pool.packet(96).unwrap();
+    // SAFETY: behind the packet's end and its tail, inside of its units, which is the point.
+    unsafe { packet.as_mut_ptr().add(96 + 8).write(1) };
+    let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(packet)));
+    assert!(dropped.unwrap_err().downcast::<String>().unwrap().contains("past"));
+    let refused = thread::scope(|scope| scope.spawn(|| pool.packet(96).err()).join().unwrap());
+    assert_eq!(refused, Some(AllocError::Damaged));
+}
+
 /// The threads that had all the packets sleep, and nobody asks them for anything.
 #[test]
 fn a_limited_pool_never_stalls_while_its_blocks_wait_elsewhere() {

@@ -186,6 +186,39 @@ fn loom_an_owner_that_took_some_back_leaves_the_rest() {
     });
 }
 
+/// The share of a pool: whoever frees takes the lock if it is free, and uses the queue otherwise, while the pool allocates and goes.
+#[test]
+fn loom_the_share_of_a_pool_gets_every_block_back() {
+    loom::model(|| {
+        let model = Model::new(2);
+        model.lock.unlock();
+        let worker = {
+            let model = model.clone();
+            thread::spawn(move || {
+                for block in 0..2 {
+                    if model.lock.try_lock() {
+                        model.blocks[block].touch();
+                        model.free(core::iter::once(model.blocks[block].pointer()));
+                        if model.queue.is_closed() { model.leave() } else { model.lock.unlock() }
+                    } else {
+                        model.push(&[block]);
+                    }
+                }
+            })
+        };
+        if model.lock.try_lock() {
+            if !model.queue.is_empty() {
+                model.free(model.queue.take());
+            }
+            model.lock.unlock();
+        }
+        model.lock.lock();
+        model.close();
+        worker.join().unwrap();
+        assert_eq!(model.taken_down.load(Ordering::Relaxed), 1);
+    });
+}
+
 /// Handles to one packet: what they read, and what the last one, or the only one, does to it.
 struct Frozen {
     references: References,

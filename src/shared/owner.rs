@@ -17,6 +17,9 @@
 //! of remote frees and unlocks. A thread that frees a packet after that finds the queue closed, takes the lock, and frees
 //! the block itself, which gives windows that become empty back to the system. The holder of the lock that finds no live block left
 //! takes the memory down: all packets are gone, and so is everybody who could wait for the lock.
+//!
+//! The heap of a pool's share has an owner that does not hold the lock: whoever allocates takes it for that, and so does a thread that
+//! frees a packet, unless another one has it; then it uses the queue.
 
 use alloc::boxed::Box;
 use core::cell::{Cell, UnsafeCell};
@@ -44,11 +47,21 @@ struct Apart<T>(T);
 struct Place {
     /// The number of the thread that owns the heap.
     thread: AtomicUsize,
-    /// Whether threads may keep blocks for a while before they hand them in: not where memory is limited, since the owner
-    /// could wait for them for ever.
-    batches: bool,
+    /// How blocks come back that are freed elsewhere.
+    returns: Returns,
     /// Frees blocks once the owner is gone.
     free_orphans: unsafe fn(NonNull<Owner>, &mut dyn Iterator<Item = NonNull<u8>>),
+}
+
+/// How blocks come back that are freed on a thread that is not the owner's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Returns {
+    /// Threads keep them for a while, and hand them in together.
+    Batched,
+    /// One by one, where memory is limited: the owner could wait for the others for ever.
+    Queued,
+    /// To the heap, whose lock the owner does not hold.
+    Locked,
 }
 
 /// The part of a `Shared` that every thread may look at, whatever the heap's type.
@@ -75,6 +88,12 @@ impl Lock {
         }
     }
 
+    /// Takes the lock if nobody has it.
+    #[inline(always)]
+    pub(super) fn try_lock(&self) -> bool {
+        !self.0.swap(true, Ordering::Acquire)
+    }
+
     /// Gives the lock up. Nothing that it protects, nor the lock itself, may be used afterwards.
     pub(super) fn unlock(&self) {
         self.0.store(false, Ordering::Release);
@@ -82,14 +101,14 @@ impl Lock {
 }
 
 impl Owner {
-    /// Whether a thread may keep freed blocks for a while.
+    /// How blocks come back that are freed elsewhere.
     ///
     /// # Safety
     /// A block of the heap is live.
     #[inline(always)]
-    pub(super) unsafe fn takes_batches(this: NonNull<Self>) -> bool {
+    pub(super) unsafe fn returns(this: NonNull<Self>) -> Returns {
         // SAFETY: the owner stands while the block is live, and this part is for everybody.
-        unsafe { (*this.as_ptr()).place.0.batches }
+        unsafe { (*this.as_ptr()).place.0.returns }
     }
 
     /// Hands in a bundle of blocks of this owner's.
@@ -150,19 +169,47 @@ pub(super) struct Key<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(N
 unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send> Send for Key<UNIT, WINDOW_UNITS, S> {}
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_UNITS, S> {
-    /// The key to `heap`, which is bound to no thread yet.
+    /// The key to `heap`, which is bound to no thread yet. It holds the lock.
     pub(super) fn new(heap: HeapOf<UNIT, WINDOW_UNITS, S>) -> Self {
-        let place = Place {
-            thread: AtomicUsize::new(NOBODY),
-            batches: heap.settings.memory_limit.is_none(),
-            free_orphans: free_orphans::<UNIT, WINDOW_UNITS, S>,
-        };
+        let returns = if heap.settings.memory_limit.is_none() { Returns::Batched } else { Returns::Queued };
+        Self::with_returns(heap, returns)
+    }
+
+    /// The key to `heap`, which does not hold the lock: see [`try_with`](Self::try_with). It is never bound.
+    pub(super) fn without_lock(heap: HeapOf<UNIT, WINDOW_UNITS, S>) -> Self {
+        let key = Self::with_returns(heap, Returns::Locked);
+        key.owner().lock.unlock();
+        key
+    }
+
+    fn with_returns(heap: HeapOf<UNIT, WINDOW_UNITS, S>, returns: Returns) -> Self {
+        let place =
+            Place { thread: AtomicUsize::new(NOBODY), returns, free_orphans: free_orphans::<UNIT, WINDOW_UNITS, S> };
         let owner = Owner { place: Apart(place), queue: Apart(Queue::new()), lock: Lock::held() };
         let shared = Shared { owner, heap: Apart(heap), taken: UnsafeCell::new(Taken::none()) };
         let shared = NonNull::from(Box::leak(Box::new(shared)));
         let key = Self(shared);
         key.heap().set_owner(shared.cast());
         key
+    }
+
+    /// Does `work` with the heap of a key [without the lock](Self::without_lock), unless another thread has that.
+    #[inline]
+    pub(super) fn try_with<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<T> {
+        if !self.owner().lock.try_lock() {
+            return None;
+        }
+        // SAFETY: this thread has the lock; the queue is open while there is a key.
+        let _held = unsafe { Held::new(self.0) };
+        Some(work(self))
+    }
+
+    /// Does `work` with the heap of a key [without the lock](Self::without_lock), once it has that.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&Self) -> T) -> T {
+        self.owner().lock.lock();
+        // SAFETY: as above.
+        let _held = unsafe { Held::new(self.0) };
+        work(self)
     }
 
     /// Has packets that are dropped on this thread go straight back to the heap.
@@ -202,8 +249,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
     /// The heap.
     #[inline(always)]
     pub(super) fn heap(&self) -> &HeapOf<UNIT, WINDOW_UNITS, S> {
-        // SAFETY: it stands at least as long as its key, which holds the lock. The heap is used where its key is, and by
-        // packets on the thread that the key is bound to, which is the same one.
+        // SAFETY: it stands at least as long as its key, which holds the lock, or whose user does. The heap is used where its key is,
+        // and by packets on the thread that the key is bound to, which is the same one.
         unsafe { &(*self.0.as_ptr()).heap.0 }
     }
 
@@ -248,6 +295,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Key<UNIT, WINDOW_UNITS, S> {
     fn drop(&mut self) {
+        if self.owner().place.0.returns == Returns::Locked {
+            self.owner().lock.lock();
+        }
         self.unbind();
         self.collect();
         for block in self.owner().queue.0.close() {
@@ -280,6 +330,40 @@ unsafe fn leave<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
     }
 }
 
+/// The lock of a heap, held by this thread, which gives it up in the right way, also when it panics.
+struct Held<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(NonNull<Shared<UNIT, WINDOW_UNITS, S>>);
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Held<UNIT, WINDOW_UNITS, S> {
+    /// # Safety
+    /// The caller has taken the lock, and uses the heap for no longer than this lives.
+    #[inline(always)]
+    unsafe fn new(shared: NonNull<Shared<UNIT, WINDOW_UNITS, S>>) -> Self {
+        Self(shared)
+    }
+
+    /// The heap.
+    #[inline(always)]
+    fn heap(&self) -> &HeapOf<UNIT, WINDOW_UNITS, S> {
+        // SAFETY: the holder of the lock may use it.
+        unsafe { &(*self.0.as_ptr()).heap.0 }
+    }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Held<UNIT, WINDOW_UNITS, S> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the lock is held, so the heap is there; whoever closed the queue did it with the lock.
+        unsafe {
+            if (*self.0.as_ptr()).owner.queue.0.is_closed() {
+                self.heap().release_empty();
+                leave(self.0);
+            } else {
+                (*self.0.as_ptr()).owner.lock.unlock();
+            }
+        }
+    }
+}
+
 /// Frees blocks of a heap whose owner is gone.
 ///
 /// # Safety
@@ -293,11 +377,10 @@ unsafe fn free_orphans<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
     // SAFETY: it stands while the blocks are live. The holder of the lock may use the heap.
     unsafe {
         (*shared.as_ptr()).owner.lock.lock();
+        let held = Held::new(shared);
         for block in blocks {
-            (*shared.as_ptr()).heap.0.free(block);
+            held.heap().free(block);
         }
-        (*shared.as_ptr()).heap.0.release_empty();
-        leave(shared);
     }
 }
 
@@ -345,6 +428,31 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> OwnerOf<UNIT, WIND
         // SAFETY: a thread finds its own number there only while the key is bound to it or was forgotten there, because
         // nobody else stores it; then the heap is this thread's to use.
         (thread == NUMBER.get()).then(|| unsafe { &(*self.0.as_ptr()).heap.0 })
+    }
+
+    /// Does `work` with the heap where its blocks come [back under the lock](Returns::Locked): if nobody has that, or, where
+    /// `waits`, once nobody has.
+    ///
+    /// # Safety
+    /// A block of the heap is live until `work` begins.
+    pub(super) unsafe fn with_lock<T>(
+        &self,
+        waits: bool,
+        work: impl FnOnce(&HeapOf<UNIT, WINDOW_UNITS, S>) -> T,
+    ) -> Option<T> {
+        // SAFETY: it stands while the block is live, and this part is for everybody.
+        let owner = unsafe { &(*self.0.as_ptr()).owner };
+        if owner.place.0.returns != Returns::Locked {
+            return None;
+        }
+        if waits {
+            owner.lock.lock();
+        } else if !owner.lock.try_lock() {
+            return None;
+        }
+        // SAFETY: this thread has the lock.
+        let held = unsafe { Held::new(self.0) };
+        Some(work(held.heap()))
     }
 
     /// Where to hand in blocks on other threads.

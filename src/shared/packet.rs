@@ -10,7 +10,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use super::batch;
-use super::owner::{Key, Owner, OwnerOf};
+use super::owner::{HeapOf, Key, Owner, OwnerOf, Returns};
 use super::queue::BUNDLE_BYTES;
 use crate::error::AllocError;
 use crate::geometry::Fixed;
@@ -141,12 +141,15 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
         // bundle.
         unsafe {
             let owner = Self::owner(block);
-            match owner.heap() {
-                Some(heap) => heap.free(Self::whole(block)),
-                None if block.tag || !Owner::takes_batches(owner.owner()) => {
-                    Owner::push(owner.owner(), Self::whole(block).cast(), 1);
+            if let Some(heap) = owner.heap() {
+                return heap.free(Self::whole(block));
+            }
+            match Owner::returns(owner.owner()) {
+                Returns::Batched if !block.tag => {
+                    batch::hand_in(owner.owner(), block.start, block.size + TAIL_BYTES);
                 }
-                None => batch::hand_in(owner.owner(), block.start, block.size + TAIL_BYTES),
+                Returns::Locked if owner.with_lock(false, |heap| heap.free(Self::whole(block))).is_some() => {}
+                _ => Owner::push(owner.owner(), Self::whole(block).cast(), 1),
             }
         }
     }
@@ -169,16 +172,24 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for AnyThre
             }
             let kept = Self::front(block) + Self::whole_size(size);
             let whole = Self::front(block) + block.size + TAIL_BYTES;
+            if kept >= whole {
+                return block;
+            }
+            let shrink = |heap: &HeapOf<UNIT, WINDOW_UNITS, S>| heap.shrink(Self::whole(block), kept);
             let at_hand = OwnerOf::<UNIT, WINDOW_UNITS, S>::heap_at_hand(Self::owner_pointer(block));
-            if let Some(heap) = at_hand.or_else(|| Self::owner(block).heap())
-                && kept < whole
-                && let Ok(left) = heap.shrink(Self::whole(block), kept)
-            {
+            let left = match at_hand {
+                Some(heap) => Some(shrink(heap)),
+                None => {
+                    let owner = Self::owner(block);
+                    owner.heap().map(shrink).or_else(|| owner.with_lock(true, shrink))
+                }
+            };
+            match left {
                 // With a check behind it the block has exactly as many bytes as it was asked to keep.
-                return Block { size: left - Self::front(block) - TAIL_BYTES, ..block };
+                Some(Ok(left)) => Block { size: left - Self::front(block) - TAIL_BYTES, ..block },
+                _ => block,
             }
         }
-        block
     }
 
     #[inline]

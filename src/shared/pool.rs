@@ -3,7 +3,7 @@
 //! ```text
 //! without a limit                               with a limit
 //! ┌ thread ──────────┐  ┌ thread ──────────┐    ┌ share ──────────┐ ┌ share ──────────┐
-//! │ SharedAllocator  │  │ SharedAllocator  │    │ heap │ busy flag│ │ heap │ busy flag│
+//! │ SharedAllocator  │  │ SharedAllocator  │    │ heap, its lock  │ │ heap, its lock  │
 //! └──────────────────┘  └──────────────────┘    └─────────────────┘ └─────────────────┘
 //!   a thread that ends leaves its own             a thread begins at one, and goes on to
 //!   to the next one that comes                    the others when that is busy or refuses
@@ -11,19 +11,18 @@
 //!
 //! Without a limit a thread has a `SharedAllocator` of its own, so that nothing is shared on the way, and what one thread
 //! hoards is nobody else's loss. With a limit it is: the memory must be found wherever it lies, also while the thread that used it
-//! sleeps. So the heaps of a limited pool belong to no thread. All their packets come back by the queue of remote frees, whose
-//! other end any thread may take.
+//! sleeps. So the heaps of a limited pool belong to no thread. Who allocates takes a heap's lock, if it is free, and otherwise another
+//! heap's; who frees a packet does so as well, and otherwise uses the queue of remote frees.
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
-use core::cell::{Cell, RefCell, UnsafeCell};
+use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
 
 use super::owner::{Key, number_of_this_thread};
 use super::packet::AnyThread;
-use super::sync::{AtomicBool, Ordering, wait_a_little};
 use super::{SharedAllocator, Unbound};
 use crate::config::{Config, ConfigError};
 use crate::error::AllocError;
@@ -75,40 +74,26 @@ enum Inner {
 }
 
 /// A heap that any thread may use, one at a time.
-struct Share {
-    busy: AtomicBool,
-    key: UnsafeCell<Key<64, 2048, Os>>,
-}
+struct Share(Key<64, 2048, Os>);
 
-// SAFETY: the key, which may go to another thread, is used by the thread alone that has set the flag.
+// SAFETY: the key, which may go to another thread, is used by the thread alone that has its lock.
 unsafe impl Sync for Share {}
 
 impl Share {
+    fn new(config: Config) -> Result<Self, ConfigError> {
+        let heap = Heap::with_settings(Fixed::new(), config.settings, Os)?;
+        Ok(Self(Key::without_lock(heap)))
+    }
+
     /// Does `work` with the heap, unless another thread does.
     #[inline]
     fn try_with<T>(&self, work: impl FnOnce(&Key<64, 2048, Os>) -> T) -> Option<T> {
-        struct Busy<'a>(&'a AtomicBool);
-        impl Drop for Busy<'_> {
-            fn drop(&mut self) {
-                self.0.store(false, Ordering::Release);
-            }
-        }
-        if self.busy.swap(true, Ordering::Acquire) {
-            return None;
-        }
-        let _busy = Busy(&self.busy);
-        // SAFETY: this thread has set the flag.
-        Some(work(unsafe { &*self.key.get() }))
+        self.0.try_with(work)
     }
 
     /// Does `work` with the heap, once no other thread does.
-    fn with<T>(&self, work: impl Fn(&Key<64, 2048, Os>) -> T) -> T {
-        loop {
-            match self.try_with(&work) {
-                Some(value) => return value,
-                None => wait_a_little(),
-            }
-        }
+    fn with<T>(&self, work: impl FnOnce(&Key<64, 2048, Os>) -> T) -> T {
+        self.0.with(work)
     }
 }
 
@@ -303,13 +288,6 @@ fn take_anywhere(shares: &[Share], first: usize, size: usize) -> Result<Block, A
         }
     }
     Err(refusal)
-}
-
-impl Share {
-    fn new(config: Config) -> Result<Self, ConfigError> {
-        let heap = Heap::with_settings(Fixed::new(), config.settings, Os)?;
-        Ok(Self { busy: AtomicBool::new(false), key: UnsafeCell::new(Key::new(heap)) })
-    }
 }
 
 impl Drop for Pool {

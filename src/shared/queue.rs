@@ -113,6 +113,11 @@ impl Queue {
         self.top.load(Ordering::Relaxed).is_null()
     }
 
+    /// Whether the owner has closed the queue. For the holder of the lock, under which that happens.
+    pub(super) fn is_closed(&self) -> bool {
+        self.top.load(Ordering::Relaxed) == CLOSED
+    }
+
     /// Takes every bundle. For the owner, while the queue is open.
     pub(super) fn take(&self) -> Taken {
         Taken { next: self.top.swap(ptr::null_mut(), Ordering::Acquire), rest: 0, bundle: ptr::null_mut() }
