@@ -24,7 +24,7 @@ fn add(parity: &mut [u8], packet: &[u8]) {
 /// Makes a group and its parity, of packets.
 fn safe<'a>(allocator: &'a Allocator, payload: &[u8]) -> Result<(Vec<Packet<&'a Allocator>>, u8), AllocError> {
     let mut group = Vec::with_capacity(GROUP + 1);
-    let mut parity = allocator.packet(BYTES)?;
+    let mut parity = allocator.packet(payload.len())?;
     for _ in 0..GROUP {
         let packet = allocator.packet_from(payload)?;
         add(&mut parity, &packet);
@@ -37,17 +37,17 @@ fn safe<'a>(allocator: &'a Allocator, payload: &[u8]) -> Result<(Vec<Packet<&'a 
 
 /// The same by hand. The blocks are to be freed.
 fn by_hand(allocator: &Allocator, payload: &[u8]) -> Result<(Vec<NonNull<u8>>, u8), AllocError> {
-    let mut group = Vec::with_capacity(GROUP + 1);
-    let block = allocator.allocate(BYTES)?.cast::<u8>();
+    let (mut group, bytes) = (Vec::with_capacity(GROUP + 1), payload.len());
+    let block = allocator.allocate(bytes)?.cast::<u8>();
     // SAFETY: all blocks are live, nobody else's, and have as many bytes as the payload, which are written before they are
     // read.
     unsafe {
-        block.write_bytes(0, BYTES);
-        let parity = NonNull::slice_from_raw_parts(block, BYTES).as_mut();
+        block.write_bytes(0, bytes);
+        let parity = NonNull::slice_from_raw_parts(block, bytes).as_mut();
         for _ in 0..GROUP {
-            let packet = allocator.allocate(BYTES)?.cast::<u8>();
-            packet.copy_from_nonoverlapping(NonNull::from(payload).cast(), BYTES);
-            add(parity, NonNull::slice_from_raw_parts(packet, BYTES).as_ref());
+            let packet = allocator.allocate(bytes)?.cast::<u8>();
+            packet.copy_from_nonoverlapping(NonNull::from(payload).cast(), bytes);
+            add(parity, NonNull::slice_from_raw_parts(packet, bytes).as_ref());
             group.push(packet);
         }
         let first = parity[0];

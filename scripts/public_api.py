@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 AUTO_TRAITS = ("Send", "Sync")
 # Traits that come with a derived one and that nobody names.
 UNNAMED_TRAITS = ("StructuralPartialEq",)
+# The source of what a macro makes is where the macro is used.
+MACRO = re.compile(r"\w+!\(")
 # The format of rustdoc's JSON, which changes with the compiler: that of Rust 1.95.
 FORMAT = 57
 
@@ -112,12 +114,16 @@ def implementation(crate: Crate, inner: dict[str, Any], item: dict[str, Any], na
         for number in inner["items"]:
             found = crate.item(number)
             if found is not None and found[2]["visibility"] == "public":
-                yield f"{name}: {crate.declaration(found[2])}"
+                declared = crate.declaration(found[2])
+                by_macro = f"pub fn {found[2]['name']} by {declared}" if MACRO.match(declared) else declared
+                yield f"{name}: {by_macro}"
     elif inner["is_synthetic"]:
         if trait["path"] in AUTO_TRAITS:
             yield f"{name}: {'!' if inner['is_negative'] else ''}{trait['path']}"
     elif inner["blanket_impl"] is None:
-        yield f"{name}: {crate.declaration(item)}"
+        declared = crate.declaration(item)
+        by_macro = f"impl {trait['path']} by {declared}" if MACRO.match(declared) else declared
+        yield f"{name}: {by_macro}"
 
 
 def declarations(crate: Crate, numbers: list[int]) -> Iterator[str]:

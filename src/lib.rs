@@ -34,7 +34,8 @@
 //!
 //! There are also [`packet`](Allocator::packet), which is zero, and [`packet_from`](Allocator::packet_from), which
 //! copies; packets [grow](Packet::resize), are written to with `io::Write`, and [cut](Packet::truncate). A packet
-//! borrows its allocator, or shares an [`RcAllocator`], so that a queue can lie beside its allocator. No safe function shows bytes that nobody has written.
+//! borrows its allocator, or shares an [`RcAllocator`], so that a queue can lie beside its allocator. [`Space`] asks for room in front
+//! of a packet and behind it, so that headers and tags need no copy. No safe function shows bytes that nobody has written.
 //!
 //! # Blocks
 //!
@@ -81,14 +82,15 @@
 //! # Threads
 //!
 //! An [`Allocator`] is for one thread at a time: it is `Send` and not `Sync`, and has nothing to lock. Where one thread
-//! receives and others free, there is `SharedAllocator` (feature `shared`), whose packets are `Send` and become
-//! `bytes::Bytes` without a copy (feature `bytes`).
+//! receives and others free, there is `SharedAllocator` (feature `shared`), whose packets are `Send`; where all threads
+//! allocate, a `Pool`. Such packets freeze into `FrozenPacket`s, which are cheap to clone and to slice, and become `bytes::Bytes`
+//! without a copy (feature `bytes`).
 //!
 //! # Guides
 //!
 //! [Queues](guide::queues), [codecs](guide::codecs), [choosing parameters](guide::parameters), [where memory
-//! goes](guide::memory), [without the standard library](guide::no_std), and, with the feature `shared`, packets and
-//! threads: the module [`guide`] has them all.
+//! goes](guide::memory), [without the standard library](guide::no_std), and, with the feature `shared`, packets as buffers,
+//! and packets and threads: the module [`guide`] has them all.
 //!
 //! # How it works
 //!
@@ -182,8 +184,8 @@
 //! |---|---|
 //! | `std` (default) | the operating system as the source of memory, `io::Write` |
 //! | `allocator-api2` | the allocator trait of that crate |
-//! | `shared` | `SharedAllocator`, whose packets any thread may hold and free |
-//! | `bytes` | a shared packet becomes `bytes::Bytes` without a copy |
+//! | `shared` | `SharedAllocator` and `Pool`, whose packets any thread may hold and free, and `FrozenPacket` |
+//! | `bytes` | packets are `bytes::Buf` and `BufMut`; those of threads become `bytes::Bytes` without a copy |
 //! | `udp` | datagrams received and sent in batches |
 //! | `replay` | reading captures and traces, replaying them, and the streams of packets that tests and measurements use |
 //! | `python` | the Python module; built by maturin |

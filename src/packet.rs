@@ -254,9 +254,9 @@ impl<O: Owner> Packet<O> {
 
     #[inline]
     pub(crate) fn with_room(source: impl Source<Owner = O>, space: Space) -> Result<Self, AllocError> {
-        let (start, size) = space.layout(O::UNIT)?;
-        if size == 0 {
-            return Ok(Self::empty(source));
+        let (start, size) = space.layout(O::UNIT);
+        if size.wrapping_sub(1) >= span::LONGEST {
+            return if size == 0 { Ok(Self::empty(source)) } else { Err(AllocError::TooLarge) };
         }
         let block = source.take(size)?;
         // SAFETY: the block is new, and has the size that was asked for at least.

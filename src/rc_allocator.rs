@@ -38,6 +38,13 @@ use crate::system::System;
 /// # Ok::<(), AllocError>(())
 /// ```
 ///
+/// It stays on its thread, and so do its packets:
+///
+/// ```compile_fail,E0277
+/// let packet = pktalloc::RcAllocator::new().packet(1400).unwrap();
+/// std::thread::spawn(move || drop(packet));
+/// ```
+///
 /// With the feature `allocator-api2` it is also an allocator for the collections of that crate.
 #[cfg(feature = "std")]
 pub struct RcAllocator<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = crate::system::Os>(

@@ -70,7 +70,7 @@ fn fitted<O: Owner>(
     most: Space,
 ) -> Result<Packet<O>, AllocError> {
     let fitting = most.with_bytes(packet.len());
-    let (_, size) = fitting.layout(O::UNIT)?;
+    let (_, size) = fitting.layout(O::UNIT);
     if size.saturating_mul(WASTEFUL) > packet.headroom() + packet.capacity() {
         packet.shrink_to(most.behind());
         return Ok(packet);
