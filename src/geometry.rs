@@ -48,8 +48,11 @@ pub(crate) const HEADER_BYTES: usize = 128;
 pub(crate) const CREDIT_BYTES: usize = size_of::<u32>();
 /// Bytes of a window's descriptor.
 pub(crate) const DESCRIPTOR_BYTES: usize = 16 + 2 * size_of::<usize>();
-/// Places of a stack of cached blocks.
+/// The most blocks of a stack of cached blocks.
 pub(crate) const CACHE_DEPTH: usize = 256;
+/// Places of a stack, those below and above its blocks among them; a cache line more than a power of two, so that the tops of
+/// stacks do not fall into the same sets of the processor's cache.
+pub(crate) const CACHE_PLACES: usize = CACHE_DEPTH + PART_ALIGN / size_of::<usize>();
 /// Bytes of the smallest region that has room for them.
 const CACHE_REGION_BYTES: usize = 1 << 20;
 /// What the parts of the bookkeeping are aligned to.
@@ -167,7 +170,7 @@ pub(crate) trait Geometry: Copy {
     /// part of it.
     #[inline(always)]
     fn cache_bytes(self) -> usize {
-        let bytes = (LONGEST_CACHED as usize + 1) * CACHE_DEPTH * size_of::<usize>();
+        let bytes = (LONGEST_CACHED as usize + 1) * CACHE_PLACES * size_of::<usize>();
         if self.is_single() || self.region_bytes() < CACHE_REGION_BYTES { 0 } else { bytes }
     }
 

@@ -1,7 +1,8 @@
 //! The allocator itself, over any geometry and any system: the hot path, and what everything else hangs on.
 //!
-//! A freed block of up to 32 units goes into a *cache*, from which the next allocation of that length takes it. Otherwise
-//! allocation bumps a cursor through an *extent*, a hole of the current window that is taken as a whole:
+//! Allocation bumps a cursor through an *extent*, a hole of the current window that is taken as a whole. While packets do
+//! not leave in order, a freed block of up to 32 units goes into a *cache*, from which the next allocation of that length
+//! takes it:
 //!
 //! ```text
 //!            extent of the current window
@@ -12,8 +13,8 @@
 //! ```
 //!
 //! The units of an extent count as live from the moment it is opened, so that an allocation has nothing to count; what
-//! is left of it is given back when it is closed. A free reads the block's length from the map; where the cache has no room
-//! it clears it, and counts.
+//! is left of it is given back when it is closed. A free reads the block's length from the map; where the cache does not take
+//! the block, it clears it, and counts.
 //!
 //! A size goes one way, bytes → units → cursor → address, and a block the other: address → region → byte in the map →
 //! credit of its window. On the hot path the cursor is counted in units from address 0, so that one addition leads from it
@@ -24,6 +25,7 @@
 //!
 //! - [`route`]: which way calls take;
 //! - [`free`]: from a block to its window;
+//! - [`order`]: whether packets leave in order;
 //! - [`cache`]: blocks that are handed out again before their window hears of it;
 //! - [`refill`]: where the next extent comes from;
 //! - [`regions`]: windows from the system, and back to it;
@@ -42,6 +44,7 @@ mod filled;
 mod find;
 mod free;
 mod large;
+mod order;
 mod refill;
 mod regions;
 mod resize;
@@ -65,6 +68,7 @@ use crate::system::System;
 use cache::Cache;
 use decay::{Decay, TICK};
 pub(crate) use large::Large;
+use order::Order;
 use refill::Sweep;
 use regions::Spare;
 pub use resize::Realloc;
@@ -118,6 +122,8 @@ pub(crate) struct Cold {
     pub(crate) spare: Spare,
     /// What is known of how many empty windows are needed.
     pub(crate) decay: Decay,
+    /// What is known of the windows that were filled.
+    order: Order,
     /// What is known of the holes in full windows, while memory is refused.
     sweep: Sweep,
     /// Windows that are held.
@@ -160,6 +166,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 reusable: List::new(),
                 spare: Spare::new(),
                 decay: Decay::new(),
+                order: Order::new(),
                 sweep: Sweep::new(),
                 held_windows: 0,
                 held_bytes: 0,

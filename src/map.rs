@@ -90,8 +90,8 @@ fn is_cached(code: u8) -> bool {
 /// The length in units of the live block that a map's byte stands for, if it is at most `LONGEST_EXACT`.
 #[inline(always)]
 pub(crate) fn exact_length(code: u8) -> Option<u32> {
-    // Every other byte is 0 or, as a signed number, below it.
-    (code.cast_signed() > 0).then_some(u32::from(code))
+    // One comparison: 0 wraps around.
+    (u32::from(code.wrapping_sub(1)) < LONGEST_EXACT).then_some(u32::from(code))
 }
 
 /// The map of a window.

@@ -161,9 +161,12 @@ fn what_a_large_block_contains_cannot_mislead_a_free() {
     };
     let mut blocks: Vec<_> = (0..4000).map(|_| allocate(&allocator, 1400)).collect();
     free_large_block();
-    // Among holes, where freed blocks are kept for the next allocation.
-    free_all(&allocator, blocks.iter().copied().step_by(2));
-    blocks = blocks.into_iter().skip(1).step_by(2).chain((0..200).map(|_| allocate(&allocator, 1400))).collect();
+    // Freed in any order, blocks are kept for the next allocation.
+    for turn in 0..20_000 {
+        let index = turn * 1543 % blocks.len();
+        free_all(&allocator, [blocks[index]]);
+        blocks[index] = allocate(&allocator, 1400);
+    }
     free_all(&allocator, [blocks[7]]);
     assert_eq!(allocate(&allocator, 1400), blocks[7]);
     free_large_block();

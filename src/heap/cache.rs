@@ -7,104 +7,165 @@
 //!          └──┘ └──┘    └─┼┘    └──┘     the next allocation of that length pops
 //! ```
 //!
-//! The block freed last is the one most likely in the processor's cache, and to hand it out again costs a load and three
-//! stores whatever the order in which blocks are freed. A stack that is full leaves frees to the windows; an empty one
-//! leaves allocations to the extent.
+//! Packets that leave in order empty one window after the other, and the extent serves the next ones at the least cost:
+//! nothing is cached then. Blocks are cached while windows are filled again between blocks that live in them
+//! ([`order`](super::order)): packets leave in any order, or some of them stay. To hand out the block freed last costs a load
+//! and three stores whatever the order, and what lives long comes to lie close together, because what lives shortly goes
+//! round in the same few blocks. They are cached as well while so little lives that it stays in the processor's first
+//! cache.
 //!
-//! A cached block goes on counting as live in its window, and its byte in the map says that it is cached, so that a second
-//! free of it shows. That pins its window, so each stack gives half of its blocks back now and then.
+//! A stack that is full leaves frees to the windows; an empty one leaves allocations to the extent. A cached block goes on
+//! counting as live in its window, and its byte in the map says that it is cached, so that a second free of it shows. That
+//! pins its window, so each stack gives half of its blocks back now and then, and more often while more is cached than
+//! a part of what lives.
 //!
 //! The stacks lie in the bookkeeping of a region. Regions of one window, which are for memory that is scarce, have none.
 
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
-use super::{Cold, Heap};
-use crate::geometry::{CACHE_DEPTH, Geometry};
-use crate::map::{LONGEST_CACHED, LONGEST_EXACT, cached_code};
+use super::Heap;
+use crate::geometry::{CACHE_DEPTH, CACHE_PLACES, Geometry};
+use crate::map::{LONGEST_CACHED, cached_code};
 use crate::region::Region;
 use crate::system::System;
 
 /// Ticks from one stack that gives half of its blocks back to the next. A stack that nobody uses is empty after a quarter of
 /// a million packets; one that is in use has always as many as its length's share of a queue goes up and down by.
-const AGING: u32 = if cfg!(fuzzing) { 1 } else { 32 };
+const AGING: u32 = if cfg!(fuzzing) { 1 } else { 16 };
+/// The part of what lives that may be cached besides, and units that may be cached in any case: more would pin windows.
+const LIVE_PART: u64 = 4;
+const FREE_UNITS: u64 = 2048;
 
-/// The stacks, by length in units.
+/// One for each length, from 0 on.
+const STACKS: usize = LONGEST_CACHED as usize + 1;
+
+/// Where a cached block's address is kept, or [`NOTHING`].
+type Place = Option<NonNull<u8>>;
+
+/// What lies below each stack.
+const NOTHING: Place = None;
+
+/// The stacks, by length in units. There is one for length 0, too, which nothing has.
 pub(super) struct Cache {
-    /// Where the stack of length 0, which nothing has, starts; [`CACHE_DEPTH`] places each.
-    places: Cell<*mut NonNull<u8>>,
-    /// How many blocks each stack has. There is one for every length that the hot path serves; the longest stay empty.
-    lens: [Cell<u16>; LONGEST_EXACT as usize + 1],
-    /// How many blocks a stack may have: [`CACHE_DEPTH`], or none while the cache is closed.
-    room: Cell<u16>,
-    /// The region in whose bookkeeping the stacks lie.
-    region: Cell<Option<Region>>,
-    /// Ticks, which say when a stack gives back and which.
+    /// Blocks of up to so many units are cached; the stacks of longer ones are empty. At most
+    /// `LONGEST_CACHED`, and 0 while the cache is not open.
+    taking: Cell<u8>,
+    /// Where the last block of each stack is, or the place below all, which has [`NOTHING`].
+    tops: [Cell<*mut Place>; STACKS],
+    /// The first place behind each stack.
+    ends: [Cell<*mut Place>; STACKS],
+    /// The region in whose bookkeeping the stacks lie, and the place below the first one; `None` while the cache is not
+    /// open.
+    open: Cell<Option<(Region, NonNull<Place>)>>,
+    /// Ticks, which say when a stack gives back.
     ticks: Cell<u32>,
+    /// The stack that gave back last.
+    last: Cell<u32>,
+    /// Whether so little lives that it stays in the processor's first cache if the same blocks are handed out again.
+    is_short: Cell<bool>,
+    /// Whether more is cached than live blocks are worth.
+    is_over: Cell<bool>,
 }
 
 impl Cache {
-    /// A closed cache.
+    /// A cache that is not open.
     pub(super) const fn new() -> Self {
         Self {
-            places: Cell::new(ptr::null_mut()),
-            lens: [const { Cell::new(0) }; LONGEST_EXACT as usize + 1],
-            room: Cell::new(0),
-            region: Cell::new(None),
+            taking: Cell::new(0),
+            tops: [const { Cell::new(ptr::null_mut()) }; STACKS],
+            ends: [const { Cell::new(ptr::null_mut()) }; STACKS],
+            open: Cell::new(None),
             ticks: Cell::new(0),
+            last: Cell::new(0),
+            is_short: Cell::new(false),
+            is_over: Cell::new(false),
         }
     }
 
-    /// Where the block with this index in the stack of a length is.
-    ///
-    /// # Safety
-    /// The cache is open, the length is at most `LONGEST_CACHED`, and the index below `CACHE_DEPTH`.
-    #[inline(always)]
-    unsafe fn place(&self, units: u32, index: u16) -> NonNull<NonNull<u8>> {
-        // SAFETY: the caller says so: a place of the stacks.
-        unsafe { NonNull::new_unchecked(self.places.get().add(units as usize * CACHE_DEPTH + usize::from(index))) }
-    }
-
-    /// Puts a block of `units` units, no more than `LONGEST_EXACT`, on its stack; false where there is no room.
+    /// Puts a block of `units` units on its stack; false where there is no room.
     #[inline(always)]
     fn push(&self, block: NonNull<u8>, units: u32) -> bool {
-        if units > LONGEST_CACHED {
+        if units > u32::from(self.taking.get()) {
             return false;
         }
-        let len = &self.lens[units as usize];
-        let index = len.get();
-        if index >= self.room.get() {
-            return false;
+        // SAFETY: invariant: `taking` is at most `LONGEST_CACHED`.
+        let (top, end) = unsafe { (self.tops.get_unchecked(units as usize), self.ends.get_unchecked(units as usize)) };
+        let place = top.get().wrapping_add(1);
+        let has_room = place != end.get();
+        if has_room {
+            // SAFETY: a place of the stack.
+            unsafe { place.write(Some(block)) };
+            top.set(place);
         }
-        // SAFETY: there is room only while the cache is open, and no more than `CACHE_DEPTH`.
-        unsafe { self.place(units, index).write(block) };
-        len.set(index + 1);
-        true
+        has_room
     }
 
-    /// Takes the block of `units` units, no more than `LONGEST_EXACT`, that was pushed last.
+    /// Takes the block of `units` units that was pushed last.
     #[inline(always)]
     fn pop(&self, units: u32) -> Option<NonNull<u8>> {
-        let len = &self.lens[units as usize];
-        let index = len.get().checked_sub(1)?;
-        len.set(index);
-        // SAFETY: only what was pushed is on a stack.
-        Some(unsafe { self.place(units, index).read() })
+        if units > u32::from(self.taking.get()) {
+            return None;
+        }
+        // SAFETY: invariant: `taking` is at most `LONGEST_CACHED`.
+        let top = unsafe { self.tops.get_unchecked(units as usize) };
+        // SAFETY: a place of the stack, or the one below.
+        let block = unsafe { top.get().read() }?;
+        top.set(top.get().wrapping_sub(1));
+        Some(block)
+    }
+
+    /// The place below the stack of a length, where the first one is known.
+    fn below(first: NonNull<Place>, units: u32) -> *mut Place {
+        first.as_ptr().wrapping_add(units as usize * CACHE_PLACES)
+    }
+
+    /// Opens the cache in places that are its own; it does not take blocks yet.
+    ///
+    /// # Safety
+    /// `CACHE_PLACES` places for each stack start at `first`, which nobody else uses until the cache is closed.
+    unsafe fn open(&self, region: Region, first: NonNull<Place>) {
+        for (units, (top, end)) in (0..).zip(self.tops.iter().zip(&self.ends)) {
+            let below = Self::below(first, units);
+            // SAFETY: the caller says so.
+            unsafe { below.write(NOTHING) };
+            top.set(below);
+            end.set(below.wrapping_add(CACHE_DEPTH + 1));
+        }
+        self.open.set(Some((region, first)));
+    }
+
+    /// Closes the cache, which is empty; returns the region where it lay.
+    fn close(&self) -> Option<Region> {
+        self.taking.set(0);
+        self.open.take().map(|(region, _)| region)
+    }
+
+    /// How many blocks of a length are cached.
+    fn len(&self, units: u32) -> usize {
+        self.open.get().map_or(0, |(_, first)| self.len_above(first, units))
+    }
+
+    /// The same, where the place below the first stack is known.
+    fn len_above(&self, first: NonNull<Place>, units: u32) -> usize {
+        (self.tops[units as usize].get().addr() - Self::below(first, units).addr()) / size_of::<Place>()
     }
 
     /// Units of all cached blocks.
     pub(super) fn units(&self) -> u64 {
-        let stacks = self.lens[..=LONGEST_CACHED as usize].iter().zip(0..);
-        stacks.map(|(len, units)| u64::from(len.get()) * units).sum()
+        self.open.get().map_or(0, |(_, first)| {
+            (1..=LONGEST_CACHED).map(|units| (self.len_above(first, units) * units as usize) as u64).sum()
+        })
     }
 
     /// The cached blocks and their lengths.
     pub(super) fn blocks(&self) -> impl Iterator<Item = (NonNull<u8>, u32)> {
-        (1..=LONGEST_CACHED).flat_map(move |units| {
-            let len = self.lens[units as usize].get();
-            // SAFETY: only what was pushed is on a stack.
-            (0..len).map(move |index| (unsafe { self.place(units, index).read() }, units))
-        })
+        let on_stack = |units| {
+            let top = self.tops[units as usize].get();
+            // SAFETY: only places below the top are read, and what was pushed is there.
+            (0..self.len(units)).filter_map(move |index| unsafe { top.sub(index).read() })
+        };
+        (1..=LONGEST_CACHED).flat_map(move |units| on_stack(units).map(move |block| (block, units)))
     }
 }
 
@@ -120,7 +181,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         cached
     }
 
-    /// The block of exactly `units` units, no more than `LONGEST_EXACT`, that was freed last.
+    /// The cached block of exactly `units` units that was freed last.
     #[inline(always)]
     pub(super) fn cached_block(&self, units: u32) -> Option<NonNull<u8>> {
         let block = self.cache.pop(units)?;
@@ -143,26 +204,24 @@ impl<G: Geometry, S: System> Heap<G, S> {
         (unsafe { Region::of_block(block, self.geometry) }, unit)
     }
 
-    /// Opens the cache in the bookkeeping of `region`, if it is not open and blocks may be cached.
-    pub(super) fn open_cache(&self, cold: &mut Cold, region: Region) {
+    /// Opens the cache in the bookkeeping of the current window's region, if blocks may be cached.
+    fn open_cache(&self) {
         let bytes = self.geometry.cache_bytes();
-        if self.cache.room.get() > 0 || bytes == 0 || !self.route.get().caches() {
-            return;
-        }
+        let Some(window) = self.window.get().filter(|_| bytes > 0 && self.route.get().caches()) else { return };
+        let cold = &mut *self.cold.borrow_mut();
         if cold.within_limit(bytes, self.settings.memory_limit) {
             cold.hold(bytes);
+            let region = window.region(self.geometry);
             region.header(self.geometry).has_cache.set(true);
-            self.cache.places.set(region.cache(self.geometry).cast().as_ptr());
-            self.cache.region.set(Some(region));
-            self.cache.room.set(CACHE_DEPTH as u16);
+            // SAFETY: this part of the bookkeeping is the cache's, and as long as all stacks.
+            unsafe { self.cache.open(region, region.cache(self.geometry).cast()) };
         }
     }
 
     /// Gives every cached block back to its window and closes the cache.
     pub(super) fn close_cache(&self) {
         self.empty_cache();
-        self.cache.room.set(0);
-        if let Some(region) = self.cache.region.take() {
+        if let Some(region) = self.cache.close() {
             region.header(self.geometry).has_cache.set(false);
             self.cold.borrow_mut().held_bytes -= self.geometry.cache_bytes() as u64;
             // SAFETY: the stacks are empty and closed. The pages at either end, which hold something else, stay.
@@ -172,7 +231,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Whether the stacks lie in `region`, which must not go then.
     pub(super) fn has_cache(&self, region: Region) -> bool {
-        self.cache.region.get() == Some(region)
+        self.cache.open.get().is_some_and(|(cached, _)| cached == region)
     }
 
     /// Gives every cached block back to its window.
@@ -182,26 +241,49 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Has one stack give half of its blocks back.
-    pub(super) fn age_cache(&self) {
-        let ticks = self.cache.ticks.get().wrapping_add(1);
-        self.cache.ticks.set(ticks);
-        if ticks.is_multiple_of(AGING) {
-            let units = ticks / AGING % LONGEST_CACHED + 1;
-            let len = self.cache.lens[units as usize].get();
-            self.give_back_cached(units, len / 2);
+    /// Has the cache take blocks or not, and one stack give blocks back: half of them now and then, and with every tick while
+    /// too much is cached; all of them once no more are taken.
+    pub(super) fn tend_cache(&self, in_order: bool) {
+        let cache = &self.cache;
+        let ticks = cache.ticks.get().wrapping_add(1);
+        cache.ticks.set(ticks);
+        let is_due = ticks.is_multiple_of(AGING);
+        if is_due {
+            let live = self.used_units();
+            let window = self.geometry.window_units() as u64;
+            cache.is_short.set(live <= if cache.is_short.get() { window / 2 } else { window / 4 });
+            cache.is_over.set(cache.units() > live / LIVE_PART + FREE_UNITS);
+        }
+        let taking = u32::from(cache.taking.get());
+        if in_order && !cache.is_short.get() {
+            if taking > 0 {
+                self.give_back_cached(taking, 0);
+                cache.taking.set(taking as u8 - 1);
+            }
+            return;
+        }
+        if taking < LONGEST_CACHED {
+            if cache.open.get().is_none() {
+                self.open_cache();
+            }
+            cache.taking.set(if cache.open.get().is_some() { LONGEST_CACHED as u8 } else { 0 });
+        }
+        if is_due || cache.is_over.get() {
+            let units = cache.last.get() % LONGEST_CACHED + 1;
+            cache.last.set(units);
+            self.give_back_cached(units, cache.len(units) / 2);
         }
     }
 
     /// Gives cached blocks of a length back to their windows, until `keep` are left.
-    fn give_back_cached(&self, units: u32, keep: u16) {
-        while self.cache.lens[units as usize].get() > keep {
+    fn give_back_cached(&self, units: u32, keep: usize) {
+        for _ in keep..self.cache.len(units) {
             let Some(block) = self.cache.pop(units) else { break };
             // SAFETY: a cached block lies in a region that is held.
             let (region, unit) = unsafe { self.unit_of(block) };
             // SAFETY: the unit is one of the region.
             unsafe { region.code(unit, self.geometry) }.set(0);
-            self.give_back(region, unit, unit..unit + units as usize);
+            self.give_back_block(region, unit, block, units);
         }
     }
 
@@ -216,50 +298,58 @@ impl<G: Geometry, S: System> Heap<G, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::Runtime;
+    use crate::system::Os;
 
     fn block(address: usize) -> NonNull<u8> {
         NonNull::new(ptr::without_provenance_mut(address)).unwrap()
     }
 
-    /// A cache over memory of its own.
-    fn open(places: &mut Vec<NonNull<u8>>) -> Cache {
-        places.resize((LONGEST_CACHED as usize + 1) * CACHE_DEPTH, NonNull::dangling());
+    /// An open cache over memory of its own, and how many blocks it has.
+    fn with_cache(test: impl FnOnce(&Cache, &dyn Fn() -> usize)) {
+        let mut places = vec![NOTHING; STACKS * CACHE_PLACES];
+        let first = NonNull::from(&mut places[..]).cast();
         let cache = Cache::new();
-        cache.places.set(places.as_mut_ptr());
-        cache.room.set(CACHE_DEPTH as u16);
-        cache
+        // SAFETY: the places live longer than the cache; the region is never looked at.
+        unsafe { cache.open(Region::of_block(block(1 << 22), Runtime::new::<Os>(64, 128 << 10).unwrap()), first) };
+        assert!(!cache.push(block(64), 1) && cache.pop(1).is_none());
+        cache.taking.set(LONGEST_CACHED as u8);
+        test(&cache, &|| cache.blocks().count());
+        assert_eq!(cache.units(), cache.blocks().map(|(_, units)| u64::from(units)).sum());
     }
 
     #[test]
     fn the_block_freed_last_of_a_length_comes_back_first() {
-        let mut places = Vec::new();
-        let cache = open(&mut places);
-        for (address, units) in [(64, 3), (128, 7), (192, 7), (256, LONGEST_CACHED)] {
-            assert!(cache.push(block(address), units));
-        }
-        assert_eq!((cache.units(), cache.blocks().count()), (u64::from(3 + 7 + 7 + LONGEST_CACHED), 4));
-        assert_eq!(
-            [7, 7, 7, 3].map(|units| cache.pop(units)),
-            [Some(block(192)), Some(block(128)), None, Some(block(64))]
-        );
-        assert_eq!((cache.pop(LONGEST_CACHED), cache.units()), (Some(block(256)), 0));
+        with_cache(|cache, blocks| {
+            for (address, units) in [(64, 3), (128, 7), (192, 7), (256, LONGEST_CACHED)] {
+                assert!(cache.push(block(address), units));
+            }
+            assert_eq!((cache.units(), blocks()), (u64::from(3 + 7 + 7 + LONGEST_CACHED), 4));
+            assert_eq!(
+                [7, 7, 7, 3].map(|units| cache.pop(units)),
+                [Some(block(192)), Some(block(128)), None, Some(block(64))]
+            );
+            assert_eq!((cache.pop(LONGEST_CACHED), cache.units()), (Some(block(256)), 0));
+        });
     }
 
     #[test]
-    fn a_full_stack_takes_no_more_and_long_blocks_have_none() {
-        let mut places = Vec::new();
-        let cache = open(&mut places);
-        assert!((0..CACHE_DEPTH).all(|index| cache.push(block(64 * (index + 1)), 5)));
-        assert!(!cache.push(block(64), 5));
-        assert!(cache.push(block(64), 6) && cache.push(block(64), 4));
-        assert!(!cache.push(block(64), LONGEST_CACHED + 1) && !cache.push(block(64), LONGEST_EXACT));
-        assert_eq!(cache.pop(LONGEST_EXACT), None);
+    fn a_full_stack_takes_no_more_and_leaves_the_others_alone() {
+        with_cache(|cache, blocks| {
+            assert!((0..CACHE_DEPTH).all(|index| cache.push(block(64 * (index + 1)), 5)));
+            assert!(!cache.push(block(64), 5));
+            assert!(cache.push(block(64), 6) && cache.push(block(64), 4));
+            assert_eq!((cache.len(4), cache.len(5), cache.len(6), blocks()), (1, CACHE_DEPTH, 1, CACHE_DEPTH + 2));
+            assert!((0..CACHE_DEPTH).rev().all(|index| cache.pop(5) == Some(block(64 * (index + 1)))));
+            assert_eq!(cache.pop(5), None);
+        });
     }
 
     #[test]
-    fn a_closed_cache_takes_and_has_nothing() {
+    fn a_cache_that_is_not_open_takes_and_has_nothing() {
         let cache = Cache::new();
-        assert!(!(1..=LONGEST_EXACT).any(|units| cache.push(block(64), units) || cache.pop(units).is_some()));
-        assert_eq!((cache.units(), cache.blocks().count()), (0, 0));
+        let has_room = |units| cache.push(block(64), units) || cache.pop(units).is_some();
+        assert!(!(1..=LONGEST_CACHED).any(has_room));
+        assert_eq!((cache.units(), cache.blocks().count(), cache.close()), (0, 0, None));
     }
 }

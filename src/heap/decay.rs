@@ -8,13 +8,13 @@
 //! Time is counted in frees, because an allocator has no clock, and a short queue never gets round in whole windows.
 
 /// Packets of an epoch. Fuzzed programs are short.
-const EPOCH_PACKETS: u64 = if cfg!(fuzzing) { 64 } else { 1 << 17 };
+const EPOCH_PACKETS: u64 = if cfg!(fuzzing) { 64 } else { 3 << 15 };
 /// How many epochs have to agree. A burst of up to twice as many packets as an epoch has falls into three, whenever it
 /// starts.
 const EPOCHS: usize = 3;
-/// Frees from one look at what has to be done now and then to the next, which gives at most one window back. A quarter of a
-/// million packets give back a gibibyte.
-pub(super) const TICK: u32 = if cfg!(fuzzing) { 4 } else { 32 };
+/// Frees from one look at what has to be done now and then to the next, which gives at most one window back. Half a million
+/// packets give back a gibibyte.
+pub(super) const TICK: u32 = if cfg!(fuzzing) { 4 } else { 64 };
 
 /// What is known of how many empty windows are needed.
 #[derive(Debug)]

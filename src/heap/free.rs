@@ -21,7 +21,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(crate) unsafe fn free(&self, block: NonNull<u8>) {
         // SAFETY: the caller keeps the same contract.
         if !unsafe { self.free_hot(block) } {
-            self.free_slow(block, None);
+            self.free_slow(block);
         }
     }
 
@@ -36,7 +36,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(crate) unsafe fn free_sized(&self, block: NonNull<u8>, size: usize) {
         // SAFETY: the caller keeps the same contract.
         if !unsafe { self.free_hot(block) } {
-            self.free_slow(block, Some(size));
+            self.free_sized_slow(block, size);
         }
     }
 
@@ -93,14 +93,39 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// scarce, and one in [`TICK`](super::decay::TICK).
     #[cold]
     #[inline(never)]
-    fn free_slow(&self, block: NonNull<u8>, size: Option<usize>) {
-        if self.until_tick.get() == u32::MAX {
-            self.tick();
-            // SAFETY: the caller keeps the same contract.
-            if unsafe { self.free_hot(block) } {
-                return;
-            }
+    fn free_slow(&self, block: NonNull<u8>) {
+        // SAFETY: the caller keeps the same contract.
+        if !unsafe { self.free_after_tick(block) } {
+            self.free_or_panic(block, None);
         }
+    }
+
+    /// The same for [`free_sized`](Self::free_sized).
+    #[cold]
+    #[inline(never)]
+    fn free_sized_slow(&self, block: NonNull<u8>, size: usize) {
+        // SAFETY: the caller keeps the same contract.
+        if !unsafe { self.free_after_tick(block) } {
+            self.free_or_panic(block, Some(size));
+        }
+    }
+
+    /// Does what is due now and then, if that is why the hot path was left, and takes it.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    #[inline]
+    unsafe fn free_after_tick(&self, block: NonNull<u8>) -> bool {
+        if self.until_tick.get() != u32::MAX {
+            return false;
+        }
+        self.tick();
+        // SAFETY: the caller keeps the same contract.
+        unsafe { self.free_hot(block) }
+    }
+
+    /// Frees any block, or panics with what is wrong.
+    fn free_or_panic(&self, block: NonNull<u8>, size: Option<usize>) {
         if let Err(error) = self.try_free(block, size) {
             panic!("cannot free: {error}");
         }
@@ -120,7 +145,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Takes back the units of a block in one window that the map does not show any more; `unit` is counted from the start
     /// of the region.
     #[inline(always)]
-    fn give_back_block(&self, region: Region, unit: usize, block: NonNull<u8>, units: u32) {
+    pub(super) fn give_back_block(&self, region: Region, unit: usize, block: NonNull<u8>, units: u32) {
         self.hide(block, units);
         let start = block.addr().get() >> self.geometry.unit_shift();
         if start + units as usize == self.cursor.get() && self.take_back(start) {

@@ -71,12 +71,13 @@ impl Sweep {
 }
 
 impl<G: Geometry, S: System> Heap<G, S> {
-    /// Does what has to be done now and then: ages the cache, and gives an empty window back when one is due.
+    /// Does what has to be done now and then: tends the cache, and gives an empty window back when one is due.
     #[cold]
     #[inline(never)]
     pub(super) fn tick(&self) {
         self.until_tick.set(TICK);
-        self.age_cache();
+        let in_order = self.cold.borrow().order.is_kept();
+        self.tend_cache(in_order);
         let cold = &mut *self.cold.borrow_mut();
         if cold.decay.tick(cold.empty.len(), self.settings.keep_empty_windows.saturating_sub(IN_USE)) {
             self.release_coldest(cold);
@@ -87,15 +88,16 @@ impl<G: Geometry, S: System> Heap<G, S> {
     #[cold]
     #[inline(never)]
     pub(super) fn refill(&self, units: u32) -> Result<(), AllocError> {
+        if self.next_hole(&mut self.cold.borrow_mut(), units) {
+            return Ok(());
+        }
         self.settle();
-        let mut outcome = {
-            let cold = &mut *self.cold.borrow_mut();
-            if self.next_hole(cold, units) { Ok(()) } else { self.next_window(cold, units) }
-        };
+        let mut outcome = self.next_window(&mut self.cold.borrow_mut(), units);
         if outcome.is_err() && !self.route.get().is_scarce() {
             // What is cached may be what is missing.
             self.set_route(true);
             self.close_cache();
+            self.cold.borrow_mut().sweep.restart();
             outcome = self.next_window(&mut self.cold.borrow_mut(), units);
         }
         outcome
@@ -123,12 +125,13 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 }
                 self.set_route(false);
                 cold.decay.taken(cold.empty.len());
+                cold.order.filled(true);
                 self.begin_empty(window);
-                self.open_cache(cold, window.region(self.geometry));
                 return Ok(());
             }
             let enough_is_free = !is_scarce && self.free_units(cold) >= self.slack_units(cold);
             if enough_is_free && self.reuse(cold, units) {
+                cold.order.filled(false);
                 return Ok(());
             }
             match self.claim_windows(cold) {
@@ -144,9 +147,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
         Err(refused)
     }
 
-    /// Units in which no block lives, over all windows.
+    /// Units in which no block lives, over all windows; those of cached blocks are among them.
     fn free_units(&self, cold: &Cold) -> u64 {
-        cold.held_windows as u64 * self.geometry.block_units().len() as u64 - self.live_units.get()
+        cold.held_windows as u64 * self.geometry.block_units().len() as u64 - self.used_units()
     }
 
     /// How many of them whole windows need.

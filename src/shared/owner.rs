@@ -35,10 +35,6 @@ use crate::prefetch::ToWrite;
 use crate::region::OwnerPointer;
 use crate::system::System;
 
-/// Blocks that came back from other threads and that a packet's allocation frees at most: twice as many as the cache has
-/// room for, so that what waits gets less.
-const TAKEN_AT_A_TIME: usize = 64;
-
 /// Keeps apart what different threads write: a pair of cache lines, which processors fetch together.
 #[repr(align(128))]
 struct Apart<T>(T);
@@ -259,17 +255,13 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         AT_HAND.set(self.owner());
     }
 
-    /// Frees a bounded number of the blocks that came back from other threads; returns how many.
-    pub(super) fn collect_some(&self) -> usize {
-        self.collect_at_most(TAKEN_AT_A_TIME)
-    }
-
     /// Frees all blocks that came back from other threads; returns how many.
     pub(super) fn collect(&self) -> usize {
         self.collect_at_most(usize::MAX)
     }
 
-    fn collect_at_most(&self, most: usize) -> usize {
+    /// Frees at most so many of the blocks that came back from other threads; returns how many.
+    pub(super) fn collect_at_most(&self, most: usize) -> usize {
         // SAFETY: the key holds the lock, and nothing below comes back here.
         let taken = unsafe { &mut *(*self.0.as_ptr()).taken.get() };
         let mut freed = 0;

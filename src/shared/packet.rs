@@ -215,6 +215,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for Any
     }
 }
 
+/// Blocks that came back from other threads and that a call frees if there are as many.
+pub(super) const TAKEN_AT_LEAST: usize = 64;
+
 /// Blocks of a heap for packets.
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_UNITS, S> {
     /// A block of which a packet may use `size` bytes, [`LONGEST`] at most, where the heap has one at hand.
@@ -229,8 +232,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         if size > LONGEST {
             return Err(AllocError::TooLarge);
         }
-        self.collect_some();
         let size = AnyThread::<UNIT, WINDOW_UNITS, S>::whole_size(size);
+        // An extent or a stack of the cache may have been handed out since the last time, at most a window. Twice as much is
+        // taken back, so that what waits gets less.
+        self.collect_at_most((2 * UNIT * WINDOW_UNITS / size).max(TAKEN_AT_LEAST));
         if self.heap().stays_in_region(size) {
             return self.heap().allocate(size).map(AnyThread::<UNIT, WINDOW_UNITS, S>::in_region);
         }

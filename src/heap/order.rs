@@ -1,0 +1,40 @@
+//! Whether windows empty as they come. Knows integers only.
+//!
+//! Packets that leave in order empty one window after the other, and the next window to be filled is an empty one. Packets
+//! that leave in any order, or of which some stay, leave windows that are filled again between the blocks that live in them.
+//! An average over the last few windows tells.
+
+/// What the average is when all windows were empty.
+const ALL: u32 = 1 << 16;
+/// Base-2 logarithm of how many windows the average reaches back.
+const REACH: u32 = 3;
+/// The least that the average is while windows empty as they come, and from when on they do so again.
+const LEAST: u32 = ALL / 2;
+const AGAIN: u32 = ALL / 4 * 3;
+
+/// What is known of the windows that were filled.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// The average.
+    empty: u32,
+    is_kept: bool,
+}
+
+impl Order {
+    /// Windows empty as they come until they are seen not to.
+    pub(super) const fn new() -> Self {
+        Self { empty: ALL, is_kept: true }
+    }
+
+    /// A window begins to be filled that was empty, or was not.
+    pub(super) fn filled(&mut self, was_empty: bool) {
+        let found = if was_empty { ALL } else { 0 };
+        self.empty = self.empty - (self.empty >> REACH) + (found >> REACH);
+        self.is_kept = self.empty >= if self.is_kept { LEAST } else { AGAIN };
+    }
+
+    /// Whether windows empty as they come.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+}
