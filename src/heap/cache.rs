@@ -149,9 +149,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if self.cache.room.get() > 0 || bytes == 0 || !self.route.get().caches() {
             return;
         }
-        if cold.within_limit(bytes, self.settings.memory_limit) {
-            cold.hold(bytes);
-            region.header(self.geometry).has_cache.set(true);
+        let header = region.header(self.geometry);
+        if header.has_cache.get() || cold.within_limit(bytes, self.settings.memory_limit) {
+            if !header.has_cache.replace(true) {
+                cold.hold(bytes);
+            }
             self.cache.places.set(region.cache(self.geometry).cast().as_ptr());
             self.cache.region.set(Some(region));
             self.cache.room.set(CACHE_DEPTH as u16);
@@ -163,10 +165,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.empty_cache();
         self.cache.room.set(0);
         if let Some(region) = self.cache.region.take() {
-            region.header(self.geometry).has_cache.set(false);
-            self.cold.borrow_mut().held_bytes -= self.geometry.cache_bytes() as u64;
             // SAFETY: the stacks are empty and closed. The pages at either end, which hold something else, stay.
-            unsafe { self.system.discard(region.cache(self.geometry)) };
+            let gone = unsafe { self.system.discard(region.cache(self.geometry)) } > 0;
+            if gone {
+                region.header(self.geometry).has_cache.set(false);
+                self.cold.borrow_mut().held_bytes -= self.geometry.cache_bytes() as u64;
+            }
         }
     }
 
