@@ -31,13 +31,19 @@ const MAP_SHARED: c_int = 1;
 /// `RTLD_NEXT`: the next library that has the name.
 const NEXT: *mut c_void = ptr::without_provenance_mut(usize::MAX);
 
+/// An offset in a file: musl has 64 bits everywhere.
+#[cfg(target_env = "musl")]
+type Offset = i64;
+#[cfg(not(target_env = "musl"))]
+type Offset = core::ffi::c_long;
+
 unsafe extern "C" {
     fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
     fn getenv(name: *const c_char) -> *const c_char;
     fn open(path: *const c_char, flags: c_int, ...) -> c_int;
     fn close(file: c_int) -> c_int;
-    fn lseek(file: c_int, offset: i64, from: c_int) -> i64;
-    fn mmap(at: *mut c_void, length: usize, protection: c_int, flags: c_int, file: c_int, offset: i64) -> *mut c_void;
+    fn lseek(file: c_int, offset: Offset, from: c_int) -> Offset;
+    fn mmap(at: *mut c_void, length: usize, protection: c_int, flags: c_int, file: c_int, offset: Offset) -> *mut c_void;
     fn getpid() -> c_int;
     fn malloc_usable_size(block: *mut c_void) -> usize;
 }
