@@ -1,5 +1,6 @@
 """What the replay prints of a file, counted again: by another reader, and by sorting where the replay uses queues."""
 
+import bisect
 import csv
 import gzip
 import importlib.resources
@@ -7,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +19,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pktalloc import _pktalloc
+
 COMMAND = [sys.executable, "-m", "pktalloc", "replay"]
 FAST = ["--rounds", "1", "--allocators", "malloc", "--json"]
 TRACES = Path(os.environ.get("PKTALLOC_TRACES", Path(__file__).parents[2] / "shared" / "traces"))
@@ -24,7 +28,8 @@ DEPTH = 1024
 """How many packets are held where neither the trace nor an option says."""
 KINDS = ["new", "allocate", "free", "reallocate_copy", "reallocate_discard"]
 RANGES = 32
-"""Of sizes, in the picture."""
+"""Of sizes, in the picture, where no block is larger than this:"""
+SMALL = 16384
 
 
 class Packet(NamedTuple):
@@ -182,9 +187,17 @@ def lives(steps: list[Step]) -> list[int]:
 def ranges(steps: list[Step]) -> list[tuple[str, int]]:
     """How many blocks were asked for in each range of sizes."""
     sizes = [max(step.size, 1) for step in steps if step.size or step.is_new]
-    width = -(-max(sizes) // RANGES)
-    counts = Counter((size - 1) // width for size in sizes)
-    return [(f"{n * width + 1:,} to {(n + 1) * width:,}", counts[n]) for n in range(-(-max(sizes) // width))]
+    largest = max(sizes)
+    if largest <= SMALL:
+        width = -(-largest // RANGES)
+        ends = [*range(width, largest + width, width)]
+    else:
+        doubling = [64 << power for power in range(20)]
+        between = [end + end // 2 for end in doubling]
+        ends = sorted([*doubling, *between])
+        ends = ends[: bisect.bisect_left(ends, largest) + 1]
+    counts = Counter(bisect.bisect_left(ends, size) for size in sizes)
+    return [(f"{first + 1:,} to {last:,}", counts[n]) for n, (first, last) in enumerate(itertools.pairwise([0, *ends]))]
 
 
 class Tables(HTMLParser):
@@ -277,3 +290,34 @@ def test_traces_of_calls_count_as_their_tables_do(name: str, tmp_path: Path) -> 
         pytest.skip(f"no traces in {TRACES}; PKTALLOC_TRACES can name their directory")
     file = TRACES / "calls" / f"{name}.csv.gz"
     compare(file, count_calls(file), tmp_path)
+
+
+AWK = 'BEGIN { for (i = 0; i < 5000; i++) { row[i] = sprintf("%1400d", i); delete row[i - 100] } }'
+
+
+@pytest.mark.skipif(_pktalloc.recorder is None, reason="programs are recorded on Linux only")
+@pytest.mark.parametrize("program", ["a Python program on aioquic", "a C program of the system"])
+def test_a_recorded_program_counts_as_its_trace_does(program: str, tmp_path: Path) -> None:
+    if program.startswith("a Python"):
+        pytest.importorskip("aioquic", reason="the example needs it: pip install aioquic")
+        example = Path(__file__).parents[1] / "examples" / "quic_transfer.py"
+        if not example.exists():
+            pytest.skip("the examples are not beside the tests")
+        words = [sys.executable, str(example), "1"]
+        least = 10_000
+    else:
+        if shutil.which("awk") is None:
+            pytest.skip("the system has no awk")
+        words, least = ["awk", AWK], 5_000
+    file = tmp_path / "calls.csv.gz"
+    done = subprocess.run(
+        [*COMMAND[:-1], "record", "--json", "-o", file, "--", *words], capture_output=True, check=True
+    )
+    said = json.loads(done.stdout.splitlines()[-1])
+    counted = count_calls(file)
+    calls = counted.facts["calls"]
+    assert (said["allocated"], said["resized"], said["freed"], said["processes"]) == (
+        *(calls[name] for name in ("allocate", "reallocate_copy", "free", "new")),
+    )
+    assert calls["allocate"] > least
+    compare(file, counted, tmp_path)

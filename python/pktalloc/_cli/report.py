@@ -216,8 +216,8 @@ def memory_over_time(names: Sequence[str], moments: list[list[list[int | None]]]
 def traffic(profile: dict[str, Any]) -> list[str]:
     """What the program asks for, whatever serves it."""
     sizes = profile["sizes"]
-    width = sizes[0][0]
-    ranges = [f"{upper - width + 1:,} to {upper:,}" for upper, _ in sizes]
+    lower = [1, *(upper + 1 for upper, _ in sizes)]
+    ranges = [f"{first:,} to {last:,}" for first, (last, _) in zip(lower, sizes, strict=False)]
     chart = charts.Bar(**charts.options(show_legend=False, x_label_rotation=50, height=420, show_minor_x_labels=False))
     chart.x_labels = ranges
     chart.x_labels_major = ranges[:: max(1, len(ranges) // 8)]
