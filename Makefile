@@ -76,7 +76,8 @@ package: ## pack the crate as it would be published, then build and test it away
 msrv: ## build with the oldest Rust that is supported, and ask what each dependency wants
 	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" PYTHON="$(BIN)/python" scripts/check_rust_version.sh
 
-cross: $(VENV)/stamp-cross ## compile for other systems and processors, and run the tests there under qemu (TARGETS: which)
+cross: $(VENV)/stamp-cross $(VENV)/stamp-test ## compile for other systems and processors, and run the tests there under qemu (TARGETS: which)
+	@$(BIN)/python scripts/cross_recorder.py target/cross/recorder
 	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" BIN="$(CURDIR)/$(BIN)" TARGETS="$(TARGETS)" scripts/cross.sh
 
 wheels: $(VENV)/stamp-wheels ## build wheels for Linux with each of INTERPRETERS, check them, and test them in clean environments

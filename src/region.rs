@@ -138,7 +138,7 @@ pub(crate) struct Header {
     pub(crate) resident: WindowBits,
     /// Windows whose map has been cleared.
     pub(crate) mapped: WindowBits,
-    /// Whether the stacks of cached blocks lie here, and count as held.
+    /// Whether pages of this region for the stacks of cached blocks count as held.
     pub(crate) has_cache: Cell<bool>,
     /// The neighbours in the list of regions with reserved windows.
     pub(crate) previous: Cell<Option<Region>>,

@@ -13,6 +13,8 @@ import sys
 
 import pytest
 
+from pktalloc import _pktalloc
+
 CALLS = {
     "windows": "allocator.windows()",
     "str": "str(windows)",
@@ -202,6 +204,73 @@ for start in range(200):
             wrong = outcome
 """
 
+IMPORT = """
+import gc, importlib.util, os, resource, sys
+
+path, how, places = sys.argv[1], sys.argv[2], range(*map(int, sys.argv[3:6]))
+width = int(sys.argv[6])
+spec = importlib.util.spec_from_file_location("pktalloc._pktalloc", path)
+gc.disable()
+
+def load():
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+def begin(place):
+    if how == "refused":
+        _testcapi.set_nomemory(place, place + width)
+    else:
+        pages = int(open("/proc/self/statm").read().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + place, unlimited[1]))
+
+def end():
+    if how == "refused":
+        _testcapi.remove_mem_hooks()
+    else:
+        resource.setrlimit(resource.RLIMIT_AS, unlimited)
+
+def attempt(place):
+    outcome = "imported"
+    try:
+        try:
+            begin(place)
+            load()
+        finally:
+            end()
+    except BaseException as error:
+        outcome = type(error).__name__
+    # When there is memory again.
+    module = load()
+    packet = module.Allocator().allocate(5)
+    packet[:] = b"hello"
+    assert bytes(packet) == b"hello"
+    assert set(module.__all__) <= set(dir(module)), module.__all__
+    os.write(1, f"{outcome}\\n".encode())
+
+unlimited = resource.getrlimit(resource.RLIMIT_AS)
+if how == "refused":
+    import _testcapi
+
+    # PyO3 waits for itself for ever where it is refused memory for its own exception class, which it makes first. So it
+    # makes it here; otherwise the module first looks at how much memory there is.
+    sys._is_gil_enabled = lambda: False
+    try:
+        load()
+    except ImportError:
+        pass
+    del sys._is_gil_enabled
+
+# Each in a process of its own: what is made for the first time is made only once.
+for place in places:
+    child = os.fork()
+    if not child:
+        attempt(place)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert status == 0, (place, status)
+"""
+
 END = """
 if wrong is not None:
     sys.exit(f"ended with {{wrong}} instead of {{usual}} or MemoryError")
@@ -223,6 +292,36 @@ def run(program: str, environment: dict[str, str]) -> subprocess.CompletedProces
         timeout=120,
         env={**os.environ, **environment},
     )
+
+
+def imports(how: str, places: range, width: int = 1, **environment: str) -> list[str]:
+    """How the import of the module ends, at each place, each in a process of its own."""
+    numbers = [places.start, places.stop, places.step, width]
+    command = [sys.executable, "-c", IMPORT, _pktalloc.__file__, how, *map(str, numbers)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stdout[-100:] + done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the address space is limited as Linux does it")
+def test_an_import_where_the_system_has_no_memory() -> None:
+    outcomes = imports("limited", range(0, 10 << 20, 64 << 10), PYTHONMALLOC="malloc")
+    # The dynamic linker has no `MemoryError`.
+    assert set(outcomes) == {"ImportError", "MemoryError", "imported"}
+    assert outcomes[-1] == "imported"
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("_testcapi"), reason="this interpreter's allocator cannot be told to refuse"
+)
+@pytest.mark.parametrize("refusals", [1, 3])
+def test_an_import_where_python_has_no_memory(refusals: int) -> None:
+    outcomes = imports("refused", range(0, 600, refusals), refusals)
+    assert set(outcomes) == {"MemoryError", "imported"}
+    assert outcomes.count("MemoryError") > 300 // refusals
+    assert outcomes[-1] == "imported"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the address space is limited as Linux does it")

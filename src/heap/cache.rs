@@ -209,10 +209,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let bytes = self.geometry.cache_bytes();
         let Some(window) = self.window.get().filter(|_| bytes > 0 && self.route.get().caches()) else { return };
         let cold = &mut *self.cold.borrow_mut();
-        if cold.within_limit(bytes, self.settings.memory_limit) {
-            cold.hold(bytes);
-            let region = window.region(self.geometry);
-            region.header(self.geometry).has_cache.set(true);
+        let region = window.region(self.geometry);
+        let header = region.header(self.geometry);
+        if header.has_cache.get() || cold.within_limit(bytes, self.settings.memory_limit) {
+            if !header.has_cache.replace(true) {
+                cold.hold(bytes);
+            }
             // SAFETY: this part of the bookkeeping is the cache's, and as long as all stacks.
             unsafe { self.cache.open(region, region.cache(self.geometry).cast()) };
         }
@@ -222,10 +224,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(super) fn close_cache(&self) {
         self.empty_cache();
         if let Some(region) = self.cache.close() {
-            region.header(self.geometry).has_cache.set(false);
-            self.cold.borrow_mut().held_bytes -= self.geometry.cache_bytes() as u64;
             // SAFETY: the stacks are empty and closed. The pages at either end, which hold something else, stay.
-            unsafe { self.system.discard(region.cache(self.geometry)) };
+            let gone = unsafe { self.system.discard(region.cache(self.geometry)) } > 0;
+            if gone {
+                region.header(self.geometry).has_cache.set(false);
+                self.cold.borrow_mut().held_bytes -= self.geometry.cache_bytes() as u64;
+            }
         }
     }
 

@@ -266,8 +266,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
         cold.spare.remove(region, geometry);
         cold.regions.remove(region.address());
-        let maps = region.header(geometry).mapped.word().count_ones() as usize * geometry.map_bytes();
-        cold.held_bytes -= (self.region_cost() + maps) as u64;
+        // What is left of it: its windows count no more.
+        cold.held_bytes -= self.region_bytes_held(region);
         self.free_region(region);
     }
 

@@ -246,7 +246,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     // SAFETY: the class was made, and is never freed.
     let class = unsafe { Bound::from_borrowed_ptr(module.py(), CLASS.load(Ordering::Relaxed).cast()) };
-    module.add("Allocator", class)
+    class::add(module, c"Allocator", &class)
 }
 
 fn make(py: Python<'_>) -> Object<'_> {

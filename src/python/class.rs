@@ -4,6 +4,7 @@ use core::ffi::{CStr, c_int, c_uint, c_ulong, c_void};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyModule;
 
 use super::errors;
 
@@ -148,6 +149,35 @@ pub(super) unsafe fn make<'py, const M: usize, const A: usize, const S: usize>(
     // SAFETY: the caller's promise; the lists end with an empty entry and live for ever where the interpreter keeps
     // them.
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec)) }
+}
+
+/// Enters an object into a module under a name, and the name into the module's `__all__`. PyO3 does so with panics.
+pub(super) fn add<T>(module: &Bound<'_, PyModule>, name: &CStr, object: &Bound<'_, T>) -> PyResult<()> {
+    let py = module.py();
+    // SAFETY: the objects are alive, the names end in a zero byte, and what is made is owned here.
+    unsafe {
+        let mut names =
+            Bound::from_owned_ptr_or_opt(py, ffi::PyObject_GetAttrString(module.as_ptr(), c"__all__".as_ptr()));
+        if names.is_none() {
+            if ffi::PyErr_ExceptionMatches(ffi::PyExc_AttributeError) == 0 {
+                return Err(PyErr::fetch(py));
+            }
+            ffi::PyErr_Clear();
+            let list = Bound::from_owned_ptr_or_err(py, ffi::PyList_New(0))?;
+            done(py, ffi::PyModule_AddObjectRef(module.as_ptr(), c"__all__".as_ptr(), list.as_ptr()))?;
+            names = Some(list);
+        }
+        let text = Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_FromString(name.as_ptr()))?;
+        if let Some(names) = names {
+            done(py, ffi::PyList_Append(names.as_ptr(), text.as_ptr()))?;
+        }
+        done(py, ffi::PyModule_AddObjectRef(module.as_ptr(), name.as_ptr(), object.as_ptr()))
+    }
+}
+
+/// The exception of a call of the interpreter that says -1 for one.
+fn done(py: Python<'_>, result: c_int) -> PyResult<()> {
+    if result < 0 { Err(PyErr::fetch(py)) } else { Ok(()) }
 }
 
 /// The items side by side; an error when there is no memory for them.

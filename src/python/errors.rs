@@ -4,9 +4,13 @@
 //! process. Here it is made at once, its text is written on the stack, and where Python has no memory for it either it
 //! is the `MemoryError` that the interpreter keeps for the purpose.
 
+use core::ffi::CStr;
 use core::fmt::{self, Write};
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PySystemError};
 use pyo3::ffi;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
@@ -15,19 +19,63 @@ use pyo3::types::{PyStringMethods, PyTypeMethods};
 
 use crate::{AllocError, FreeError};
 
-pyo3::create_exception!(
-    pktalloc,
-    IntegrityError,
-    PyRuntimeError,
-    "The self-check found damage: a write past the end of a packet, or overwritten bookkeeping. Says what, and where."
-);
+/// The class of what self-checks report, once the module was executed.
+static INTEGRITY_ERROR: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+
+const INTEGRITY_ERROR_DOC: &CStr =
+    c"The self-check found damage: a write past the end of a packet, or overwritten bookkeeping. Says what, and where.";
 
 /// Enters the exception into the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    // PyO3 looks at this class whenever it takes an exception over, and makes it the first time; later there may be
-    // no memory for it.
-    PanicException::type_object(module.py());
-    module.add("IntegrityError", module.py().get_type::<IntegrityError>())
+    let py = module.py();
+    if INTEGRITY_ERROR.load(Ordering::Relaxed).is_null() {
+        let base = py.get_type::<PyRuntimeError>();
+        let class = PyErr::new_type(py, c"pktalloc.IntegrityError", Some(INTEGRITY_ERROR_DOC), Some(&base), None)?;
+        INTEGRITY_ERROR.store(class.into_ptr(), Ordering::Relaxed);
+    }
+    // SAFETY: the class was made, and is never freed.
+    let class = unsafe { Bound::from_borrowed_ptr(py, INTEGRITY_ERROR.load(Ordering::Relaxed)) };
+    super::class::add(module, c"IntegrityError", &class)
+}
+
+/// More than the interpreter and PyO3 take from the system to fill the module: arenas of a megabyte.
+const IMPORT_BYTES: usize = 4 << 20;
+/// What PyO3 says when the interpreter had no memory for an object.
+const NULL_OBJECT: &str = "PyObject pointer is null";
+
+/// Fills the module, with a `MemoryError` where there is no memory for it. PyO3 panics then where it enters a class, and
+/// waits for itself where it makes its own exception class.
+pub(super) fn fill_module(py: Python<'_>, fill: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
+    // So it begins only where there is memory. What is left is memory that others take while this runs.
+    // SAFETY: a block of the interpreter's, which is given back at once.
+    let is_scarce = unsafe {
+        let block = ffi::PyMem_RawMalloc(IMPORT_BYTES);
+        ffi::PyMem_RawFree(block);
+        block.is_null()
+    };
+    if is_scarce {
+        return Err(PyMemoryError::new_err(()));
+    }
+    let filled = catch_unwind(AssertUnwindSafe(|| {
+        // PyO3 looks at this class whenever it takes an exception over, and makes it the first time; later there may be
+        // no memory for it.
+        PanicException::type_object(py);
+        // What PyO3 makes of a class that cannot be made: an error of the run time with the reason behind it. The interpreter
+        // itself gives none where it has no memory for the name of the class. All this is looked at here, since that may fail.
+        fill().map_err(|error| {
+            let reason = error.cause(py);
+            let reason = reason.as_ref().unwrap_or(&error);
+            let is_memory = reason.is_instance_of::<PyMemoryError>(py) || reason.is_instance_of::<PySystemError>(py);
+            if is_memory { PyMemoryError::new_err(()) } else { error }
+        })
+    }));
+    filled.unwrap_or_else(|panic| {
+        let of_exception = panic.downcast_ref::<String>().is_some_and(|message| message.contains("MemoryError"));
+        if !of_exception && panic.downcast_ref() != Some(&NULL_OBJECT) {
+            resume_unwind(panic);
+        }
+        Err(PyMemoryError::new_err(()))
+    })
 }
 
 /// Bytes that a text may have; the longest, a report of damage, takes about half.
@@ -181,8 +229,8 @@ pub(super) fn discard(py: Python<'_>, error: PyErr) {
 /// An `IntegrityError`.
 #[cold]
 fn integrity(message: fmt::Arguments<'_>) -> PyErr {
-    // SAFETY: it is an exception class, and the thread is attached as in `exception`.
-    unsafe { exception(IntegrityError::type_object_raw(Python::assume_attached()).cast(), message) }
+    // SAFETY: it is an exception class, made when the module was executed and never freed.
+    unsafe { exception(INTEGRITY_ERROR.load(Ordering::Relaxed), message) }
 }
 
 /// The exception of damage that a self-check found.

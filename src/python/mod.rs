@@ -39,15 +39,19 @@ use pyo3::types::PyModule;
 /// Aligned, writable packet buffers from a windowed allocator.
 #[pymodule(gil_used = true)]
 fn _pktalloc(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    errors::fill_module(module.py(), || fill(module))
+}
+
+fn fill(module: &Bound<'_, PyModule>) -> PyResult<()> {
     expect_one_lock(module.py())?;
-    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     errors::register(module)?;
+    class::add(module, c"__version__", &errors::text(module.py(), format_args!(env!("CARGO_PKG_VERSION")))?)?;
     allocator::register(module)?;
     packet_class::register(module)?;
     #[cfg(target_os = "linux")]
     datagrams::register(module)?;
     replay::register(module)?;
-    module.add("tracemalloc_domain", trace::DOMAIN)
+    trace::register(module)
 }
 
 /// Refuses interpreters in which calls would not be serialised: everything here is guarded by the one lock of the one
@@ -61,7 +65,8 @@ fn expect_one_lock(py: Python<'_>) -> PyResult<()> {
             "pktalloc serves one interpreter of a process, and another one has imported it already",
         ));
     }
-    match py.import("sys")?.getattr_opt("_is_gil_enabled")? {
+    // SAFETY: the thread is attached; what is found is borrowed from the module `sys`, and null where there is no such thing.
+    match unsafe { Bound::from_borrowed_ptr_or_opt(py, ffi::PySys_GetObject(c"_is_gil_enabled".as_ptr())) } {
         Some(enabled) if !enabled.call0()?.is_truthy()? => Err(PyImportError::new_err(
             "pktalloc needs the interpreter's lock, which PYTHON_GIL=0 or -X gil=0 has switched off",
         )),

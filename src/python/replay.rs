@@ -14,7 +14,7 @@ use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use super::figures;
+use super::{class, figures};
 use crate::replay::{
     CallTrace, Competitor, Error, Link, Options, Phase, Plan, Program, Progress, ReadOptions, Recording, Rule, Runner,
     Setup, Trace, convert_recording, recording_bytes, recording_header,
@@ -25,10 +25,18 @@ const NANOSECONDS_PER_SECOND: f64 = 1e9;
 
 /// Adds the replay to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(load, module)?)?;
-    module.add_function(wrap_pyfunction!(begin_recording, module)?)?;
-    module.add_function(wrap_pyfunction!(end_recording, module)?)?;
-    module.add("recorder", RECORDER.map(|library| PyBytes::new(module.py(), library)))?;
+    class::add(module, c"load", &wrap_pyfunction!(load, module)?)?;
+    class::add(module, c"begin_recording", &wrap_pyfunction!(begin_recording, module)?)?;
+    class::add(module, c"end_recording", &wrap_pyfunction!(end_recording, module)?)?;
+    let recorder = match RECORDER {
+        Some(library) => PyBytes::new_with(module.py(), library.len(), |bytes| {
+            bytes.copy_from_slice(library);
+            Ok(())
+        })?
+        .into_any(),
+        None => module.py().None().into_bound(module.py()),
+    };
+    class::add(module, c"recorder", &recorder)?;
     module.add_class::<ReplayProgram>()?;
     module.add_class::<ReplayRunner>()
 }

@@ -260,7 +260,10 @@ mod pages {
     fn unmap(range: &Range<usize>) {
         if !range.is_empty() {
             // SAFETY: the pages were mapped by `Mapping::new`, and only its value knew them.
-            unsafe { libc::munmap(with_exposed_provenance_mut(range.start), range.len()) };
+            if unsafe { libc::munmap(with_exposed_provenance_mut(range.start), range.len()) } != 0 {
+                // Refused for want of memory for the system's own tables: the pages need not stay.
+                discard(range);
+            }
         }
     }
 

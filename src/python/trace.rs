@@ -5,11 +5,24 @@ use core::ffi::{c_int, c_uint};
 use core::ptr::NonNull;
 use std::collections::HashSet;
 
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyModule;
+
+use super::class;
+
 /// The domain of packet memory: what tells it from Python's own, which is in domain 0. The letters `pkt`.
 pub(super) const DOMAIN: c_uint = 0x0070_6b74;
 
 /// What `PyTraceMalloc_Track` returns when nothing is traced.
 const NOT_TRACING: c_int = -2;
+
+/// Enters the domain into the module.
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // SAFETY: the thread is attached, and what is made is owned here.
+    let domain = unsafe { Bound::from_owned_ptr_or_err(module.py(), ffi::PyLong_FromUnsignedLong(DOMAIN.into()))? };
+    class::add(module, c"tracemalloc_domain", &domain)
+}
 
 unsafe extern "C" {
     /// 0 when the block is traced now, -2 when nothing is traced, -1 when there was no memory for it. Runs no Python

@@ -31,13 +31,19 @@ const MAP_SHARED: c_int = 1;
 /// `RTLD_NEXT`: the next library that has the name.
 const NEXT: *mut c_void = ptr::without_provenance_mut(usize::MAX);
 
+/// An offset in a file: musl has 64 bits everywhere.
+#[cfg(target_env = "musl")]
+type Offset = i64;
+#[cfg(not(target_env = "musl"))]
+type Offset = core::ffi::c_long;
+
 unsafe extern "C" {
     fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
     fn getenv(name: *const c_char) -> *const c_char;
     fn open(path: *const c_char, flags: c_int, ...) -> c_int;
     fn close(file: c_int) -> c_int;
-    fn lseek(file: c_int, offset: i64, from: c_int) -> i64;
-    fn mmap(at: *mut c_void, length: usize, protection: c_int, flags: c_int, file: c_int, offset: i64) -> *mut c_void;
+    fn lseek(file: c_int, offset: Offset, from: c_int) -> Offset;
+    fn mmap(at: *mut c_void, length: usize, protection: c_int, flags: c_int, file: c_int, offset: Offset) -> *mut c_void;
     fn getpid() -> c_int;
     fn malloc_usable_size(block: *mut c_void) -> usize;
 }
@@ -281,6 +287,17 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     if !ready() {
         // The arena is zero, and no part of it is handed out twice.
         return arena_block(bytes);
+    }
+    if cfg!(target_env = "musl") {
+        // The real one calls `malloc`, this one, and the block would be noted twice.
+        // SAFETY: no promise is needed; the block has the bytes that are written.
+        unsafe {
+            let block = malloc(bytes);
+            if !block.is_null() {
+                block.cast::<u8>().write_bytes(0, bytes);
+            }
+            return block;
+        }
     }
     let Some(real) = real!(REAL_CALLOC as Calloc) else { return ptr::null_mut() };
     // SAFETY: calloc may be called with any numbers.

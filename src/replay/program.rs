@@ -308,7 +308,8 @@ impl Program {
 /// What a program looks like, for pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// Of how many bytes blocks are, and how many there are of each size: the upper ends of equal ranges.
+    /// Of how many bytes blocks are, and how many there are of each size: the upper ends of ranges that adjoin. They are of
+    /// equal length where all blocks are as small as packets, and grow with the size otherwise.
     pub sizes: Vec<(u32, u64)>,
     /// How many blocks live while less than 1, 2, 4, 8, … further ones are allocated.
     pub lifetimes: Vec<u64>,
@@ -316,8 +317,12 @@ pub struct Profile {
     pub live: Vec<(usize, u64)>,
 }
 
-/// How many ranges of sizes there are.
+/// How many ranges of sizes there are where they are equal.
 const SIZE_RANGES: u32 = 32;
+/// The largest block up to which they are: in equal ranges up to a larger one, packets would all be in the first.
+const LARGEST_IN_EQUAL_RANGES: u32 = 16 << 10;
+/// Where the first range ends if they are not.
+const FIRST_RANGE: u32 = 64;
 /// At how many moments live bytes are looked at.
 const MOMENTS: usize = 400;
 
@@ -329,9 +334,7 @@ impl Program {
     pub fn profile(&self) -> Result<Profile, Error> {
         const WHAT: &str = "the pictures of the trace";
         let largest = (0..self.len()).map(|step| size_of(self.action(step).1)).max().unwrap_or(0).max(1);
-        let range = largest.div_ceil(SIZE_RANGES);
-        let mut sizes: Vec<(u32, u64)> =
-            (1..=largest.div_ceil(range)).map(|number| (number.saturating_mul(range), 0)).collect();
+        let mut sizes: Vec<(u32, u64)> = size_ranges(largest).map(|end| (end, 0)).collect();
         let mut lifetimes = Vec::new();
         let mut live = Vec::new();
         let mut held = filled((0_u32, 0_u64), self.slots(), WHAT)?;
@@ -342,7 +345,8 @@ impl Program {
             if let Action::Allocate { slot, size } | Action::Resize { slot, size, .. } = action {
                 live_bytes = live_bytes - u64::from(held[slot].0) + u64::from(size);
                 held[slot].0 = size;
-                sizes[((size - 1) / range) as usize].1 += 1;
+                let range = sizes.partition_point(|&(end, _)| end < size);
+                sizes[range].1 += 1;
                 if matches!(action, Action::Allocate { .. }) {
                     born += 1;
                     held[slot].1 = born;
@@ -362,6 +366,17 @@ impl Program {
         }
         Ok(Profile { sizes, lifetimes, live })
     }
+}
+
+/// The upper ends of ranges of sizes up to the largest: equal ones, or two for each power of two.
+fn size_ranges(largest: u32) -> impl Iterator<Item = u32> {
+    let equal = largest.div_ceil(SIZE_RANGES);
+    let (first, next): (u32, fn(u32, u32) -> u32) = if largest <= LARGEST_IN_EQUAL_RANGES {
+        (equal, |end, equal| end + equal)
+    } else {
+        (FIRST_RANGE, |end, _| end + if end.is_power_of_two() { end / 2 } else { end / 3 })
+    };
+    core::iter::successors(Some(first), move |&end| (end < largest).then(|| next(end, equal)))
 }
 
 fn size_of(action: Action) -> u32 {

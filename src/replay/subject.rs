@@ -8,9 +8,13 @@ use core::ptr::NonNull;
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
-use crate::{Allocator, Config, Occupancy, Realloc};
+use crate::config::Settings;
 #[cfg(any(feature = "python", test))]
-use crate::{geometry::Runtime, heap::Heap, system::Os};
+use crate::geometry::Runtime;
+use crate::geometry::{Fixed, Geometry};
+use crate::heap::Heap;
+use crate::system::Os;
+use crate::{Config, Occupancy, Realloc};
 
 /// An allocator under test. All of them can hand out several instances of themselves.
 ///
@@ -160,8 +164,12 @@ fn pktalloc(setup: Setup) -> Result<Box<dyn Subject>, Error> {
 fn shaped<const UNIT: usize, const WINDOW_UNITS: usize>(
     config: Config<UNIT, WINDOW_UNITS>,
 ) -> Result<Box<dyn Subject>, Error> {
-    let allocator = Allocator::with_config(config).map_err(|error| Error::Config(error.to_string()))?;
-    Ok(Box::new(allocator))
+    made(Fixed::<UNIT, WINDOW_UNITS, Os>::new(), config.settings)
+}
+
+fn made<G: Geometry + 'static>(shape: G, settings: Settings) -> Result<Box<dyn Subject>, Error> {
+    let heap = Heap::with_settings(shape, settings, Os).map_err(|error| Error::Config(error.to_string()))?;
+    Ok(Box::new(heap))
 }
 
 /// Makes allocators of a shape that is known at compile time.
@@ -175,8 +183,7 @@ pub(super) fn maker_of<const UNIT: usize, const WINDOW_UNITS: usize>(
 #[cfg(any(feature = "python", test))]
 fn chosen(setup: Setup) -> Result<Box<dyn Subject>, Error> {
     let shape = Runtime::new::<Os>(setup.alignment, setup.window_bytes);
-    let heap = shape.and_then(|shape| Heap::with_settings(shape, setup.config().settings, Os));
-    Ok(Box::new(heap.map_err(|error| Error::Config(error.to_string()))?))
+    made(shape.map_err(|error| Error::Config(error.to_string()))?, setup.config().settings)
 }
 
 #[cfg(not(any(feature = "python", test)))]
@@ -187,9 +194,9 @@ fn chosen(_: Setup) -> Result<Box<dyn Subject>, Error> {
     })
 }
 
-#[cfg(any(feature = "python", test))]
+// What is in an `Allocator`, and in Python's class.
 // SAFETY: the heap's blocks may be written and read.
-unsafe impl Subject for Heap<Runtime, Os> {
+unsafe impl<G: Geometry> Subject for Heap<G, Os> {
     fn allocate(&mut self, size: u32) -> Option<NonNull<u8>> {
         Self::allocate(self, size as usize).ok().map(NonNull::cast)
     }
@@ -197,40 +204,6 @@ unsafe impl Subject for Heap<Runtime, Os> {
     unsafe fn free(&mut self, block: NonNull<u8>) {
         // SAFETY: the caller frees a block of this heap, once.
         unsafe { Self::free(self, block) }
-    }
-
-    unsafe fn resize(&mut self, block: NonNull<u8>, _: u32, size: u32, copy: bool) -> Option<NonNull<u8>> {
-        let how = if copy { Realloc::CopyExisting } else { Realloc::Uninitialized };
-        // SAFETY: the block is live, and the caller goes on with the one that takes its place.
-        unsafe { self.reallocate(block, size as usize, how) }.ok().map(NonNull::cast)
-    }
-
-    fn frees_on_drop(&self) -> bool {
-        true
-    }
-
-    fn held_bytes(&self) -> Option<u64> {
-        Some(self.allocated_bytes())
-    }
-
-    fn self_check(&self) -> Result<(), String> {
-        self.integrity_check().map_err(|damage| damage.to_string())
-    }
-
-    fn windows(&self) -> Vec<Occupancy> {
-        Self::windows(self)
-    }
-}
-
-// SAFETY: the allocator's blocks may be written and read.
-unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize> Subject for Allocator<UNIT, WINDOW_UNITS> {
-    fn allocate(&mut self, size: u32) -> Option<NonNull<u8>> {
-        Allocator::allocate(self, size as usize).ok().map(NonNull::cast)
-    }
-
-    unsafe fn free(&mut self, block: NonNull<u8>) {
-        // SAFETY: the caller frees a block of this allocator, once.
-        unsafe { Allocator::free(self, block) }
     }
 
     unsafe fn resize(&mut self, block: NonNull<u8>, _: u32, size: u32, copy: bool) -> Option<NonNull<u8>> {

@@ -27,6 +27,10 @@ type Offset = i64;
 #[cfg(not(target_env = "musl"))]
 type Offset = core::ffi::c_long;
 
+/// That is what the crate `libc` says, too, for every target that this is compiled for with it.
+#[cfg(any(feature = "replay", feature = "udp"))]
+const _: fn(Offset) -> libc::off_t = |offset| offset;
+
 unsafe extern "C" {
     fn mmap(at: *mut c_void, bytes: usize, access: c_int, flags: c_int, file: c_int, offset: Offset) -> *mut c_void;
     fn munmap(at: *mut c_void, bytes: usize) -> c_int;

@@ -46,6 +46,9 @@ def drawn(chart: Any, title: str) -> str:
                 parent.remove(child)
     root.set("role", "img")
     root.set("aria-label", title)
+    for child in root:
+        # A screen reader has the name, and the table; the labels of the axes by themselves say nothing.
+        child.set("aria-hidden", "true")
     for attribute in "width", "height":
         root.attrib.pop(attribute, None)
     text = ElementTree.tostring(root, encoding="unicode")

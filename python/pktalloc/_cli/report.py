@@ -39,7 +39,7 @@ th:first-child, td:first-child, .facts td { text-align: left; } .facts td { over
 figure { margin: 0; } figcaption, .note { color: var(--soft); }
 figure svg { display: block; width: 100%; min-width: 34rem; height: auto; }
 .map { background: #fff; } details { margin: 0.5rem 0; } summary { cursor: pointer; }
-pre { overflow-x: auto; padding: 0.6rem; border: 1px solid var(--line); }
+pre { width: max-content; min-width: 100%; padding: 0.6rem; border: 1px solid var(--line); }
 """
 
 
@@ -86,7 +86,9 @@ def tune_page(result: dict[str, Any], profile: dict[str, Any]) -> str:
         for trial in trials
     ]
     heads = ["best at", "settings", f"ns per {unit}", "held bytes", "bytes in memory", "longest call, us"]
-    lines = f"<pre><code>{html.escape(result['rust'])}\n{html.escape(result['python'])}</code></pre>"
+    lines = scrolling(
+        "Lines to paste", f"<pre><code>{html.escape(result['rust'])}\n{html.escape(result['python'])}</code></pre>"
+    )
     time = bars(f"Nanoseconds per {unit}", names, [trial["ns"] for trial in trials])
     memory = bars("Bytes taken from the system", names, [trial["held_bytes"] for trial in trials])
     sections = [
@@ -135,7 +137,10 @@ def facts(result: dict[str, Any]) -> str:
         f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'
         for name, value in tables.fact_rows(result)
     )
-    return section("The file", f'<table class="facts"><tbody>{rows}</tbody></table>' + notes(*result["notes"]))
+    return section(
+        "The file",
+        f'<table class="facts" aria-label="The file"><tbody>{rows}</tbody></table>' + notes(*result["notes"]),
+    )
 
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -211,8 +216,8 @@ def memory_over_time(names: Sequence[str], moments: list[list[list[int | None]]]
 def traffic(profile: dict[str, Any]) -> list[str]:
     """What the program asks for, whatever serves it."""
     sizes = profile["sizes"]
-    width = sizes[0][0]
-    ranges = [f"{upper - width + 1:,} to {upper:,}" for upper, _ in sizes]
+    lower = [1, *(upper + 1 for upper, _ in sizes)]
+    ranges = [f"{first:,} to {last:,}" for first, (last, _) in zip(lower, sizes, strict=False)]
     chart = charts.Bar(**charts.options(show_legend=False, x_label_rotation=50, height=420, show_minor_x_labels=False))
     chart.x_labels = ranges
     chart.x_labels_major = ranges[:: max(1, len(ranges) // 8)]
@@ -249,7 +254,9 @@ def map_of(windows: tuple[str, int]) -> str:
     caption = "Windows as rows, blocks in two alternating colours, holes light, when the most bytes were live."
     if count > MOST_WINDOWS:
         caption += f" The first {MOST_WINDOWS} of {count:,} windows; --map draws all."
-    picture = f'<div class="map">{svg}</div>'
+    picture = (
+        f'<div class="map" role="img" aria-label="{html.escape(caption)}"><div aria-hidden="true">{svg}</div></div>'
+    )
     return f"<details><summary>Show the map</summary>{figure(picture, caption, '')}</details>"
 
 

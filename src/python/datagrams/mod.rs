@@ -22,11 +22,13 @@ use pyo3::prelude::*;
 pub(super) use docs::RECV_MANY;
 pub(super) use seam::recv_many;
 
+use super::class;
+
 /// Enters functions and classes into the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<batch::DatagramBatch>()?;
     module.add_class::<receiver::Receiver>()?;
-    module.add_function(wrap_pyfunction!(receive::recv_many_into, module)?)?;
-    module.add_function(wrap_pyfunction!(send::send_many, module)?)?;
-    module.add_function(wrap_pyfunction!(pool::datagram_counters, module)?)
+    class::add(module, c"recv_many_into", &wrap_pyfunction!(receive::recv_many_into, module)?)?;
+    class::add(module, c"send_many", &wrap_pyfunction!(send::send_many, module)?)?;
+    class::add(module, c"datagram_counters", &wrap_pyfunction!(pool::datagram_counters, module)?)
 }

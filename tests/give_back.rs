@@ -1,0 +1,238 @@
+//! What the system does not take back is not counted as given: neither pages that it refuses, nor those of a mapping that
+//! it refuses to undo.
+
+#![cfg(all(feature = "std", target_os = "linux", not(miri)))]
+
+use std::alloc::Layout;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::ffi::c_int;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pktalloc::system::{Os, Role, System};
+use pktalloc::{Allocator, Config};
+
+unsafe extern "C" {
+    safe fn getpagesize() -> c_int;
+}
+
+fn page_bytes() -> u64 {
+    u64::from(getpagesize().unsigned_abs())
+}
+
+/// One test at a time: one of them measures the whole process.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The operating system, which takes so many more bytes of the pages of regions back, and keeps account of what it took.
+#[derive(Clone, Default)]
+struct Reluctant {
+    takes: Rc<Cell<usize>>,
+    taken: Rc<Cell<usize>>,
+    refused: Rc<Cell<usize>>,
+    freed: Rc<Cell<usize>>,
+}
+
+// SAFETY: every region is the operating system's.
+unsafe impl System for Reluctant {
+    const REGION_BYTES: usize = 4 << 20;
+
+    fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
+        Os.allocate(layout, role)
+    }
+
+    unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, role: Role) {
+        self.freed.set(self.freed.get() + 1);
+        // SAFETY: it came from `allocate` with this layout.
+        unsafe { Os.free(memory, layout, role) };
+    }
+
+    unsafe fn discard(&self, bytes: NonNull<[u8]>) -> usize {
+        if bytes.len() > self.takes.get() {
+            self.refused.set(self.refused.get() + bytes.len());
+            return 0;
+        }
+        // SAFETY: the caller keeps the same contract.
+        let taken = unsafe { Os.discard(bytes) };
+        self.takes.set(self.takes.get() - taken);
+        self.taken.set(self.taken.get() + taken);
+        taken
+    }
+}
+
+/// An allocator with 20,000 packets of which one in a hundred is left, so that every region stays.
+fn survivors(system: &Reluctant) -> (Allocator<64, 2048, Reluctant>, Vec<NonNull<u8>>) {
+    let config = Config::default().preallocated_windows(0);
+    let allocator = Allocator::with_config_in(config, system.clone()).unwrap();
+    let blocks: Vec<NonNull<u8>> = (0..20_000).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
+    let (kept, gone): (Vec<_>, Vec<_>) = (0..).zip(blocks).partition(|(index, _)| index % 100 == 0);
+    for (_, block) in gone {
+        // SAFETY: the block is live and leaves the list.
+        unsafe { allocator.free(block) };
+    }
+    (allocator, kept.into_iter().map(|(_, block)| block).collect())
+}
+
+#[test]
+fn pages_that_are_refused_are_not_counted_as_given() {
+    let _alone = alone();
+    for takes in [0, 64 << 10, 1 << 20, usize::MAX] {
+        let system = Reluctant::default();
+        let (allocator, blocks) = survivors(&system);
+        system.takes.set(takes);
+        let (taken, before) = (system.taken.get(), allocator.allocated_bytes());
+        let freed = system.freed.get();
+        let trimmed = allocator.trim();
+        assert_eq!(system.freed.get(), freed, "every region has a survivor");
+        let taken = (system.taken.get() - taken) as u64;
+        assert_eq!(before - allocator.allocated_bytes(), trimmed as u64);
+        // The cache of freed blocks lies between other bookkeeping, with which it shares a page at either end.
+        assert!(
+            (taken..taken + 2 * page_bytes()).contains(&(trimmed as u64)),
+            "takes {takes}: {trimmed} against {taken}"
+        );
+        assert_eq!((taken == 0, system.refused.get() == 0), (takes == 0, takes == usize::MAX), "{taken} taken");
+        assert_eq!(allocator.integrity_check(), Ok(()));
+        // What was refused is asked for again, and taken.
+        system.takes.set(usize::MAX);
+        let more = allocator.trim() as u64;
+        assert!(more + taken > 20_000_000, "{more} more than {taken}");
+        for block in blocks {
+            // SAFETY: the block is live and leaves the list.
+            unsafe { allocator.free(block) };
+        }
+        assert_eq!(allocator.used_bytes(), 0);
+        allocator.trim();
+        assert_eq!(allocator.allocated_bytes(), 0);
+    }
+}
+
+/// Frees give windows back as well, one at a time.
+#[test]
+fn windows_that_are_refused_stay_counted() {
+    let _alone = alone();
+    let system = Reluctant::default();
+    let config = Config::default().preallocated_windows(0).keep_empty_windows(0);
+    let allocator = Allocator::<64, 2048, _>::with_config_in(config, system.clone()).unwrap();
+    let mut blocks: Vec<NonNull<u8>> = (0..20_000).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
+    let most = allocator.allocated_bytes();
+    // One survivor a region of 4 MiB.
+    let kept: Vec<_> = (0..20_000).step_by(2000).rev().map(|index| blocks.remove(index)).collect();
+    for block in blocks.drain(..) {
+        // SAFETY: the block is live and leaves the list.
+        unsafe { allocator.free(block) };
+    }
+    let mut queue: VecDeque<NonNull<u8>> = (0..64).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
+    for _ in 0..1_000_000 {
+        queue.push_back(allocator.allocate(1400).unwrap().cast());
+        // SAFETY: the block is live and leaves the queue.
+        unsafe { allocator.free(queue.pop_front().unwrap()) };
+    }
+    assert!(system.refused.get() > 0, "windows were offered");
+    assert_eq!((system.taken.get(), system.freed.get()), (0, 0));
+    assert_eq!(allocator.allocated_bytes(), most);
+    drop(allocator);
+    drop(kept);
+}
+
+/// The system refuses to undo a mapping when that would cut another one in two and there are too many already.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod unmapping {
+    use std::ffi::{c_int, c_ulong};
+    use std::fs;
+
+    use pktalloc::Allocator;
+
+    use super::{alone, page_bytes};
+
+    #[repr(C)]
+    struct Instruction {
+        code: u16,
+        if_true: u8,
+        if_false: u8,
+        value: u32,
+    }
+
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        instructions: *const Instruction,
+    }
+
+    unsafe extern "C" {
+        fn prctl(option: c_int, ...) -> c_int;
+    }
+
+    const PR_SET_SECCOMP: c_int = 22;
+    const PR_SET_NO_NEW_PRIVS: c_int = 38;
+    const SECCOMP_MODE_FILTER: c_ulong = 2;
+    const MUNMAP: u32 = if cfg!(target_arch = "x86_64") { 11 } else { 215 };
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const FAIL_WITH_ENOMEM: u32 = 0x0005_0000 | 12;
+
+    /// Has `munmap` fail for this thread from here on; false where the system has no filters.
+    fn refuse() -> bool {
+        let instruction = |code, if_true, if_false, value| Instruction { code, if_true, if_false, value };
+        let instructions = [
+            // The number of the call is the first word.
+            instruction(LOAD_WORD, 0, 0, 0),
+            instruction(JUMP_IF_EQUAL, 0, 1, MUNMAP),
+            instruction(RETURN, 0, 0, FAIL_WITH_ENOMEM),
+            instruction(RETURN, 0, 0, ALLOW),
+        ];
+        let program = Program { length: 4, instructions: instructions.as_ptr() };
+        let (one, zero): (c_ulong, c_ulong) = (1, 0);
+        // SAFETY: both take what they are given here; the filter is copied, and is for this thread and those it starts.
+        unsafe {
+            prctl(PR_SET_NO_NEW_PRIVS, one, zero, zero, zero) == 0
+                && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &raw const program) == 0
+        }
+    }
+
+    /// Bytes of the process that lie in memory, and bytes of its address space.
+    fn memory() -> (u64, u64) {
+        let text = fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: Vec<u64> = text.split(' ').take(2).map(|pages| pages.parse().unwrap()).collect();
+        (pages[1] * page_bytes(), pages[0] * page_bytes())
+    }
+
+    /// 64 MiB in large blocks, written and freed: what leaves memory, and what the allocator says that it gave back.
+    fn give_back() -> ((u64, u64), u64) {
+        let allocator = Allocator::<64, 2048>::new();
+        let blocks: Vec<_> = (0..8).map(|_| allocator.allocate(8 << 20).unwrap()).collect();
+        for block in &blocks {
+            // SAFETY: the block was just allocated with this size.
+            unsafe { block.cast::<u8>().write_bytes(1, block.len()) };
+        }
+        let (before, held) = (memory(), allocator.allocated_bytes());
+        for block in blocks {
+            // SAFETY: the block is live and leaves the list.
+            unsafe { allocator.free(block.cast()) };
+        }
+        let after = memory();
+        let given = held - allocator.allocated_bytes();
+        ((before.0.saturating_sub(after.0), before.1.saturating_sub(after.1)), given)
+    }
+
+    #[test]
+    fn a_mapping_that_stays_has_no_pages() {
+        let _alone = alone();
+        let found = std::thread::spawn(|| refuse().then(give_back)).join().unwrap();
+        let Some(((left_memory, left_addresses), given)) = found else {
+            eprintln!("skipped: the system has no filters for its calls");
+            return;
+        };
+        const MIB: u64 = 1 << 20;
+        assert!(left_addresses < 4 * MIB, "munmap was not refused: {left_addresses}");
+        assert!(given >= 64 * MIB, "{given}");
+        // A thread that starts or ends takes a little, too.
+        assert!(left_memory >= given - 4 * MIB, "{left_memory} of {given} bytes left memory");
+    }
+}
