@@ -55,7 +55,7 @@ CLIENTS := cd benches/clients && $(CARGO)
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
     $(shell find src python -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: help demo test package msrv cross wheels sdist lint lint-peers fmt api stubs bench bench-full bench-threads bench-clients \
+.PHONY: help demo test package msrv cross wheels sdist lint lint-peers fmt api stubs deny semver browse bench bench-full bench-threads bench-clients \
     bench-python bench-datagrams conformance fuzz fuzz-python \
     sanitize mutants soak check-cost loom tsan docs clean
 
@@ -130,6 +130,12 @@ api: $(VENV)/stamp-venv ## list what others can build on, in docs/public-api.txt
 stubs: $(VENV)/stamp-lint $(VENV)/stamp-test ## write the docstrings of the built module into its stubs (make lint compares)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/stub_docs.py
 
+deny: ## check licences and sources of all dependencies, with ADVISORIES=yes also known faults; installs cargo-deny where missing
+	@CARGO="$(CARGO)" ADVISORIES="$(ADVISORIES)" scripts/deny.sh
+
+semver: $(VENV)/stamp-semver ## say what breaks users since the last release, or BASELINE; installs cargo-semver-checks where missing
+	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" BIN="$(CURDIR)/$(BIN)" BASELINE="$(BASELINE)" scripts/semver.sh
+
 lint-peers: ## check the comparison with other allocators, and the clients (builds them: needs a C++ compiler)
 	$(PEERS) fmt --check
 	$(PEERS) clippy --locked --all-targets -- -D warnings
@@ -196,6 +202,9 @@ tsan: ## run the tests of packets on several threads under ThreadSanitizer (Linu
 docs: $(VENV)/stamp-docs ## build the site, with the documentation of the crate, and follow every link in it
 	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" BIN="$(CURDIR)/$(BIN)" scripts/docs.sh
 
+browse: docs $(VENV)/stamp-browse ## look at the site in a browser: contrast, keyboard, phone and desk, both themes; pictures in target
+	@$(BIN)/python scripts/browse_site.py target/site target/site-pictures
+
 clean: ## remove what was built, the virtual environment included
 	$(CARGO) clean
 	$(PEERS) clean
@@ -228,6 +237,6 @@ $(VENV)/stamp-test: $(VENV)/stamp-package pyproject.toml
 	@touch $@
 
 # The tools of one target each.
-$(VENV)/stamp-lint $(VENV)/stamp-docs $(VENV)/stamp-cross $(VENV)/stamp-wheels: $(VENV)/stamp-%: $(VENV)/stamp-venv pyproject.toml
+$(VENV)/stamp-lint $(VENV)/stamp-docs $(VENV)/stamp-cross $(VENV)/stamp-wheels $(VENV)/stamp-semver $(VENV)/stamp-browse: $(VENV)/stamp-%: $(VENV)/stamp-venv pyproject.toml
 	@$(PIP) install --group $*
 	@touch $@

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Says whether VERSION is what this commit releases: Cargo.toml has it, the change log has a dated section for it and an
-# empty [Unreleased], and both packages say where the source is. The release workflow calls it with the tag's version.
+# empty [Unreleased], there are release notes, both packages say where the source is, and the README's links lead somewhere
+# from the registries. The release workflow calls it with the tag's version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +18,10 @@ sed -n '/^\[package\]/,/^\[/p' Cargo.toml | grep -q '^repository = "https://' ||
     wrong+=("Cargo.toml has no repository = \"https://…\"")
 sed -n '/^\[project\.urls\]/,/^\[/p' pyproject.toml | grep -q '^Source = "https://' ||
     wrong+=("pyproject.toml has no Source = \"https://…\" under [project.urls]")
+! grep -qE '\]\((docs/|[A-Z]+\.md)' README.md ||
+    wrong+=("README.md has links to files, which lead nowhere on the package registries")
+grep -qE "^## ${version//./\\.}( |$)" docs/release-notes.md ||
+    wrong+=("docs/release-notes.md has no section '## $version'")
 
 if [ "${#wrong[@]}" -gt 0 ]; then
     printf 'check_version: %s\n' "${wrong[@]}" >&2

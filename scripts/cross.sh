@@ -8,6 +8,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
+. scripts/debian.sh
 
 here=$PWD/target/cross
 mkdir -p "$here"
@@ -35,32 +36,18 @@ skip() {
     exit 0
 }
 
-# apt-get with lists of its own, for suites newer than the machine's: SUITES="…" newer COMMAND.
-newer() {
-    local state=$here/apt uri
-    uri=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -n 1)
-    mkdir -p "$state"/{lists,cache/archives}/partial
-    for suite in $SUITES; do
-        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $suite main"
-    done >"$state/sources.list"
-    local options=(-o "Dir::Etc::sourcelist=$state/sources.list" -o Dir::Etc::sourceparts=/dev/null
-        -o "Dir::State::lists=$state/lists" -o "Dir::Cache=$state/cache" -o Acquire::Languages=none
-        -o APT::Sandbox::User=root)
-    [ "$1" != update ] || { apt-get -qq "${options[@]}" update; return; }
-    "$1" "${options[@]}" "${@:2}"
-}
-
 # The sources of the standard library of this very toolchain.
 sources=$(rustc --print sysroot)/lib/rustlib/src/rust
 if [ ! -d "$sources/library" ]; then
     sources=$here/rust-src/usr/src/rustc-$version
     if [ ! -d "$sources/library" ]; then
+        SUITES="trixie-backports sid"
         command -v apt-get dpkg-deb >/dev/null || skip "no sources of the standard library: rustup component add rust-src"
-        SUITES="trixie-backports sid" newer update
-        package=$(SUITES="trixie-backports sid" newer apt-cache madison rust-src |
+        newer "$here" update
+        package=$(newer "$here" apt-cache madison rust-src |
             awk -v version="$version+" 'index($3, version) == 1 { print $3; exit }')
         [ -n "$package" ] || skip "Debian has no rust-src of $version, and rustup no rust-src"
-        (cd "$here" && SUITES="trixie-backports sid" newer apt-get -qq download "rust-src=$package" &&
+        (cd "$here" && newer "$here" apt-get -qq download "rust-src=$package" &&
             dpkg-deb -x rust-src_*.deb rust-src && rm rust-src_*.deb) || skip "rust-src $package could not be fetched"
     fi
 fi
@@ -85,7 +72,9 @@ export RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT=$sources/library
 export CARGO_PROFILE_DEV_DEBUG=0 PROPTEST_CASES="${PROPTEST_CASES:-4}"
 # Programs that take minutes under an emulator, and tests of how long something takes.
 long=(--skip ten_thousand_windows --skip a_refusal_at_any_point --skip a_single_refusal --skip streams_are_pinned
-    --skip every_cycle_can_be_repeated)
+    --skip every_cycle_can_be_repeated --skip claims_of_huge_packets_cost_no_more)
+# Qemu's user mode does not pass on all options of sockets (SO_TIMESTAMPNS, SO_RXQ_OVFL), and says so.
+emulated=(--skip what_the_system_says_about_a_datagram --skip datagrams_that_the_receive_buffer_had_no_room_for)
 passed=()
 compiled=()
 failed=()
@@ -112,6 +101,8 @@ for target in $targets; do
         fi
         continue
     fi
+    left=("${long[@]}")
+    [ "$runner" = native ] || left+=("${emulated[@]}")
     variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_RUNNER
     if [ "$runner" != native ]; then
         command -v "$runner" >/dev/null || { left_out+=("$target: no $runner here, Debian: qemu-user"); continue; }
@@ -123,7 +114,7 @@ for target in $targets; do
         fi
     fi
     echo "+ $target: test"
-    "$BIN/cargo-zigbuild" test "${common[@]}" --no-fail-fast --lib --tests --features "$FEATURES" -- "${long[@]}" \
+    "$BIN/cargo-zigbuild" test "${common[@]}" --no-fail-fast --lib --tests --features "$FEATURES" -- "${left[@]}" \
         2>&1 | tee "$log"
     if [ "${PIPESTATUS[0]}" -eq 0 ]; then
         passed+=("$target ($(awk '/^test result: / { sum += $4 } END { print sum + 0 }' "$log") tests)")

@@ -18,13 +18,13 @@ import struct
 import sys
 import tempfile
 from collections import Counter
+from importlib.resources import files
 from pathlib import Path
 
 from scapy.utils import RawPcapNgReader, RawPcapReader
 
 from pktalloc import _pktalloc
 
-ROOT = Path(__file__).parents[1]
 MOST_PACKETS = 100
 """Longer seeds are cut: what can go wrong is in the first records."""
 
@@ -121,15 +121,16 @@ def written_here() -> list[bytes]:
     return found
 
 
-def seeds(files: list[Path]) -> list[bytes]:
+def seeds(paths: list[Path]) -> list[bytes]:
     """What to damage."""
     found = []
-    for path in files:
+    for path in paths:
         content = path.read_bytes()
         if content.startswith(b"\x1f\x8b"):
             content = gzip.decompress(content)
         found.append(content[: 256 * MOST_PACKETS])
-    return found or [*written_here(), (ROOT / "python/pktalloc/data/demo.pcapng").read_bytes()[: 100 * MOST_PACKETS]]
+    demo = files("pktalloc").joinpath("data", "demo.pcapng").read_bytes()
+    return found or [*written_here(), demo[: 100 * MOST_PACKETS]]
 
 
 def mutated(content: bytes, random_numbers: random.Random) -> bytes:

@@ -1,7 +1,7 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # Installs a wheel or a source distribution into a clean environment, and runs the Python tests there, away from the
-# repository: scripts/test_installed.sh INTERPRETER FILE.
-set -euo pipefail
+# repository: scripts/test_installed.sh INTERPRETER FILE. For any shell, so that Alpine and Windows can run it as well.
+set -eu
 cd "$(dirname "$0")/.."
 exec </dev/null
 
@@ -13,17 +13,24 @@ trap 'rm -rf "$away"' EXIT
 echo "+ the tests with $(basename "$file") on $("$interpreter" -V)"
 "$interpreter" -m venv "$away/venv"
 python=$away/venv/bin/python
-"$python" -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
-if [[ "$file" == *.tar.gz ]]; then
-    # Built once, and installed twice.
-    "$python" -m pip --quiet --disable-pip-version-check wheel --no-deps --wheel-dir "$away/wheel" "$file"
-    file=$(realpath "$away"/wheel/*.whl)
-fi
+[ -e "$python" ] || python=$away/venv/Scripts/python.exe
+pip() {
+    "$python" -m pip --quiet --disable-pip-version-check "$@"
+}
+pip install --upgrade 'pip>=25.1'
+case $file in
+    *.tar.gz)
+        # Built once, and installed twice.
+        pip wheel --no-deps --wheel-dir "$away/wheel" "$file"
+        file=$(realpath "$away"/wheel/*.whl)
+        ;;
+esac
 # First by itself: what it needs, it must bring.
-"$python" -m pip --quiet --disable-pip-version-check install "$file"
+pip install "$file"
 (cd "$away" && "$python" -W error -c "import pktalloc; pktalloc.Allocator().allocate(1400)")
-"$python" -m pip --quiet --disable-pip-version-check install "$file[cli]"
-cp -r tests docs src README.md SECURITY.md CONTRIBUTING.md Makefile pyproject.toml Cargo.toml "$away"
+pip install "$file[cli]"
+# What the tests read: all but the package itself, which must be the installed one.
+cp -r tests docs src scripts examples README.md SECURITY.md CONTRIBUTING.md Makefile pyproject.toml Cargo.toml "$away"
 cd "$away"
-"$python" -m pip --quiet --disable-pip-version-check install --group test
+pip install --group test
 "$python" -m pytest --quiet

@@ -11,7 +11,7 @@ exec </dev/null
 export PATH=$BIN:$PATH
 rm -rf dist/*.whl
 arch=$(uname -m)
-# Whoever reads the wheel need not learn where it was built.
+# The wheel does not say where it was built.
 export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$PWD=/pktalloc"
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s)
 export SOURCE_DATE_EPOCH

@@ -111,3 +111,31 @@ def test_no_block_is_in_a_language_that_nothing_checks() -> None:
     drawings_and_markup = {"text", "{toctree}", "{include}", "{eval-rst}"}
     for block in BLOCKS:
         assert block.language in checked | drawings_and_markup, f"{block.place} is in {block.language!r}"
+
+
+def table_below(text: str, heading: str) -> list[dict[str, str]]:
+    """Return the rows of the first table below a heading, by column, without emphasis and units."""
+    rows = re.search(r"(?:^\|.*\n)+", text[text.index(f"\n## {heading}\n") :], re.MULTILINE)
+    assert rows, heading
+    cells = [
+        [re.sub(r"\*|ns|[(),]|, best", "", cell).strip() for cell in line.strip("|").split("|")]
+        for line in rows[0].splitlines()
+    ]
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+
+
+def test_the_figures_of_the_readme_are_those_of_the_page_on_performance() -> None:
+    same = {
+        "": "what",
+        "a ring that can do nothing else": "floor",
+        "jemalloc": "jemalloc best",
+        "malloc glibc": "malloc",
+    }
+    page = table_below((ROOT / "docs" / "performance.md").read_text(encoding="utf-8"), "Where it stands")
+    rows = table_below((ROOT / "README.md").read_text(encoding="utf-8"), "Figures")
+    assert rows
+    for row in rows:
+        figures = {same.get(name, name): figure for name, figure in row.items() if name and figure}
+        assert any(figures.items() <= other.items() for other in page), (
+            f"README.md has figures that docs/performance.md has not: {row}"
+        )

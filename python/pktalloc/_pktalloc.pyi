@@ -66,7 +66,7 @@ class Allocator:
             this process left behind, or zeros.
         check: whether each call is surrounded by a self-check and writes past a packet's end are detected; for tests.
             Every call then takes time linear in the memory held, and raises `IntegrityError` when something is damaged.
-        keep_empty_windows: windows kept for the next burst; what more no burst has needed for some time goes back to the
+        keep_empty_windows: windows kept for the next burst; those beyond them that no burst has needed for some time go back to the
             system.
         huge_pages: whether to ask for transparent huge pages (Linux).
 
@@ -213,7 +213,7 @@ class Allocator:
         """Bytes of live packets, each rounded up to a multiple of the alignment. Takes constant time."""
     @property
     def allocated_bytes(self) -> int:
-        """Bytes taken from the system: windows and large blocks. Takes constant time."""
+        """Bytes taken from the system: windows, bookkeeping and large blocks. Takes constant time."""
     @property
     def closed(self) -> bool:
         """Whether the allocator was closed."""
@@ -247,7 +247,7 @@ class Allocator:
         """
     def trim(self) -> int:
         """
-        Give every page without a live byte back to the system, down to `preallocated_windows`; return how many bytes that were.
+        Give every page without a live byte back to the system, down to `preallocated_windows`; return how many bytes that was.
 
         Takes time linear in the number of windows.
         """

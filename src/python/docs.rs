@@ -20,7 +20,7 @@ Args:
         this process left behind, or zeros.
     check: whether each call is surrounded by a self-check and writes past a packet's end are detected; for tests.
         Every call then takes time linear in the memory held, and raises `IntegrityError` when something is damaged.
-    keep_empty_windows: windows kept for the next burst; what more no burst has needed for some time goes back to the
+    keep_empty_windows: windows kept for the next burst; those beyond them that no burst has needed for some time go back to the
         system.
     huge_pages: whether to ask for transparent huge pages (Linux).
 
@@ -41,7 +41,7 @@ pub(super) const USED_BYTES: &CStr = c"Bytes of live packets, each rounded up to
 constant time.";
 
 pub(super) const ALLOCATED_BYTES: &CStr =
-    c"Bytes taken from the system: windows and large blocks. Takes constant time.";
+    c"Bytes taken from the system: windows, bookkeeping and large blocks. Takes constant time.";
 
 pub(super) const CLOSED: &CStr = c"Whether the allocator was closed.";
 
@@ -82,7 +82,7 @@ Takes time linear in the memory held. Raises `IntegrityError`, which says what i
 pub(super) const TRIM: &CStr = c"trim($self)
 --
 
-Give every page without a live byte back to the system, down to `preallocated_windows`; return how many bytes that were.
+Give every page without a live byte back to the system, down to `preallocated_windows`; return how many bytes that was.
 
 Takes time linear in the number of windows.
 ";

@@ -15,7 +15,7 @@ import pktalloc
 allocator = pktalloc.Allocator(alignment=64, memory_limit=None, check=True)
 packet = allocator.allocate(1400)
 
-# A packet is a buffer, for whoever reads and for whoever writes.
+# A packet is a buffer, for readers and for writers.
 view = memoryview(packet)
 if sys.version_info >= (3, 12):
     array = np.frombuffer(packet, dtype=np.uint8)

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Compares what others build on with the last release, or with the revision BASELINE: the crate with cargo-semver-checks,
+# the Python package with griffe. Ends with one line that says what happened. `make semver` calls it with CARGO, FEATURES
+# and BIN (where griffe is) set.
+#
+# It asks whether a change breaks users, so it needs a release to compare with. What changed at all, with or without a
+# release, is docs/public-api.txt, which `make lint` keeps.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+
+baseline=${BASELINE:-$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null)}
+if [ -z "$baseline" ]; then
+    echo "make semver: skipped: there is no release (a tag v*) to compare with; BASELINE=REVISION names another commit"
+    exit 0
+fi
+git rev-parse --quiet --verify "$baseline^{commit}" >/dev/null ||
+    { echo "make semver: FAILED: no commit is named $baseline" >&2; exit 1; }
+"$CARGO" semver-checks --version >/dev/null 2>&1 || "$CARGO" install --locked cargo-semver-checks || exit 1
+
+broken=()
+"$CARGO" semver-checks --baseline-rev "$baseline" --only-explicit-features --default-features --features "$FEATURES" ||
+    broken+=("the crate")
+"$BIN/griffe" check pktalloc --search python --against "$baseline" || broken+=("the Python package")
+if [ "${#broken[@]}" -gt 0 ]; then
+    echo "make semver: FAILED: changed since $baseline in a way that breaks users: ${broken[*]}"
+    exit 1
+fi
+echo "make semver: nothing that others build on is broken since $baseline"
