@@ -4,13 +4,18 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
+use super::address::tuple_of;
 use super::batch::DatagramBatch;
-use super::pool::{RECEIVED, new_incoming};
+use super::pool::{RECEIVED, Scratch, new_scratch};
 use super::receive::{Into, Maker, deliver, layout};
 use super::seam;
 use super::socket::{Socket, os_error};
+use crate::python::call::{int, none, truth};
 use crate::python::errors;
 use crate::udp::Options;
 use crate::udp::linux::{Incoming, Kernel, enable};
@@ -23,11 +28,11 @@ use crate::udp::linux::{Incoming, Kernel, enable};
 pub(super) struct Receiver {
     socket: i32,
     /// `None` while a call uses it.
-    incoming: Mutex<Option<Incoming<Kernel>>>,
+    incoming: Mutex<Option<Scratch>>,
     /// `deliver` is to stop.
     stopped: AtomicBool,
-    /// The callback of `deliver` runs, or was the last thing that ran.
-    in_callback: AtomicBool,
+    /// `deliver` calls the protocol.
+    delivering: AtomicBool,
 }
 
 #[pymethods]
@@ -46,9 +51,9 @@ impl Receiver {
         }
         Ok(Self {
             socket: socket.number,
-            incoming: Mutex::new(Some(new_incoming(layout)?)),
+            incoming: Mutex::new(Some(new_scratch(layout)?)),
             stopped: AtomicBool::new(false),
-            in_callback: AtomicBool::new(false),
+            delivering: AtomicBool::new(false),
         })
     }
 
@@ -68,48 +73,53 @@ impl Receiver {
         deliver(py, lease.incoming(), into).map(Some)
     }
 
-    /// Call `callback(data, address)` with one datagram after the other; return how many are left.
+    /// Give the protocol of a transport, `transport._protocol`, one datagram after the other.
     ///
-    /// Those of the last call come first; when there are none, what is there is received. What the callback raises is raised
-    /// here, with `in_callback` set; the datagram counts as delivered. So it does when the callback calls `stop()`.
-    #[pyo3(signature = (callback, allocator = None))]
+    /// Those of the last call come first; when there are none, what is there is received. Where more is to be done than that,
+    /// `transport._delivered(left, error, in_callback)` is called: when the protocol has sent something, when it has called
+    /// `stop()` and some are left, and when it (`in_callback`) or the system has raised something. A datagram whose callback
+    /// has raised counts as delivered.
+    #[pyo3(signature = (transport, allocator = None))]
     fn deliver<'py>(
         &self,
         py: Python<'py>,
-        callback: &Bound<'py, PyAny>,
+        transport: &Bound<'py, PyAny>,
         allocator: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<usize> {
-        let source = seam::source(allocator)?;
-        self.in_callback.store(false, Ordering::Relaxed);
-        self.stopped.store(false, Ordering::Relaxed);
-        let mut lease = self.lease()?;
-        if !lease.fill(py)? {
-            return Ok(0);
+    ) -> PyResult<()> {
+        let mut in_callback = false;
+        let outcome = seam::source(allocator).and_then(|source| {
+            self.deliver_each(transport, source.map_or(Into::Bytes, Into::Packets), &mut in_callback)
+        });
+        let (left, error) = match outcome {
+            Ok(0) if !transport.getattr(intern!(py, "_buffer"))?.is_truthy()? => return Ok(()),
+            Ok(left) => (left, None),
+            // There may be more where it came from.
+            Err(error) => (1, Some(error)),
+        };
+        let ends = error.as_ref().is_some_and(|error| {
+            error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+        });
+        let told = match &error {
+            Some(error) if !ends => error.value(py).clone().into_any(),
+            _ => none(py),
+        };
+        let arguments = [int(py, left as u64)?, told, truth(py, in_callback)];
+        transport.call_method1(intern!(py, "_delivered"), tuple_of(py, arguments)?.cast_into::<PyTuple>()?)?;
+        match error {
+            Some(error) if ends => Err(error),
+            _ => Ok(()),
         }
-        let incoming = lease.incoming();
-        let mut maker = Maker::new(source.map_or(Into::Bytes, Into::Packets));
-        while let Some(next) = incoming.peek() {
-            let made = maker.next(py, incoming, &next)?;
-            incoming.consume();
-            self.in_callback.store(true, Ordering::Relaxed);
-            callback.call1(made)?;
-            self.in_callback.store(false, Ordering::Relaxed);
-            if self.stopped.load(Ordering::Relaxed) {
-                return Ok(incoming.remaining());
-            }
-        }
-        Ok(0)
+    }
+
+    /// Whether datagrams are being delivered: what is sent meanwhile can leave together.
+    #[getter]
+    fn delivering(&self) -> bool {
+        self.delivering.load(Ordering::Relaxed)
     }
 
     /// End `deliver()` after the datagram that it delivers now.
     fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it was the callback that raised what `deliver()` raised.
-    #[getter]
-    fn in_callback(&self) -> bool {
-        self.in_callback.load(Ordering::Relaxed)
     }
 
     /// How many datagrams were received and are kept for the next call, because there was no memory for them.
@@ -121,6 +131,36 @@ impl Receiver {
 }
 
 impl Receiver {
+    /// Calls `datagram_received` for each, and returns how many are left. Says whether that runs when it ends.
+    fn deliver_each<'py>(
+        &self,
+        transport: &Bound<'py, PyAny>,
+        into: Into<'_, 'py>,
+        in_callback: &mut bool,
+    ) -> PyResult<usize> {
+        let py = transport.py();
+        let callback = transport.getattr(intern!(py, "_protocol"))?.getattr(intern!(py, "datagram_received"))?;
+        let mut lease = self.lease()?;
+        self.stopped.store(false, Ordering::Relaxed);
+        if !lease.fill(py)? {
+            return Ok(0);
+        }
+        let _delivering = Delivering::new(self);
+        let incoming = lease.incoming();
+        let mut maker = Maker::new(into);
+        while let Some(next) = incoming.peek() {
+            let made = maker.next(py, incoming, &next)?;
+            incoming.consume();
+            *in_callback = true;
+            callback.call1(made)?;
+            *in_callback = false;
+            if self.stopped.load(Ordering::Relaxed) {
+                return Ok(incoming.remaining());
+            }
+        }
+        Ok(0)
+    }
+
     fn lease(&self) -> PyResult<InUse<'_>> {
         let taken = self.incoming.lock().unwrap_or_else(PoisonError::into_inner).take();
         match taken {
@@ -130,10 +170,26 @@ impl Receiver {
     }
 }
 
+/// Says that a protocol is given datagrams, as long as it lives.
+struct Delivering<'a>(&'a AtomicBool);
+
+impl<'a> Delivering<'a> {
+    fn new(of: &'a Receiver) -> Self {
+        of.delivering.store(true, Ordering::Relaxed);
+        Self(&of.delivering)
+    }
+}
+
+impl Drop for Delivering<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Gives the scratch area back at the end of a call.
 struct InUse<'a> {
     of: &'a Receiver,
-    incoming: Option<Incoming<Kernel>>,
+    incoming: Option<Scratch>,
 }
 
 impl InUse<'_> {
