@@ -241,6 +241,12 @@ impl<C: Calls> Incoming<C> {
     /// With `wait` it blocks for the first datagram as a plain receive call does; only for one datagram, since a batch that
     /// is interrupted half-way fails the next call.
     pub(crate) fn fill(&mut self, socket: RawFd, wait: bool) -> io::Result<()> {
+        self.fill_up_to(self.layout.most, socket, wait)
+    }
+
+    /// The same with a limit of its own, from 1 to that of the layout.
+    pub(crate) fn fill_up_to(&mut self, most: usize, socket: RawFd, wait: bool) -> io::Result<()> {
+        let most = most.clamp(1, self.layout.most);
         if self.peek().is_some() {
             return Ok(());
         }
@@ -248,15 +254,15 @@ impl<C: Calls> Incoming<C> {
             return Err(error);
         }
         (self.received, self.message, self.start) = (0, 0, 0);
-        let wait = wait && self.layout.most == 1;
+        let wait = wait && most == 1;
         if self.layout.joined {
-            self.fill_joined(socket, wait)?;
+            self.fill_joined(most, socket, wait)?;
         } else {
             self.reset(self.touched);
-            let headers = core::ptr::slice_from_raw_parts_mut(self.headers.at(0), self.layout.most);
-            self.touched = self.layout.most;
+            let headers = core::ptr::slice_from_raw_parts_mut(self.headers.at(0), most);
+            self.touched = most;
             // SAFETY: the headers lead into the areas, which nobody else uses now.
-            self.received = unsafe { self.receive(socket, headers, wait) }?.min(self.layout.most);
+            self.received = unsafe { self.receive(socket, headers, wait) }?.min(most);
             self.touched = self.received;
             self.counters.calls += 1;
         }
@@ -266,15 +272,16 @@ impl<C: Calls> Incoming<C> {
         Ok(())
     }
 
-    fn fill_joined(&mut self, socket: RawFd, wait: bool) -> io::Result<()> {
+    fn fill_joined(&mut self, most: usize, socket: RawFd, wait: bool) -> io::Result<()> {
         let (mut at, mut datagrams) = (0, 0);
         self.reset(self.touched);
-        self.touched = self.headers.len();
-        while self.received < self.headers.len() && at + JOINED <= self.area.len() && datagrams < self.layout.most {
+        self.touched = 0;
+        while self.received < self.headers.len() && at + JOINED <= self.area.len() && datagrams < most {
             let index = self.received;
             // SAFETY: an element of the areas; the part from `at` on has the room of a joined datagram.
             unsafe { (*self.vectors.at(index)).iov_base = self.area.at(at).cast() };
             let header = core::ptr::slice_from_raw_parts_mut(self.headers.at(index), 1);
+            self.touched = index + 1;
             self.counters.calls += 1;
             // SAFETY: as in `fill`.
             match unsafe { self.receive(socket, header, wait && index == 0) } {
