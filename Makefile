@@ -19,7 +19,7 @@ INTERPRETERS ?= $(foreach version,3.11 3.12 3.13 3.14 3.15,$(if $(shell python$(
 
 # How long `make fuzz` runs each of its targets.
 FUZZ_SECONDS ?= 1800
-FUZZ_TARGETS ?= api config packets trace
+FUZZ_TARGETS ?= api config datagrams packets trace
 # How long `make soak` runs.
 SOAK_SECONDS ?= 3600
 # What `make mutants` changes.

@@ -67,6 +67,11 @@ use linux as backend;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 use portable as backend;
 
+/// What the fuzz target `datagrams` runs.
+#[cfg(all(fuzzing, any(target_os = "linux", target_os = "android")))]
+#[doc(hidden)]
+pub use linux::fuzz::run as fuzz;
+
 pub use address::{Address, Info, LinkAddress};
 pub use handle::AsHandle;
 pub use options::{Counters, Options};

@@ -135,6 +135,8 @@ pub(crate) struct Incoming<C> {
     message: usize,
     start: usize,
     info: Info,
+    /// Datagrams that were not handed out, each of the joined ones counted.
+    remaining: usize,
     /// An error that came behind datagrams.
     deferred: Option<io::Error>,
     counters: Counters,
@@ -175,6 +177,7 @@ impl<C: Calls> Incoming<C> {
             message: 0,
             start: 0,
             info: Info::default(),
+            remaining: 0,
             deferred: None,
             counters: Counters::default(),
         };
@@ -253,7 +256,7 @@ impl<C: Calls> Incoming<C> {
         if let Some(error) = self.deferred.take() {
             return Err(error);
         }
-        (self.received, self.message, self.start) = (0, 0, 0);
+        self.forget();
         let wait = wait && most == 1;
         if self.layout.joined {
             self.fill_joined(most, socket, wait)?;
@@ -266,10 +269,25 @@ impl<C: Calls> Incoming<C> {
             self.touched = self.received;
             self.counters.calls += 1;
         }
+        self.remaining = (0..self.received).map(|index| self.count(index)).sum();
         self.close_descriptors();
         self.read_info();
-        self.counters.datagrams += self.remaining() as u64;
+        self.counters.datagrams += self.remaining as u64;
         Ok(())
+    }
+
+    /// Nothing is there any more.
+    fn forget(&mut self) {
+        (self.received, self.message, self.start, self.remaining) = (0, 0, 0, 0);
+        self.info = Info::default();
+    }
+
+    /// Datagrams that a message has.
+    fn count(&self, index: usize) -> usize {
+        match control_length(self.header(index)) {
+            0 => 1,
+            _ => count_segments(self.length(index), control::parse(self.control(index)).segment_size),
+        }
     }
 
     fn fill_joined(&mut self, most: usize, socket: RawFd, wait: bool) -> io::Result<()> {
@@ -294,13 +312,12 @@ impl<C: Calls> Incoming<C> {
                 }
             }
             self.received += 1;
-            let (length, segment) = (self.length(index), control::parse(self.control(index)).segment_size);
-            let count = count_segments(length, segment);
+            let count = self.count(index);
             if count > 1 {
                 self.counters.joined += count as u64;
             }
             datagrams += count;
-            at += length.next_multiple_of(LINE);
+            at += self.length(index).next_multiple_of(LINE);
         }
         Ok(())
     }
@@ -315,7 +332,7 @@ impl<C: Calls> Incoming<C> {
         if let Some(error) = self.deferred.take() {
             return Err(error);
         }
-        (self.received, self.message, self.start) = (0, 0, 0);
+        self.forget();
         self.reset(self.touched.max(1));
         self.touched = 1;
         // SAFETY: the first elements of the areas, which nobody else uses now, and the caller's room.
@@ -439,15 +456,7 @@ impl<C: Calls> Incoming<C> {
 
     /// How many datagrams are left to be handed out.
     pub(crate) fn remaining(&self) -> usize {
-        let mut count = self.received.saturating_sub(self.message);
-        if self.layout.joined || self.info.segment_size.is_some() {
-            count = 0;
-            for index in self.message..self.received {
-                let start = if index == self.message { self.start } else { 0 };
-                count += count_segments(self.length(index) - start, control::parse(self.control(index)).segment_size);
-            }
-        }
-        count
+        self.remaining
     }
 
     /// The next datagram.
@@ -492,12 +501,11 @@ impl<C: Calls> Incoming<C> {
     /// Counts the next datagram as handed out.
     #[inline]
     pub(crate) fn consume(&mut self) {
-        if self.message >= self.received {
-            return;
-        }
         if let Some(segment) = self.info.segment_size {
-            self.start = self.start.saturating_add(segment);
-            if self.start < self.length(self.message) {
+            let end = self.start.saturating_add(segment);
+            if end < self.length(self.message) {
+                self.start = end;
+                self.remaining -= 1;
                 return;
             }
         }
@@ -506,6 +514,10 @@ impl<C: Calls> Incoming<C> {
 
     /// Counts the next datagram and those that it was joined with as handed out.
     pub(crate) fn consume_joined(&mut self) {
+        if self.message >= self.received {
+            return;
+        }
+        self.remaining -= count_segments(self.length(self.message) - self.start, self.info.segment_size);
         self.message += 1;
         self.start = 0;
         self.read_info();

@@ -259,6 +259,29 @@ fn a_joined_datagram_in_a_receiver_of_single_ones_is_cut_as_well() {
 }
 
 #[test]
+fn joined_datagrams_behind_a_single_one_are_counted() {
+    let mut incoming = incoming(PLAIN, [Ok(vec![arrival(b"a"), run(b"bbccd", 2), arrival(b"e")])]);
+    incoming.fill(0, false).unwrap();
+    for left in (1..=5).rev() {
+        assert_eq!(incoming.remaining(), left);
+        incoming.consume();
+    }
+    assert_eq!((incoming.remaining(), incoming.counters().datagrams), (0, 5));
+}
+
+#[test]
+fn a_limit_of_its_own_leaves_the_rest_to_the_next_call() {
+    for layout in [PLAIN, JOINED] {
+        let calls = [Ok(vec![arrival(b"1")]), Ok(vec![arrival(b"2")]), Ok(vec![arrival(b"3")])];
+        let mut incoming = incoming(layout, calls);
+        incoming.fill_up_to(0, 0, false).unwrap();
+        assert_eq!(drain(&mut incoming), [b"1"]);
+        incoming.fill_up_to(usize::MAX, 0, false).unwrap();
+        assert!(drain(&mut incoming).starts_with(&[b"2".to_vec()]));
+    }
+}
+
+#[test]
 fn descriptors_that_come_along_are_closed() {
     let passed: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
     let number = passed.into_raw_fd();
