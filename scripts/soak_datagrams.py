@@ -86,12 +86,12 @@ def serve(what: Any, pipe: Connection, upstream: Any, gro: bool) -> None:
     asyncio.run(what(pipe, upstream, gro))
 
 
-def resident(process: multiprocessing.process.BaseProcess) -> int:
+def resident(process: Any) -> int:
     """Bytes of memory that a process has in use."""
     return int(Path(f"/proc/{process.pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def exchange(count: int, to: Any, servers: dict[str, multiprocessing.process.BaseProcess], gro: bool) -> bool:
+def exchange(count: int, to: Any, servers: dict[str, Any], gro: bool) -> bool:
     """Send and check `count` datagrams; print memory as it goes; return whether it stayed flat."""
     allocator = Allocator()
     sock = made()
@@ -142,7 +142,7 @@ def main() -> int:
     parser.add_argument("--gro", action="store_true", help="have the kernel join and cut datagrams")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
-    servers: dict[str, multiprocessing.process.BaseProcess] = {}
+    servers: dict[str, Any] = {}
     address = None
     try:
         for name, what in (("echo", echo), ("relay", relay)):

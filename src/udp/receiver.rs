@@ -3,8 +3,9 @@
 use core::fmt;
 use std::io;
 
-use super::backend::{self, Incoming, Kernel, Layout};
+use super::backend::{self, Incoming, Kernel};
 use super::handle::{AsHandle, Handle, handle};
+use super::layout::Layout;
 use super::{Address, Counters, Info, Source};
 
 /// Datagrams longer than this are received straight into their packets, which costs less than a copy from here on.

@@ -12,7 +12,8 @@ use pyo3::types::PyDict;
 use crate::python::call::int;
 use crate::python::errors;
 use crate::udp::Counters;
-use crate::udp::linux::{Incoming, Kernel, Layout, Outgoing, cookie};
+use crate::udp::layout::Layout;
+use crate::udp::linux::{Incoming, Kernel, Outgoing, cookie};
 
 /// Scratch areas that are kept, and the most bytes of one that is.
 const KEPT: usize = 4;

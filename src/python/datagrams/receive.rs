@@ -15,7 +15,8 @@ use crate::python::call::Arguments;
 use crate::python::class::Object;
 use crate::python::errors;
 use crate::udp::Options;
-use crate::udp::linux::{Incoming, Kernel, Layout, MOST, Received, enable};
+use crate::udp::layout::{Layout, Received};
+use crate::udp::linux::{Incoming, Kernel, MOST, enable};
 
 /// The largest size of a datagram that may be asked for. No system's are as long.
 const MOST_BYTES: usize = 1 << 24;

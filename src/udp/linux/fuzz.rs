@@ -9,12 +9,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 
-use super::receive::{Incoming, Layout};
+use super::receive::Incoming;
 use super::send::{Item, Outgoing};
 use super::sockaddr::{self, RawAddress};
 use super::system::Calls;
 use super::{control, decode, encode};
 use crate::udp::Address;
+use crate::udp::layout::Layout;
 
 /// Datagrams of one program.
 const MOST: usize = 40;

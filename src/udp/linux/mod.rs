@@ -16,9 +16,9 @@ mod system;
 mod tests;
 
 pub(crate) use options::enable;
-pub(crate) use receive::{Incoming, Layout};
+pub(crate) use receive::Incoming;
 #[cfg(feature = "python")]
-pub(crate) use receive::{MOST, Received};
+pub(crate) use receive::MOST;
 pub(crate) use send::{Item, NOBODY, Outgoing};
 #[cfg(any(test, fuzzing, feature = "python"))]
 pub(crate) use sockaddr::decode;

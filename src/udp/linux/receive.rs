@@ -15,6 +15,7 @@ use std::os::fd::RawFd;
 use super::control;
 use super::sockaddr;
 use super::system::Calls;
+use crate::udp::layout::{Layout, Received};
 use crate::udp::segments::{count_segments, segment_at};
 use crate::udp::{Address, Counters, Info};
 
@@ -96,28 +97,6 @@ impl<T> Drop for Area<T> {
             unsafe { std::alloc::dealloc(self.0.as_ptr().cast(), layout) };
         }
     }
-}
-
-/// How datagrams are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    /// Datagrams of one call; at least 1, and no more than [`MOST`] count.
-    pub(crate) most: usize,
-    /// Bytes of each.
-    pub(crate) size: usize,
-    /// Whether the kernel joins them.
-    pub(crate) joined: bool,
-}
-
-/// A datagram in the scratch area.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Received<'a> {
-    pub(crate) bytes: &'a [u8],
-    pub(crate) truncated: bool,
-    /// Bytes that the run of joined datagrams has for it: more than it shows where it was truncated.
-    #[cfg(feature = "python")]
-    pub(crate) whole: usize,
-    pub(crate) info: &'a Info,
 }
 
 /// The scratch area, and which of its datagrams were not handed out yet.

@@ -8,11 +8,12 @@ use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use super::receive::{Incoming, Layout};
+use super::receive::Incoming;
 use super::send::{Item, NOBODY, Outgoing};
 use super::system::{Calls, Kernel};
 use super::{RawAddress, encode, wait_to_receive};
 use crate::udp::Options;
+use crate::udp::layout::Layout;
 
 /// A datagram that the shim delivers.
 #[derive(Clone, Debug, Default)]
