@@ -85,6 +85,16 @@ fn attribute<'py>(descriptor: &Bound<'py, PyAny>, object: &Bound<'py, PyAny>) ->
     }
 }
 
+/// A number that C has as an `int`.
+fn small(number: &Bound<'_, PyAny>) -> PyResult<i32> {
+    // SAFETY: the thread is attached.
+    let value = unsafe { ffi::PyLong_AsLong(number.as_ptr()) };
+    match value {
+        -1 => PyErr::take(number.py()).map_or(Ok(-1), Err),
+        value => Ok(value as i32),
+    }
+}
+
 impl Socket {
     /// Reads the descriptor, the kind and the timeout of a `socket.socket`, as its own calls know them: without a system call.
     pub(super) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
@@ -94,11 +104,14 @@ impl Socket {
             let name = object.get_type().name()?;
             return Err(errors::kind(format_args!("expected a socket.socket, got {name}")));
         }
-        let number: RawFd = class.fileno.bind(py).call1((object,))?.extract()?;
+        // SAFETY: the thread is attached, and the object is a socket.
+        let number = unsafe { ffi::PyObject_CallOneArg(class.fileno.as_ptr(), object.as_ptr()) };
+        // SAFETY: it is a new object, or the call has failed.
+        let number: RawFd = small(&unsafe { Bound::from_owned_ptr_or_err(py, number) }?)?;
         if number < 0 {
             return Err(os_error(py, &io::Error::from_raw_os_error(libc::EBADF)));
         }
-        let kind = attribute(class.kind.bind(py), object)?.extract()?;
+        let kind = small(&attribute(class.kind.bind(py), object)?)?;
         if kind == libc::SOCK_STREAM {
             let text = object.repr()?;
             return Err(errors::value(format_args!("a datagram socket was expected, got {text}")));
