@@ -551,6 +551,76 @@ def test_an_unreachable_peer_is_reported_and_loses_nothing(allocator: Allocator,
         send_many(here, [b"a", b"b"])
 
 
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX], ids=lambda family: family.name)
+@pytest.mark.parametrize(
+    "address",
+    [
+        ("::1", 9),
+        ("::1", 9, 0, 0),
+        ("::1", -1),
+        ("::1", 65536),
+        ("127.0.0.1", 9),
+        ("127.0.0.1", 9, 0),
+        ("127.0.0.1", 9, 0, 0, 0),
+        ("127.0.0.1", -1),
+        ("127.0.0.1", 65536),
+        ("127.0.0.1", 10**30),
+        ("127.0.0.1", "9"),
+        ("127.0.0.1", 1.5),
+        ("::1", 9, -1),
+        ("::1", 9, 1 << 20),
+        (5, 9),
+        (None, 9),
+        ("127.0.0.1",),
+        (),
+        ["127.0.0.1", 9],
+        "/no/such/path",
+        b"/no/such/path",
+        "",
+        "a\0b",
+        5,
+        1.5,
+        object(),
+        ("lo", 3),
+    ],
+    ids=repr,
+)
+def test_addresses_of_another_family_are_refused_as_sendto_refuses_them(
+    sockets: Sockets, family: int, address: Any
+) -> None:
+    sock = sockets(family)
+    if isinstance(address, list):
+        # A list is one address each.
+        with pytest.raises((ValueError, TypeError)):
+            send_many(sock, [b"x"], address)
+        return
+    expected: BaseException | None = None
+    try:
+        sock.sendto(b"x", address)
+    except BaseException as error:  # noqa: BLE001 - whatever it is
+        expected = error
+    if expected is None:
+        assert send_many(sock, [b"x"], address) == 1
+        return
+    kinds: Any = type(expected)
+    if isinstance(expected, socket.gaierror):
+        # Of two things that are wrong either may be told.
+        kinds = (socket.gaierror, OverflowError)
+    for call in (lambda: send_many(sock, [b"x"], address), lambda: send_many(sock, [(b"x", address)])):
+        with pytest.raises(kinds) as caught:
+            call()
+        if isinstance(caught.value, OSError):
+            assert isinstance(expected, OSError)
+            assert caught.value.errno == expected.errno or "path too long" in str(expected)
+
+
+def test_a_scope_that_no_interface_can_have_is_refused(sockets: Sockets) -> None:
+    # `sendto()` takes it for another one.
+    for scope in (-1, 1 << 32):
+        with pytest.raises(OverflowError, match="scopeid must be 0-4294967295"):
+            send_many(sockets(socket.AF_INET6), [b"x"], ("::1", 9, 0, scope))
+
+
 def test_one_bad_address_among_many(allocator: Allocator, sockets: Sockets) -> None:
     here, there = sockets(), sockets()
     good = here.getsockname()
