@@ -93,7 +93,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     def _start_reading(self) -> None:
         if not (self._closing or self._paused or self._reading):
             self._reading = True
-            self._loop.add_reader(self._number, self._receiver.deliver, self, self._allocator)
+            self._loop.add_reader(self._number, self._receiver.deliver, self, self._buffer, self._allocator)
 
     def _stop_reading(self) -> None:
         if self._reading:
@@ -121,7 +121,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     def _readable(self) -> None:
         """Give the protocol what is left of a batch, or what is there."""
         if self.is_reading():
-            self._receiver.deliver(self, self._allocator)
+            self._receiver.deliver(self, self._buffer, self._allocator)
 
     def _delivered(self, left: int, error: BaseException | None, in_callback: bool) -> None:
         """Send what the protocol has answered, and have it given those that are left."""

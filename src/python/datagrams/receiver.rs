@@ -79,14 +79,15 @@ impl Receiver {
     /// Give the protocol of a transport, `transport._protocol`, one datagram after the other.
     ///
     /// Those of the last call come first; when there are none, what is there is received. Where more is to be done than that,
-    /// `transport._delivered(left, error, in_callback)` is called: when the protocol has sent something, when it has called
-    /// `stop()` and some are left, and when it (`in_callback`) or the system has raised something. A datagram whose callback
+    /// `transport._delivered(left, error, in_callback)` is called: when there is something in `buffer`, which the protocol has
+    /// sent, when it has called `stop()` and some are left, and when it (`in_callback`) or the system has raised something. A datagram whose callback
     /// has raised counts as delivered.
-    #[pyo3(signature = (transport, allocator = None))]
+    #[pyo3(signature = (transport, buffer, allocator = None))]
     fn deliver<'py>(
         &self,
         py: Python<'py>,
         transport: &Bound<'py, PyAny>,
+        buffer: &Bound<'py, PyAny>,
         allocator: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let mut in_callback = false;
@@ -94,7 +95,7 @@ impl Receiver {
             self.deliver_each(transport, source.map_or(Into::Bytes, Into::Packets), &mut in_callback)
         });
         let (left, error) = match outcome {
-            Ok(0) if !transport.getattr(intern!(py, "_buffer"))?.is_truthy()? => return Ok(()),
+            Ok(0) if !buffer.is_truthy()? => return Ok(()),
             Ok(left) => (left, None),
             // There may be more where it came from.
             Err(error) => (1, Some(error)),
