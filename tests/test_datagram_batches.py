@@ -606,9 +606,10 @@ def test_addresses_of_another_family_are_refused_as_sendto_refuses_them(
     if isinstance(expected, socket.gaierror):
         # Of two things that are wrong either may be told.
         kinds = (socket.gaierror, OverflowError)
-    for call in (lambda: send_many(sock, [b"x"], address), lambda: send_many(sock, [(b"x", address)])):
+    calls: list[tuple[Any, ...]] = [([b"x"], address), ([(b"x", address)],)]
+    for arguments in calls:
         with pytest.raises(kinds) as caught:
-            call()
+            send_many(sock, *arguments)
         if isinstance(caught.value, OSError):
             assert isinstance(expected, OSError)
             assert caught.value.errno == expected.errno or "path too long" in str(expected)

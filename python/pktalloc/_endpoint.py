@@ -102,13 +102,7 @@ class DatagramEndpoint:
             await asyncio.sleep(0)
         while not self._closing:
             if self._batch is None and self._error is None:
-                if not (self._more or self._skip == 0):
-                    self._skip -= 1
-                elif self._fetch():
-                    self._skipped = 0
-                else:
-                    # To look in vain costs a system call: less often from now on.
-                    self._skip = self._skipped = min(2 * self._skipped + 1, SKIPPED)
+                self._look()
             batch, error = self._batch, self._error
             if batch is not None:
                 self._batch = None
@@ -126,6 +120,16 @@ class DatagramEndpoint:
             finally:
                 self._waiter = None
         raise end("the endpoint is closed")
+
+    def _look(self) -> None:
+        """Receive what is there, unless nothing is likely to be."""
+        if not (self._more or self._skip == 0):
+            self._skip -= 1
+        elif self._fetch():
+            self._skipped = 0
+        else:
+            # To look in vain costs a system call: less often from now on.
+            self._skip = self._skipped = min(2 * self._skipped + 1, SKIPPED)
 
     def _fetch(self) -> bool:
         """Receive what is there; tell whether that was something, an error included."""

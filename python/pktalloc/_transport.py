@@ -36,6 +36,9 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     happens as on the transport of `loop.create_datagram_endpoint()`.
     """
 
+    # Looked up for every batch, so that it has a place of its own.
+    __slots__ = ("__dict__", "__weakref__", "_protocol")
+
     def __init__(  # noqa: PLR0913 - each a property of the transport
         self,
         loop: asyncio.AbstractEventLoop,

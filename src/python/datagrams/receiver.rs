@@ -1,6 +1,6 @@
 //! `Receiver`: what event loops receive with.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
@@ -20,6 +20,9 @@ use crate::python::errors;
 use crate::udp::Options;
 use crate::udp::linux::{Incoming, Kernel, enable};
 
+/// Calls of `deliver` that ask for a single datagram after one that found no more.
+const SINGLE: u8 = 2;
+
 /// Receives datagrams from one socket without ever waiting: what `pktalloc.aio` is built on.
 ///
 /// `receive(allocator)` returns a batch, or `None` when nothing is there; without an allocator the packets are `bytes`.
@@ -33,8 +36,8 @@ pub(super) struct Receiver {
     stopped: AtomicBool,
     /// `deliver` calls the protocol.
     delivering: AtomicBool,
-    /// The last call of `deliver` that asked for all there was got a single datagram.
-    single: AtomicBool,
+    /// How many calls of `deliver` from now on ask for a single datagram, since the last one that asked for all got no more.
+    single: AtomicU8,
 }
 
 #[pymethods]
@@ -56,7 +59,7 @@ impl Receiver {
             incoming: Mutex::new(Some(new_scratch(layout)?)),
             stopped: AtomicBool::new(false),
             delivering: AtomicBool::new(false),
-            single: AtomicBool::new(false),
+            single: AtomicU8::new(0),
         })
     }
 
@@ -146,15 +149,19 @@ impl Receiver {
         let callback = transport.getattr(intern!(py, "_protocol"))?.getattr(intern!(py, "datagram_received"))?;
         let mut lease = self.lease()?;
         self.stopped.store(false, Ordering::Relaxed);
-        // To find that there is no second datagram costs half as much as to receive the first. Where there was none the last
-        // time, that is only asked every other time: the loop calls again at once if there is one.
+        // To find that there is no second datagram costs half as much as to receive the first. Where there was none, that is
+        // asked the next time but two: the loop calls again at once if there is one.
         let single = self.single.load(Ordering::Relaxed);
-        if !lease.fill(py, if single { 1 } else { usize::MAX })? {
+        if !lease.fill(py, if single > 0 { 1 } else { usize::MAX })? {
             return Ok(0);
         }
         let _delivering = Delivering::new(self);
         let incoming = lease.incoming();
-        self.single.store(!single && incoming.remaining() == 1, Ordering::Relaxed);
+        let next = match single {
+            0 if incoming.remaining() == 1 => SINGLE,
+            single => single.saturating_sub(1),
+        };
+        self.single.store(next, Ordering::Relaxed);
         let mut maker = Maker::new(into);
         while let Some(next) = incoming.peek() {
             let made = maker.next(py, incoming, &next)?;
