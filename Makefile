@@ -19,9 +19,11 @@ INTERPRETERS ?= $(foreach version,3.11 3.12 3.13 3.14 3.15,$(if $(shell python$(
 
 # How long `make fuzz` runs each of its targets.
 FUZZ_SECONDS ?= 1800
-FUZZ_TARGETS ?= api config packets trace
+FUZZ_TARGETS ?= api config datagrams packets trace
 # How long `make soak` runs.
 SOAK_SECONDS ?= 3600
+# How many datagrams `make soak-datagrams` sends, without segment offload and with it.
+SOAK_DATAGRAMS ?= 10000000
 # What `make mutants` changes.
 MUTANTS_FILES ?= src/bitset.rs src/map.rs src/region.rs src/geometry.rs src/address_map.rs src/list.rs src/heap.rs \
     src/heap/*.rs
@@ -57,7 +59,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard README.md) \
 
 .PHONY: help demo test package msrv cross wheels sdist lint lint-peers fmt api stubs deny semver browse bench bench-full bench-threads bench-clients \
     bench-python bench-datagrams conformance fuzz fuzz-python \
-    sanitize mutants soak check-cost loom tsan docs clean
+    sanitize mutants soak soak-datagrams check-cost loom tsan docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -181,6 +183,10 @@ mutants: ## change the core in small ways and expect a test to fail (hours); ins
 
 soak: ## every pattern for SOAK_SECONDS (3600), the self-check every second, memory plotted in target/soak
 	@CARGO="$(CARGO)" SOAK_SECONDS="$(SOAK_SECONDS)" scripts/soak.sh
+
+soak-datagrams: $(VENV)/stamp-test ## SOAK_DATAGRAMS (10,000,000) through a relay and an echo, each counted and checked, memory flat
+	@$(BIN)/python scripts/soak_datagrams.py --count $(SOAK_DATAGRAMS)
+	@$(BIN)/python scripts/soak_datagrams.py --count $(SOAK_DATAGRAMS) --gro
 
 check-cost: ## measure what the setting check costs
 	$(CARGO) run --locked --release --quiet --example check_mode

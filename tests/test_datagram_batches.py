@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,12 @@ Sockets = Callable[..., socket.socket]
 
 @pytest.fixture
 def sockets() -> Iterator[Sockets]:
-    """Make sockets that are bound to this host, wait at most 10 seconds, and are closed at the end."""
+    """Make sockets that are bound to this host (or to nothing: `None`), wait at most 10 seconds, and are closed."""
     with ExitStack() as stack:
 
-        def make(family: int = socket.AF_INET, host: str = "", kind: int = socket.SOCK_DGRAM) -> socket.socket:
+        def make(family: int = socket.AF_INET, host: str | None = "", kind: int = socket.SOCK_DGRAM) -> socket.socket:
             made = stack.enter_context(socket.socket(family, kind))
-            if family in {socket.AF_INET, socket.AF_INET6}:
+            if family in {socket.AF_INET, socket.AF_INET6} and host is not None:
                 made.bind((host or ("127.0.0.1" if family == socket.AF_INET else "::1"), 0))
             made.settimeout(10)
             return made
@@ -164,6 +165,137 @@ def test_what_the_kernel_joins_comes_out_as_it_was_sent(
     assert (after["received_joined"] > before["received_joined"]) == (gro and gso)
 
 
+def link_local() -> tuple[str, str]:
+    """Find a link-local address of this host, and the interface that has it."""
+    lines = [line.split() for line in Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines()]
+    found = [line for line in lines if line[0].startswith("fe80")]
+    if not found:
+        pytest.skip("this host has no link-local address")
+    raw, _, _, _, _, name = found[0]
+    return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(raw)), name
+
+
+@dataclass
+class Kind:
+    """Two sockets of a kind: where datagrams are received, where they come from, and the address that they go to."""
+
+    here: socket.socket
+    there: socket.socket
+    to: Any
+    source: Any
+    inet: bool = True
+
+
+def ipv4(sockets: Sockets, folder: Path) -> Kind:
+    del folder
+    here, there = sockets(), sockets()
+    return Kind(here, there, here.getsockname(), there.getsockname())
+
+
+def ipv6(sockets: Sockets, folder: Path) -> Kind:
+    del folder
+    here, there = sockets(socket.AF_INET6), sockets(socket.AF_INET6)
+    return Kind(here, there, here.getsockname(), there.getsockname())
+
+
+def ipv6_with_scope(sockets: Sockets, folder: Path) -> Kind:
+    del folder
+    host, name = link_local()
+    here, there = sockets(socket.AF_INET6, None), sockets(socket.AF_INET6, None)
+    for sock in (here, there):
+        sock.bind((host, 0, 0, socket.if_nametoindex(name)))
+    return Kind(here, there, (f"{host}%{name}", here.getsockname()[1]), there.getsockname())
+
+
+def multicast_over_ipv4(sockets: Sockets, folder: Path) -> Kind:
+    del folder
+    here, there = sockets(host="0.0.0.0"), sockets()  # noqa: S104 - what a receiver of multicast binds to
+    group = "239.255.77.9"
+    try:
+        member = socket.inet_aton(group) + socket.inet_aton("127.0.0.1")
+        here.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+        there.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        there.sendto(b"can it be sent", (group, 9))
+    except OSError as error:
+        pytest.skip(f"this host has no multicast: {error}")
+    return Kind(here, there, (group, here.getsockname()[1]), there.getsockname())
+
+
+def multicast_over_ipv6(sockets: Sockets, folder: Path) -> Kind:
+    del folder
+    host, name = link_local()
+    group, scope = "ff12::7:9", socket.if_nametoindex(name)
+    here, there = sockets(socket.AF_INET6, "::"), sockets(socket.AF_INET6, None)
+    there.bind((host, 0, 0, scope))
+    member = socket.inet_pton(socket.AF_INET6, group) + struct.pack("@i", scope)
+    here.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, member)
+    return Kind(here, there, (group, here.getsockname()[1], 0, scope), there.getsockname())
+
+
+def unix(sockets: Sockets, folder: Path) -> Kind:
+    here, there = sockets(socket.AF_UNIX), sockets(socket.AF_UNIX)
+    here.bind(str(folder / "here"))
+    there.bind(b"\0pktalloc-kind-%d" % os.getpid())
+    return Kind(here, there, str(folder / "here"), there.getsockname(), inet=False)
+
+
+def packets(sockets: Sockets, folder: Path) -> Kind:
+    del folder
+    protocol = 0x88B6  # for experiments
+    try:
+        here, there = (sockets(socket.AF_PACKET, kind=socket.SOCK_DGRAM) for _ in range(2))
+    except PermissionError:
+        pytest.skip("packet sockets need privileges")
+    here.bind(("lo", protocol))
+    source = ("lo", protocol, socket.PACKET_HOST, 772, bytes(6))
+    return Kind(here, there, ("lo", protocol, 0, 0, bytes(6)), source, inet=False)
+
+
+KINDS = [ipv4, ipv6, ipv6_with_scope, multicast_over_ipv4, multicast_over_ipv6, unix, packets]
+
+
+@pytest.mark.parametrize("gro", [True, False], ids=["gro", "no gro"])
+@pytest.mark.parametrize("gso", [True, False], ids=["gso", "no gso"])
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "to an address"])
+@pytest.mark.parametrize("make", KINDS, ids=[make.__name__ for make in KINDS])
+def test_every_kind_of_socket(  # noqa: PLR0917 - fixtures and parameters
+    allocator: Allocator,
+    sockets: Sockets,
+    tmp_path: Path,
+    make: Callable[[Sockets, Path], Kind],
+    connected: bool,
+    gso: bool,
+    gro: bool,
+) -> None:
+    kind = make(sockets, tmp_path)
+    here, there = kind.here, kind.there
+    if connected and make is packets:
+        there.bind(kind.to[:2])
+        kind.source = None  # the last frame's memory says what kind it is
+    elif connected:
+        there.connect(kind.to)
+    here.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        allocator.recv_many(here, gro=gro)
+    here.settimeout(10)
+    before = pktalloc.datagram_counters()
+    # A Unix socket's queue holds ten.
+    for datagrams in ([os.urandom(1200) for _ in range(7)] + [b"a shorter one"], [b"n" * 60] * 3, [b"one by itself"]):
+        address = None if connected else kind.to
+        assert send_many(there, datagrams, address, gso=gso) == len(datagrams)
+        pairs = receive(allocator, here, len(datagrams), gro=gro)
+        assert [bytes(packet) for packet, _ in pairs] == datagrams
+        if kind.source is not None:
+            assert {sender for _, sender in pairs} == {kind.source}
+    after = pktalloc.datagram_counters()
+    assert (after["sent_joined"] > before["sent_joined"]) == (gso and kind.inet)
+    assert (after["received_joined"] > before["received_joined"]) == (gro and gso and kind.inet)
+    if kind.inet and not connected:
+        # And back, to the address that came along.
+        assert send_many(here, [b"back"] * 3, kind.source, gso=gso) == 3
+        assert [bytes(packet) for packet, _ in receive(allocator, there, 3)] == [b"back"] * 3
+
+
 def test_slices_share_one_packet(allocator: Allocator, sockets: Sockets) -> None:
     here, there = sockets(), sockets()
     here.setsockopt(socket.SOL_UDP, 104, 1)
@@ -213,12 +345,7 @@ def test_drops_are_counted(allocator: Allocator, sockets: Sockets) -> None:
 
 
 def test_link_local_addresses_keep_their_scope(allocator: Allocator) -> None:
-    lines = [line.split() for line in Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines()]
-    found = [line for line in lines if line[0].startswith("fe80")]
-    if not found:
-        pytest.skip("this host has no link-local address")
-    raw, _, _, _, _, name = found[0]
-    host = socket.inet_ntop(socket.AF_INET6, bytes.fromhex(raw))
+    host, name = link_local()
     with (
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as here,
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as there,
@@ -422,6 +549,77 @@ def test_an_unreachable_peer_is_reported_and_loses_nothing(allocator: Allocator,
     assert send_many(here, [b"bounces"]) == 1
     with pytest.raises(ConnectionRefusedError):
         send_many(here, [b"a", b"b"])
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX], ids=lambda family: family.name)
+@pytest.mark.parametrize(
+    "address",
+    [
+        ("::1", 9),
+        ("::1", 9, 0, 0),
+        ("::1", -1),
+        ("::1", 65536),
+        ("127.0.0.1", 9),
+        ("127.0.0.1", 9, 0),
+        ("127.0.0.1", 9, 0, 0, 0),
+        ("127.0.0.1", -1),
+        ("127.0.0.1", 65536),
+        ("127.0.0.1", 10**30),
+        ("127.0.0.1", "9"),
+        ("127.0.0.1", 1.5),
+        ("::1", 9, -1),
+        ("::1", 9, 1 << 20),
+        (5, 9),
+        (None, 9),
+        ("127.0.0.1",),
+        (),
+        ["127.0.0.1", 9],
+        "/no/such/path",
+        b"/no/such/path",
+        "",
+        "a\0b",
+        5,
+        1.5,
+        object(),
+        ("lo", 3),
+    ],
+    ids=repr,
+)
+def test_addresses_of_another_family_are_refused_as_sendto_refuses_them(
+    sockets: Sockets, family: int, address: Any
+) -> None:
+    sock = sockets(family)
+    if isinstance(address, list):
+        # A list is one address each.
+        with pytest.raises((ValueError, TypeError)):
+            send_many(sock, [b"x"], address)
+        return
+    expected: BaseException | None = None
+    try:
+        sock.sendto(b"x", address)
+    except BaseException as error:  # noqa: BLE001 - whatever it is
+        expected = error
+    if expected is None:
+        assert send_many(sock, [b"x"], address) == 1
+        return
+    kinds: Any = type(expected)
+    if isinstance(expected, socket.gaierror):
+        # Of two things that are wrong either may be told.
+        kinds = (socket.gaierror, OverflowError)
+    calls: list[tuple[Any, ...]] = [([b"x"], address), ([(b"x", address)],)]
+    for arguments in calls:
+        with pytest.raises(kinds) as caught:
+            send_many(sock, *arguments)
+        if isinstance(caught.value, OSError):
+            assert isinstance(expected, OSError)
+            assert caught.value.errno == expected.errno or "path too long" in str(expected)
+
+
+def test_a_scope_that_no_interface_can_have_is_refused(sockets: Sockets) -> None:
+    # `sendto()` takes it for another one.
+    for scope in (-1, 1 << 32):
+        with pytest.raises(OverflowError, match="scopeid must be 0-4294967295"):
+            send_many(sockets(socket.AF_INET6), [b"x"], ("::1", 9, 0, scope))
 
 
 def test_one_bad_address_among_many(allocator: Allocator, sockets: Sockets) -> None:

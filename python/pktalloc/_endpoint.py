@@ -24,6 +24,9 @@ HIGH = 4096
 PATIENCE = 8
 """Batches that are handed out one after the other before other tasks get a turn."""
 
+SKIPPED = 31
+"""Calls, at most, that wait for the loop although there might be datagrams already."""
+
 
 class DatagramEndpoint:
     """A datagram socket for coroutines: batches come out, batches go in.
@@ -62,6 +65,8 @@ class DatagramEndpoint:
         self._reading = False
         # The last batch was full, so that there may be more.
         self._more = True
+        # How many calls wait for the loop before one looks at the socket first, and how many did the last time.
+        self._skip = self._skipped = 0
         self._at_once = 0
         self._queue: deque[tuple[bytes, Address]] = deque()
         self._drained: asyncio.Future[None] | None = None
@@ -96,8 +101,8 @@ class DatagramEndpoint:
             self._at_once = 0
             await asyncio.sleep(0)
         while not self._closing:
-            if self._batch is None and self._error is None and self._more:
-                self._fetch()
+            if self._batch is None and self._error is None:
+                self._look()
             batch, error = self._batch, self._error
             if batch is not None:
                 self._batch = None
@@ -115,6 +120,16 @@ class DatagramEndpoint:
             finally:
                 self._waiter = None
         raise end("the endpoint is closed")
+
+    def _look(self) -> None:
+        """Receive what is there, unless nothing is likely to be."""
+        if not (self._more or self._skip == 0):
+            self._skip -= 1
+        elif self._fetch():
+            self._skipped = 0
+        else:
+            # To look in vain costs a system call: less often from now on.
+            self._skip = self._skipped = min(2 * self._skipped + 1, SKIPPED)
 
     def _fetch(self) -> bool:
         """Receive what is there; tell whether that was something, an error included."""

@@ -3,7 +3,7 @@
 """Aligned, writable packet buffers from a windowed allocator."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from os import PathLike
 from socket import socket
 from types import TracebackType
@@ -598,18 +598,20 @@ class Receiver:
     def __new__(cls, sock: socket, count: int = 64, size: int = 65536, *, gro: bool = False) -> Self: ...
     def receive(self, allocator: Allocator | None = None) -> DatagramBatch | None:
         """Return what is there as a batch, or `None`; raise what the system says."""
-    def deliver(self, callback: Callable[[Any, Any], object], allocator: Allocator | None = None) -> int:
+    def deliver(self, transport: Any, buffer: Sized, allocator: Allocator | None = None) -> None:
         """
-        Call `callback(data, address)` with one datagram after the other; return how many are left.
+        Give the protocol of a transport, `transport._protocol`, one datagram after the other.
 
-        Those of the last call come first; when there are none, what is there is received. What the callback raises is raised
-        here, with `in_callback` set; the datagram counts as delivered. So it does when the callback calls `stop()`.
+        Those of the last call come first; when there are none, what is there is received. Where more is to be done than that,
+        `transport._delivered(left, error, in_callback)` is called: when there is something in `buffer`, which the protocol has
+        sent, when it has called `stop()` and some are left, and when it (`in_callback`) or the system has raised something. A datagram whose callback
+        has raised counts as delivered.
         """
+    @property
+    def delivering(self) -> bool:
+        """Whether datagrams are being delivered: what is sent meanwhile can leave together."""
     def stop(self) -> None:
         """End `deliver()` after the datagram that it delivers now."""
-    @property
-    def in_callback(self) -> bool:
-        """Whether it was the callback that raised what `deliver()` raised."""
     @property
     def waiting(self) -> int:
         """How many datagrams were received and are kept for the next call, because there was no memory for them."""

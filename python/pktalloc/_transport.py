@@ -36,6 +36,9 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     happens as on the transport of `loop.create_datagram_endpoint()`.
     """
 
+    # Looked up for every batch, so that it has a place of its own.
+    __slots__ = ("__dict__", "__weakref__", "_protocol")
+
     def __init__(  # noqa: PLR0913 - each a property of the transport
         self,
         loop: asyncio.AbstractEventLoop,
@@ -62,7 +65,6 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         # Sent already as far as the protocol knows: while it is given datagrams, and when the socket is full.
         self._buffer: deque[tuple[bytes, Address]] = deque()
         self._buffer_size = 0
-        self._corked = False
         self._writing = False
         # Something was sent in this turn of the loop: what follows leaves together at its end.
         self._burst = False
@@ -94,7 +96,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     def _start_reading(self) -> None:
         if not (self._closing or self._paused or self._reading):
             self._reading = True
-            self._loop.add_reader(self._number, self._readable)
+            self._loop.add_reader(self._number, self._receiver.deliver, self, self._buffer, self._allocator)
 
     def _stop_reading(self) -> None:
         if self._reading:
@@ -120,27 +122,24 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
             self._start_reading()
 
     def _readable(self) -> None:
-        """Give the protocol what is there, and send what it answers."""
-        if self._closing or self._paused:
-            return
-        self._corked = True
-        left = 1
+        """Give the protocol what is left of a batch, or what is there."""
+        if self.is_reading():
+            self._receiver.deliver(self, self._buffer, self._allocator)
+
+    def _delivered(self, left: int, error: BaseException | None, in_callback: bool) -> None:
+        """Send what the protocol has answered, and have it given those that are left."""
         try:
-            left = self._receiver.deliver(self._protocol.datagram_received, self._allocator)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001 - as asyncio does
-            self._failed(error)
+            if error is not None:
+                self._failed(error, in_callback)
         finally:
-            self._corked = False
             if self._buffer and not self._writing:
                 self._flush()
             if left and self.is_reading():
                 self._loop.call_soon(self._readable)
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, error: BaseException, in_callback: bool) -> None:
         """Report what has stopped datagrams from being delivered; those that are left come next."""
-        if self._receiver.in_callback:
+        if in_callback:
             self._report(error, f"Exception in callback {self._protocol.datagram_received!r}")
         elif isinstance(error, OSError):
             self._protocol.error_received(error)
@@ -167,7 +166,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
                 logger.warning("socket.send() raised exception.")
             self._lost += 1
             return
-        if not (self._buffer or self._corked or self._burst):
+        if not (self._buffer or self._receiver.delivering or self._burst):
             self._burst = True
             self._loop.call_soon(self._end_burst)
             if self._send_now(self._sock, data, addr):

@@ -50,6 +50,7 @@
 
 mod address;
 mod handle;
+pub(crate) mod layout;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod linux;
 mod options;
@@ -65,6 +66,11 @@ mod sender;
 use linux as backend;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 use portable as backend;
+
+/// What the fuzz target `datagrams` runs.
+#[cfg(all(fuzzing, any(target_os = "linux", target_os = "android")))]
+#[doc(hidden)]
+pub use linux::fuzz::run as fuzz;
 
 pub use address::{Address, Info, LinkAddress};
 pub use handle::AsHandle;

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
 use super::handle::Handle;
+use super::layout::{Layout, Received};
 use super::{Address, Counters, Info, Options};
 
 /// No system's datagrams are longer.
@@ -40,22 +41,6 @@ pub(crate) fn enable(_: &Kernel, _: Handle, _: Options) -> io::Result<Options> {
 /// The calls wait by themselves, as the socket says: there is nothing more to wait for.
 pub(crate) fn wait_to_receive(_: &Kernel, _: Handle) -> io::Result<()> {
     Err(io::ErrorKind::WouldBlock.into())
-}
-
-/// How datagrams are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    pub(crate) most: usize,
-    pub(crate) size: usize,
-    pub(crate) joined: bool,
-}
-
-/// A datagram in the scratch area.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Received<'a> {
-    pub(crate) bytes: &'a [u8],
-    pub(crate) truncated: bool,
-    pub(crate) info: &'a Info,
 }
 
 /// The scratch area, and the datagram in it that was not handed out yet.
@@ -149,7 +134,13 @@ impl Incoming<Kernel> {
     pub(crate) fn peek(&self) -> Option<Received<'_>> {
         let (length, _) = self.next?;
         let fitting = length.min(self.layout.size);
-        Some(Received { bytes: &self.area[..fitting], truncated: fitting < length, info: &self.info })
+        Some(Received {
+            bytes: &self.area[..fitting],
+            truncated: fitting < length,
+            #[cfg(feature = "python")]
+            whole: length,
+            info: &self.info,
+        })
     }
 
     pub(crate) fn source(&self) -> Address {

@@ -3,8 +3,9 @@
 use core::fmt;
 use std::io;
 
-use super::backend::{self, Incoming, Kernel, Layout};
+use super::backend::{self, Incoming, Kernel};
 use super::handle::{AsHandle, Handle, handle};
+use super::layout::Layout;
 use super::{Address, Counters, Info};
 use crate::{Packet, Source, Space};
 

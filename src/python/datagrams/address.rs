@@ -10,7 +10,7 @@ use pyo3::exceptions::PyOverflowError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyInt, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::python::call::int;
 use crate::python::errors;
@@ -219,6 +219,10 @@ fn port(value: &Bound<'_, PyAny>) -> PyResult<u16> {
 /// What the name server says: the first address for a name.
 fn resolve<'py>(host: &Bound<'py, PyAny>, family: i32) -> PyResult<Bound<'py, PyAny>> {
     let py = host.py();
+    if host.is_none() {
+        // That would be this host.
+        return Err(errors::kind(format_args!("send_many(): str, bytes or bytearray expected, not NoneType")));
+    }
     let arguments = (host, py.None(), family, libc::SOCK_DGRAM);
     py.import(intern!(py, "socket"))?.call_method1(intern!(py, "getaddrinfo"), arguments)?.get_item(0)?.get_item(4)
 }
@@ -280,9 +284,11 @@ fn unix(address: &Bound<'_, PyAny>) -> PyResult<Address> {
     let py = address.py();
     let name = if address.is_instance_of::<PyString>() {
         py.import(intern!(py, "os"))?.call_method1(intern!(py, "fsencode"), (address,))?
-    } else if address.is_instance_of::<PyInt>() {
-        // `bytes` would make as many zero bytes.
-        return Err(errors::kind(format_args!("send_many(): AF_UNIX address must be str or bytes-like, not int")));
+    // SAFETY: the thread is attached.
+    } else if unsafe { ffi::PyObject_CheckBuffer(address.as_ptr()) } == 0 {
+        // `bytes` would make something of numbers and of what has elements as well.
+        let name = address.get_type().name()?;
+        return Err(errors::kind(format_args!("send_many(): AF_UNIX address must be str or bytes-like, not {name}")));
     } else {
         py.get_type::<PyBytes>().call1((address,))?
     };

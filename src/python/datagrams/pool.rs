@@ -1,5 +1,6 @@
 //! What outlives a call: scratch areas that the next one uses again, and datagrams that were received and not delivered.
 
+use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,8 @@ use pyo3::types::PyDict;
 use crate::python::call::int;
 use crate::python::errors;
 use crate::udp::Counters;
-use crate::udp::linux::{Incoming, Kernel, Layout, Outgoing, cookie};
+use crate::udp::layout::Layout;
+use crate::udp::linux::{Incoming, Kernel, Outgoing, cookie};
 
 /// Scratch areas that are kept, and the most bytes of one that is.
 const KEPT: usize = 4;
@@ -21,12 +23,12 @@ const PARKED_SOCKETS: usize = 64;
 /// Sockets that are remembered for having refused joined datagrams.
 const REMEMBERED: usize = 256;
 
-static IDLE: Mutex<Vec<Incoming<Kernel>>> = Mutex::new(Vec::new());
+static IDLE: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
 /// Those without an area, for calls that bring a place for datagrams to arrive at.
-static IDLE_HEADERS: Mutex<Vec<Incoming<Kernel>>> = Mutex::new(Vec::new());
+static IDLE_HEADERS: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
 static IDLE_SENDERS: Mutex<Vec<Outgoing<Kernel>>> = Mutex::new(Vec::new());
 /// Scratch areas with datagrams that no packet could be made for, by the cookie of their socket.
-static PARKED: Mutex<Vec<(u64, Incoming<Kernel>)>> = Mutex::new(Vec::new());
+static PARKED: Mutex<Vec<(u64, Scratch)>> = Mutex::new(Vec::new());
 /// Whether there are any: only then does a call ask its socket for the cookie.
 static ANY_PARKED: AtomicBool = AtomicBool::new(false);
 /// The cookies of sockets that have refused joined datagrams.
@@ -38,10 +40,37 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A scratch area and what is in it, at a place of its own: it goes from hand to hand.
+pub(super) struct Scratch(Box<[Incoming<Kernel>; 1]>);
+
+impl Scratch {
+    /// `None` when there is no memory for it.
+    fn new(layout: Layout) -> Option<Self> {
+        let mut place = Vec::new();
+        place.try_reserve_exact(1).ok()?;
+        place.push(Incoming::try_new(Kernel, layout)?);
+        place.try_into().ok().map(Self)
+    }
+}
+
+impl Deref for Scratch {
+    type Target = Incoming<Kernel>;
+
+    fn deref(&self) -> &Incoming<Kernel> {
+        &self.0[0]
+    }
+}
+
+impl DerefMut for Scratch {
+    fn deref_mut(&mut self) -> &mut Incoming<Kernel> {
+        &mut self.0[0]
+    }
+}
+
 /// A scratch area for the duration of a call on a socket.
 pub(super) struct Lease {
     /// `None` only while it is dropped.
-    incoming: Option<Incoming<Kernel>>,
+    incoming: Option<Scratch>,
     socket: RawFd,
     kind: Kind,
 }
@@ -62,7 +91,7 @@ impl Lease {
             Some(parked) => parked,
             None => match take_idle(&IDLE, |incoming| incoming.layout() == layout) {
                 Some(idle) => idle,
-                None => new_incoming(layout)?,
+                None => new_scratch(layout)?,
             },
         };
         Ok(Self { incoming: Some(incoming), socket, kind: Kind::Area })
@@ -77,7 +106,7 @@ impl Lease {
     pub(super) fn borrowing(socket: RawFd, slots: usize) -> PyResult<Self> {
         let incoming = match take_idle(&IDLE_HEADERS, |incoming| incoming.slots() == slots) {
             Some(idle) => idle,
-            None => new_incoming(Layout { most: slots, size: 0, joined: false })?,
+            None => new_scratch(Layout { most: slots, size: 0, joined: false })?,
         };
         Ok(Self { incoming: Some(incoming), socket, kind: Kind::Borrowing })
     }
@@ -111,17 +140,14 @@ impl Drop for Lease {
     }
 }
 
-fn take_idle(
-    idle: &Mutex<Vec<Incoming<Kernel>>>,
-    fits: impl Fn(&Incoming<Kernel>) -> bool,
-) -> Option<Incoming<Kernel>> {
+fn take_idle(idle: &Mutex<Vec<Scratch>>, fits: impl Fn(&Incoming<Kernel>) -> bool) -> Option<Scratch> {
     let mut idle = lock(idle);
-    let index = idle.iter().position(fits)?;
+    let index = idle.iter().position(|scratch| fits(scratch))?;
     Some(idle.swap_remove(index))
 }
 
 /// Keeps a scratch area for the next call, instead of the one kept longest.
-fn keep(idle: &Mutex<Vec<Incoming<Kernel>>>, incoming: Incoming<Kernel>) {
+fn keep(idle: &Mutex<Vec<Scratch>>, incoming: Scratch) {
     let mut idle = lock(idle);
     let oldest = (idle.len() >= KEPT).then(|| idle.remove(0));
     idle.push(incoming);
@@ -130,14 +156,14 @@ fn keep(idle: &Mutex<Vec<Incoming<Kernel>>>, incoming: Incoming<Kernel>) {
 }
 
 /// A new scratch area.
-pub(super) fn new_incoming(layout: Layout) -> PyResult<Incoming<Kernel>> {
-    Incoming::try_new(Kernel, layout).ok_or_else(|| {
+pub(super) fn new_scratch(layout: Layout) -> PyResult<Scratch> {
+    Scratch::new(layout).ok_or_else(|| {
         errors::memory(format_args!("no memory to receive {} datagrams of {} bytes", layout.most, layout.size))
     })
 }
 
 #[inline]
-fn take_parked(socket: RawFd) -> Option<Incoming<Kernel>> {
+fn take_parked(socket: RawFd) -> Option<Scratch> {
     if !ANY_PARKED.load(Ordering::Relaxed) {
         return None;
     }

@@ -15,7 +15,8 @@ use crate::python::call::Arguments;
 use crate::python::class::Object;
 use crate::python::errors;
 use crate::udp::Options;
-use crate::udp::linux::{Incoming, Kernel, Layout, MOST, Received, enable};
+use crate::udp::layout::{Layout, Received};
+use crate::udp::linux::{Incoming, Kernel, MOST, enable};
 
 /// The largest size of a datagram that may be asked for. No system's are as long.
 const MOST_BYTES: usize = 1 << 24;
@@ -39,16 +40,20 @@ pub(super) fn layout(count: usize, size: usize, joined: bool) -> PyResult<Layout
     Ok(Layout { most: count.min(MOST).min((AREA / size).max(1)), size, joined })
 }
 
-/// A number of datagrams or bytes.
+/// A number of datagrams or bytes; what no number can hold is as many as there can be. `__index__` is enough.
 fn number(value: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
-    let number: i128 = value.extract().or_else(|error: PyErr| {
-        // `__index__` is enough, and what no number can hold is too many.
-        if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(value.py()) { Ok(i128::MAX) } else { Err(error) }
-    })?;
-    if number < 1 {
-        return Err(errors::value(format_args!("{name} must be at least 1, got {number}")));
+    let mut overflow = 0;
+    // SAFETY: the thread is attached.
+    let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &raw mut overflow) };
+    match usize::try_from(number) {
+        Ok(number) if number > 0 => Ok(number),
+        _ if overflow > 0 => Ok(usize::MAX),
+        _ if overflow < 0 => Err(errors::value(format_args!("{name} must be at least 1, got a number far below"))),
+        _ => match PyErr::take(value.py()) {
+            Some(error) => Err(error),
+            None => Err(errors::value(format_args!("{name} must be at least 1, got {number}"))),
+        },
     }
-    Ok(usize::try_from(number).unwrap_or(usize::MAX))
 }
 
 pub(super) fn recv_many<'py>(source: Source<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {

@@ -1,19 +1,27 @@
 //! `Receiver`: what event loops receive with.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
+use super::address::tuple_of;
 use super::batch::DatagramBatch;
-use super::pool::{RECEIVED, new_incoming};
+use super::pool::{RECEIVED, Scratch, new_scratch};
 use super::receive::{Into, Maker, deliver, layout};
 use super::seam;
 use super::socket::{Socket, os_error};
+use crate::python::call::{int, none, truth};
 use crate::python::errors;
 use crate::udp::Options;
 use crate::udp::linux::{Incoming, Kernel, enable};
+
+/// Calls of `deliver` that ask for a single datagram after one that found no more.
+const SINGLE: u8 = 2;
 
 /// Receives datagrams from one socket without ever waiting: what `pktalloc.aio` is built on.
 ///
@@ -23,11 +31,13 @@ use crate::udp::linux::{Incoming, Kernel, enable};
 pub(super) struct Receiver {
     socket: i32,
     /// `None` while a call uses it.
-    incoming: Mutex<Option<Incoming<Kernel>>>,
+    incoming: Mutex<Option<Scratch>>,
     /// `deliver` is to stop.
     stopped: AtomicBool,
-    /// The callback of `deliver` runs, or was the last thing that ran.
-    in_callback: AtomicBool,
+    /// `deliver` calls the protocol.
+    delivering: AtomicBool,
+    /// How many calls of `deliver` from now on ask for a single datagram, since the last one that asked for all got no more.
+    single: AtomicU8,
 }
 
 #[pymethods]
@@ -46,9 +56,10 @@ impl Receiver {
         }
         Ok(Self {
             socket: socket.number,
-            incoming: Mutex::new(Some(new_incoming(layout)?)),
+            incoming: Mutex::new(Some(new_scratch(layout)?)),
             stopped: AtomicBool::new(false),
-            in_callback: AtomicBool::new(false),
+            delivering: AtomicBool::new(false),
+            single: AtomicU8::new(0),
         })
     }
 
@@ -61,55 +72,61 @@ impl Receiver {
     ) -> PyResult<Option<Bound<'py, DatagramBatch>>> {
         let source = seam::source(allocator)?;
         let mut lease = self.lease()?;
-        if !lease.fill(py)? {
+        if !lease.fill(py, usize::MAX)? {
             return Ok(None);
         }
         let into = source.map_or(Into::Bytes, Into::Packets);
         deliver(py, lease.incoming(), into).map(Some)
     }
 
-    /// Call `callback(data, address)` with one datagram after the other; return how many are left.
+    /// Give the protocol of a transport, `transport._protocol`, one datagram after the other.
     ///
-    /// Those of the last call come first; when there are none, what is there is received. What the callback raises is raised
-    /// here, with `in_callback` set; the datagram counts as delivered. So it does when the callback calls `stop()`.
-    #[pyo3(signature = (callback, allocator = None))]
+    /// Those of the last call come first; when there are none, what is there is received. Where more is to be done than that,
+    /// `transport._delivered(left, error, in_callback)` is called: when there is something in `buffer`, which the protocol has
+    /// sent, when it has called `stop()` and some are left, and when it (`in_callback`) or the system has raised something. A datagram whose callback
+    /// has raised counts as delivered.
+    #[pyo3(signature = (transport, buffer, allocator = None))]
     fn deliver<'py>(
         &self,
         py: Python<'py>,
-        callback: &Bound<'py, PyAny>,
+        transport: &Bound<'py, PyAny>,
+        buffer: &Bound<'py, PyAny>,
         allocator: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<usize> {
-        let source = seam::source(allocator)?;
-        self.in_callback.store(false, Ordering::Relaxed);
-        self.stopped.store(false, Ordering::Relaxed);
-        let mut lease = self.lease()?;
-        if !lease.fill(py)? {
-            return Ok(0);
+    ) -> PyResult<()> {
+        let mut in_callback = false;
+        let outcome = seam::source(allocator).and_then(|source| {
+            self.deliver_each(transport, source.map_or(Into::Bytes, Into::Packets), &mut in_callback)
+        });
+        let (left, error) = match outcome {
+            Ok(0) if !buffer.is_truthy()? => return Ok(()),
+            Ok(left) => (left, None),
+            // There may be more where it came from.
+            Err(error) => (1, Some(error)),
+        };
+        let ends = error.as_ref().is_some_and(|error| {
+            error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+        });
+        let told = match &error {
+            Some(error) if !ends => error.value(py).clone().into_any(),
+            _ => none(py),
+        };
+        let arguments = [int(py, left as u64)?, told, truth(py, in_callback)];
+        transport.call_method1(intern!(py, "_delivered"), tuple_of(py, arguments)?.cast_into::<PyTuple>()?)?;
+        match error {
+            Some(error) if ends => Err(error),
+            _ => Ok(()),
         }
-        let incoming = lease.incoming();
-        let mut maker = Maker::new(source.map_or(Into::Bytes, Into::Packets));
-        while let Some(next) = incoming.peek() {
-            let made = maker.next(py, incoming, &next)?;
-            incoming.consume();
-            self.in_callback.store(true, Ordering::Relaxed);
-            callback.call1(made)?;
-            self.in_callback.store(false, Ordering::Relaxed);
-            if self.stopped.load(Ordering::Relaxed) {
-                return Ok(incoming.remaining());
-            }
-        }
-        Ok(0)
+    }
+
+    /// Whether datagrams are being delivered: what is sent meanwhile can leave together.
+    #[getter]
+    fn delivering(&self) -> bool {
+        self.delivering.load(Ordering::Relaxed)
     }
 
     /// End `deliver()` after the datagram that it delivers now.
     fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it was the callback that raised what `deliver()` raised.
-    #[getter]
-    fn in_callback(&self) -> bool {
-        self.in_callback.load(Ordering::Relaxed)
     }
 
     /// How many datagrams were received and are kept for the next call, because there was no memory for them.
@@ -121,6 +138,44 @@ impl Receiver {
 }
 
 impl Receiver {
+    /// Calls `datagram_received` for each, and returns how many are left. Says whether that runs when it ends.
+    fn deliver_each<'py>(
+        &self,
+        transport: &Bound<'py, PyAny>,
+        into: Into<'_, 'py>,
+        in_callback: &mut bool,
+    ) -> PyResult<usize> {
+        let py = transport.py();
+        let callback = transport.getattr(intern!(py, "_protocol"))?.getattr(intern!(py, "datagram_received"))?;
+        let mut lease = self.lease()?;
+        self.stopped.store(false, Ordering::Relaxed);
+        // To find that there is no second datagram costs half as much as to receive the first. Where there was none, that is
+        // asked the next time but two: the loop calls again at once if there is one.
+        let single = self.single.load(Ordering::Relaxed);
+        if !lease.fill(py, if single > 0 { 1 } else { usize::MAX })? {
+            return Ok(0);
+        }
+        let _delivering = Delivering::new(self);
+        let incoming = lease.incoming();
+        let next = match single {
+            0 if incoming.remaining() == 1 => SINGLE,
+            single => single.saturating_sub(1),
+        };
+        self.single.store(next, Ordering::Relaxed);
+        let mut maker = Maker::new(into);
+        while let Some(next) = incoming.peek() {
+            let made = maker.next(py, incoming, &next)?;
+            incoming.consume();
+            *in_callback = true;
+            callback.call1(made)?;
+            *in_callback = false;
+            if self.stopped.load(Ordering::Relaxed) {
+                return Ok(incoming.remaining());
+            }
+        }
+        Ok(0)
+    }
+
     fn lease(&self) -> PyResult<InUse<'_>> {
         let taken = self.incoming.lock().unwrap_or_else(PoisonError::into_inner).take();
         match taken {
@@ -130,10 +185,26 @@ impl Receiver {
     }
 }
 
+/// Says that a protocol is given datagrams, as long as it lives.
+struct Delivering<'a>(&'a AtomicBool);
+
+impl<'a> Delivering<'a> {
+    fn new(of: &'a Receiver) -> Self {
+        of.delivering.store(true, Ordering::Relaxed);
+        Self(&of.delivering)
+    }
+}
+
+impl Drop for Delivering<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Gives the scratch area back at the end of a call.
 struct InUse<'a> {
     of: &'a Receiver,
-    incoming: Option<Incoming<Kernel>>,
+    incoming: Option<Scratch>,
 }
 
 impl InUse<'_> {
@@ -141,11 +212,11 @@ impl InUse<'_> {
         self.incoming.as_mut().expect("it is there until the lease ends")
     }
 
-    /// Receives what is there, unless something is left; false when there is nothing.
-    fn fill(&mut self, py: Python<'_>) -> PyResult<bool> {
+    /// Receives what is there, `most` datagrams at most, unless something is left; false when there is nothing.
+    fn fill(&mut self, py: Python<'_>, most: usize) -> PyResult<bool> {
         let socket = self.of.socket;
         let incoming = self.incoming();
-        match py.detach(|| incoming.fill(socket, false)) {
+        match py.detach(|| incoming.fill_up_to(most, socket, false)) {
             Ok(()) => Ok(incoming.peek().is_some()),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
             Err(error) => Err(os_error(py, &error)),

@@ -9,7 +9,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::PyString;
 
 use crate::python::errors;
 use crate::udp::linux::{Calls, Kernel};
@@ -50,28 +50,78 @@ pub(super) enum Waited {
     NonBlocking,
 }
 
+/// The class of the `socket` module's C part, and what it has to say about a socket. `socket.socket` is made of it.
+struct Class {
+    class: Py<PyAny>,
+    fileno: Py<PyAny>,
+    kind: Py<PyAny>,
+    timeout: Py<PyAny>,
+}
+
+impl Class {
+    fn get(py: Python<'_>) -> PyResult<&'static Self> {
+        static CLASS: PyOnceLock<Class> = PyOnceLock::new();
+        CLASS.get_or_try_init(py, || {
+            let class = py.import(intern!(py, "_socket"))?.getattr(intern!(py, "socket"))?;
+            let attribute = |name: &Bound<'_, PyString>| Ok::<_, PyErr>(class.getattr(name)?.unbind());
+            let (fileno, kind) = (attribute(intern!(py, "fileno"))?, attribute(intern!(py, "type"))?);
+            let timeout = attribute(intern!(py, "timeout"))?;
+            Ok(Self { class: class.unbind(), fileno, kind, timeout })
+        })
+    }
+}
+
+/// What a descriptor of a class says about one of its objects, whatever subclasses have under the same name.
+fn attribute<'py>(descriptor: &Bound<'py, PyAny>, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the thread is attached; the function is the descriptor's own, and is called as attribute look-up calls it.
+    unsafe {
+        match (*ffi::Py_TYPE(descriptor.as_ptr())).tp_descr_get {
+            Some(get) => {
+                let found = get(descriptor.as_ptr(), object.as_ptr(), ffi::Py_TYPE(object.as_ptr()).cast());
+                Bound::from_owned_ptr_or_err(descriptor.py(), found)
+            }
+            None => Ok(descriptor.clone()),
+        }
+    }
+}
+
+/// A number that C has as an `int`.
+fn small(number: &Bound<'_, PyAny>) -> PyResult<i32> {
+    // SAFETY: the thread is attached.
+    let value = unsafe { ffi::PyLong_AsLong(number.as_ptr()) };
+    match value {
+        -1 => PyErr::take(number.py()).map_or(Ok(-1), Err),
+        value => Ok(value as i32),
+    }
+}
+
 impl Socket {
-    /// Reads the descriptor and the timeout of a `socket.socket`. Runs Python code.
+    /// Reads the descriptor, the kind and the timeout of a `socket.socket`, as its own calls know them: without a system call.
     pub(super) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         let py = object.py();
-        let class = CLASS.import(py, "_socket", "socket")?;
-        if !object.is_instance(class)? {
+        let class = Class::get(py)?;
+        if !object.is_instance(class.class.bind(py))? {
             let name = object.get_type().name()?;
             return Err(errors::kind(format_args!("expected a socket.socket, got {name}")));
         }
-        let number: RawFd = object.call_method0(intern!(py, "fileno"))?.extract()?;
+        // SAFETY: the thread is attached, and the object is a socket.
+        let number = unsafe { ffi::PyObject_CallOneArg(class.fileno.as_ptr(), object.as_ptr()) };
+        // SAFETY: it is a new object, or the call has failed.
+        let number: RawFd = small(&unsafe { Bound::from_owned_ptr_or_err(py, number) }?)?;
         if number < 0 {
             return Err(os_error(py, &io::Error::from_raw_os_error(libc::EBADF)));
         }
-        let timeout: Option<f64> = object.getattr(intern!(py, "timeout"))?.extract()?;
-        let kind = Kernel.option(number, libc::SOL_SOCKET, libc::SO_TYPE).map_err(|error| os_error(py, &error))?;
+        let kind = small(&attribute(class.kind.bind(py), object)?)?;
         if kind == libc::SOCK_STREAM {
             let text = object.repr()?;
             return Err(errors::value(format_args!("a datagram socket was expected, got {text}")));
         }
+        let timeout = attribute(class.timeout.bind(py), object)?;
         // The `socket` module refuses negative ones; what is too long to count is for ever.
-        let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let timeout = match timeout.is_none() {
+            true => None,
+            false => Duration::try_from_secs_f64(timeout.extract()?).ok(),
+        };
         Ok(Self { number, kind, timeout, deadline: None })
     }
 

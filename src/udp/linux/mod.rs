@@ -5,6 +5,8 @@
 //! - `receive`, `send`: what they are called with.
 
 mod control;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod options;
 mod receive;
 mod send;
@@ -14,11 +16,11 @@ mod system;
 mod tests;
 
 pub(crate) use options::enable;
-pub(crate) use receive::{Incoming, Layout};
+pub(crate) use receive::Incoming;
 #[cfg(feature = "python")]
-pub(crate) use receive::{MOST, Received};
+pub(crate) use receive::MOST;
 pub(crate) use send::{Item, NOBODY, Outgoing};
-#[cfg(feature = "python")]
+#[cfg(any(test, fuzzing, feature = "python"))]
 pub(crate) use sockaddr::decode;
 pub(crate) use sockaddr::{RawAddress, encode};
 #[cfg(feature = "python")]

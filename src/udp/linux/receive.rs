@@ -15,6 +15,7 @@ use std::os::fd::RawFd;
 use super::control;
 use super::sockaddr;
 use super::system::Calls;
+use crate::udp::layout::{Layout, Received};
 use crate::udp::segments::{count_segments, segment_at};
 use crate::udp::{Address, Counters, Info};
 
@@ -98,28 +99,6 @@ impl<T> Drop for Area<T> {
     }
 }
 
-/// How datagrams are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    /// Datagrams of one call; at least 1, and no more than [`MOST`] count.
-    pub(crate) most: usize,
-    /// Bytes of each.
-    pub(crate) size: usize,
-    /// Whether the kernel joins them.
-    pub(crate) joined: bool,
-}
-
-/// A datagram in the scratch area.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Received<'a> {
-    pub(crate) bytes: &'a [u8],
-    pub(crate) truncated: bool,
-    /// Bytes that the run of joined datagrams has for it: more than it shows where it was truncated.
-    #[cfg(feature = "python")]
-    pub(crate) whole: usize,
-    pub(crate) info: &'a Info,
-}
-
 /// The scratch area, and which of its datagrams were not handed out yet.
 pub(crate) struct Incoming<C> {
     calls: C,
@@ -135,6 +114,8 @@ pub(crate) struct Incoming<C> {
     message: usize,
     start: usize,
     info: Info,
+    /// Datagrams that were not handed out, each of the joined ones counted.
+    remaining: usize,
     /// An error that came behind datagrams.
     deferred: Option<io::Error>,
     counters: Counters,
@@ -175,6 +156,7 @@ impl<C: Calls> Incoming<C> {
             message: 0,
             start: 0,
             info: Info::default(),
+            remaining: 0,
             deferred: None,
             counters: Counters::default(),
         };
@@ -241,40 +223,62 @@ impl<C: Calls> Incoming<C> {
     /// With `wait` it blocks for the first datagram as a plain receive call does; only for one datagram, since a batch that
     /// is interrupted half-way fails the next call.
     pub(crate) fn fill(&mut self, socket: RawFd, wait: bool) -> io::Result<()> {
+        self.fill_up_to(self.layout.most, socket, wait)
+    }
+
+    /// The same with a limit of its own, from 1 to that of the layout.
+    pub(crate) fn fill_up_to(&mut self, most: usize, socket: RawFd, wait: bool) -> io::Result<()> {
+        let most = most.clamp(1, self.layout.most);
         if self.peek().is_some() {
             return Ok(());
         }
         if let Some(error) = self.deferred.take() {
             return Err(error);
         }
-        (self.received, self.message, self.start) = (0, 0, 0);
-        let wait = wait && self.layout.most == 1;
+        self.forget();
+        let wait = wait && most == 1;
         if self.layout.joined {
-            self.fill_joined(socket, wait)?;
+            self.fill_joined(most, socket, wait)?;
         } else {
             self.reset(self.touched);
-            let headers = core::ptr::slice_from_raw_parts_mut(self.headers.at(0), self.layout.most);
-            self.touched = self.layout.most;
+            let headers = core::ptr::slice_from_raw_parts_mut(self.headers.at(0), most);
+            self.touched = most;
             // SAFETY: the headers lead into the areas, which nobody else uses now.
-            self.received = unsafe { self.receive(socket, headers, wait) }?.min(self.layout.most);
+            self.received = unsafe { self.receive(socket, headers, wait) }?.min(most);
             self.touched = self.received;
             self.counters.calls += 1;
         }
+        self.remaining = (0..self.received).map(|index| self.count(index)).sum();
         self.close_descriptors();
         self.read_info();
-        self.counters.datagrams += self.remaining() as u64;
+        self.counters.datagrams += self.remaining as u64;
         Ok(())
     }
 
-    fn fill_joined(&mut self, socket: RawFd, wait: bool) -> io::Result<()> {
+    /// Nothing is there any more.
+    fn forget(&mut self) {
+        (self.received, self.message, self.start, self.remaining) = (0, 0, 0, 0);
+        self.info = Info::default();
+    }
+
+    /// Datagrams that a message has.
+    fn count(&self, index: usize) -> usize {
+        match control_length(self.header(index)) {
+            0 => 1,
+            _ => count_segments(self.length(index), control::parse(self.control(index)).segment_size),
+        }
+    }
+
+    fn fill_joined(&mut self, most: usize, socket: RawFd, wait: bool) -> io::Result<()> {
         let (mut at, mut datagrams) = (0, 0);
         self.reset(self.touched);
-        self.touched = self.headers.len();
-        while self.received < self.headers.len() && at + JOINED <= self.area.len() && datagrams < self.layout.most {
+        self.touched = 0;
+        while self.received < self.headers.len() && at + JOINED <= self.area.len() && datagrams < most {
             let index = self.received;
             // SAFETY: an element of the areas; the part from `at` on has the room of a joined datagram.
             unsafe { (*self.vectors.at(index)).iov_base = self.area.at(at).cast() };
             let header = core::ptr::slice_from_raw_parts_mut(self.headers.at(index), 1);
+            self.touched = index + 1;
             self.counters.calls += 1;
             // SAFETY: as in `fill`.
             match unsafe { self.receive(socket, header, wait && index == 0) } {
@@ -287,13 +291,12 @@ impl<C: Calls> Incoming<C> {
                 }
             }
             self.received += 1;
-            let (length, segment) = (self.length(index), control::parse(self.control(index)).segment_size);
-            let count = count_segments(length, segment);
+            let count = self.count(index);
             if count > 1 {
                 self.counters.joined += count as u64;
             }
             datagrams += count;
-            at += length.next_multiple_of(LINE);
+            at += self.length(index).next_multiple_of(LINE);
         }
         Ok(())
     }
@@ -308,7 +311,7 @@ impl<C: Calls> Incoming<C> {
         if let Some(error) = self.deferred.take() {
             return Err(error);
         }
-        (self.received, self.message, self.start) = (0, 0, 0);
+        self.forget();
         self.reset(self.touched.max(1));
         self.touched = 1;
         // SAFETY: the first elements of the areas, which nobody else uses now, and the caller's room.
@@ -432,15 +435,7 @@ impl<C: Calls> Incoming<C> {
 
     /// How many datagrams are left to be handed out.
     pub(crate) fn remaining(&self) -> usize {
-        let mut count = self.received.saturating_sub(self.message);
-        if self.layout.joined || self.info.segment_size.is_some() {
-            count = 0;
-            for index in self.message..self.received {
-                let start = if index == self.message { self.start } else { 0 };
-                count += count_segments(self.length(index) - start, control::parse(self.control(index)).segment_size);
-            }
-        }
-        count
+        self.remaining
     }
 
     /// The next datagram.
@@ -485,12 +480,11 @@ impl<C: Calls> Incoming<C> {
     /// Counts the next datagram as handed out.
     #[inline]
     pub(crate) fn consume(&mut self) {
-        if self.message >= self.received {
-            return;
-        }
         if let Some(segment) = self.info.segment_size {
-            self.start = self.start.saturating_add(segment);
-            if self.start < self.length(self.message) {
+            let end = self.start.saturating_add(segment);
+            if end < self.length(self.message) {
+                self.start = end;
+                self.remaining -= 1;
                 return;
             }
         }
@@ -499,6 +493,10 @@ impl<C: Calls> Incoming<C> {
 
     /// Counts the next datagram and those that it was joined with as handed out.
     pub(crate) fn consume_joined(&mut self) {
+        if self.message >= self.received {
+            return;
+        }
+        self.remaining -= count_segments(self.length(self.message) - self.start, self.info.segment_size);
         self.message += 1;
         self.start = 0;
         self.read_info();

@@ -58,7 +58,7 @@ impl<C: Calls> Outgoing<C> {
         Self { calls, headers, vectors, segments, counts, refused: false, counters: Counters::default() }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn calls(&self) -> &C {
         &self.calls
     }

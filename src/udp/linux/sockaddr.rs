@@ -110,7 +110,8 @@ pub(crate) fn encode(address: &Address) -> Option<RawAddress> {
         // A path that fills the field to its end needs no zero behind it.
         Address::Unix(name) if name.len() > UNIX_NAME => None,
         Address::Unix(name) => {
-            let end: &[u8] = if name.first() == Some(&0) || name.len() == UNIX_NAME { &[] } else { &[0] };
+            let is_path = name.first().is_some_and(|&byte| byte != 0);
+            let end: &[u8] = if is_path && name.len() < UNIX_NAME { &[0] } else { &[] };
             RawAddress::new(&[&family(libc::AF_UNIX)[..], name, end].concat())
         }
         Address::Link(link) => RawAddress::new(
@@ -160,6 +161,8 @@ mod tests {
             assert_eq!(there_and_back(&Address::Unix(name.into())), Address::Unix(name.into()));
         }
         assert!(encode(&Address::Unix(vec![b'x'; UNIX_NAME + 1].into())).is_none());
+        // A path of nothing is none, and not the abstract name of nothing.
+        assert_eq!(encode(&Address::Unix([].into())).unwrap().bytes(), (libc::AF_UNIX as u16).to_ne_bytes());
         assert_eq!(decode(&(libc::AF_UNIX as u16).to_ne_bytes()), Address::Unnamed);
         assert_eq!(decode(&[]), Address::Unnamed);
     }

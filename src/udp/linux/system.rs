@@ -7,13 +7,13 @@ use std::os::fd::RawFd;
 
 /// What the datagrams' code asks of the system.
 pub(crate) trait Calls {
-    /// `recvmmsg`: fills in as many of `headers` as datagrams are there; returns how many.
+    /// `recvmmsg`, or `recvmsg` for one: fills in as many of `headers` as datagrams are there; returns how many.
     ///
     /// # Safety
     /// Every pointer in `headers` is to memory of the length beside it, that nobody else uses.
     unsafe fn receive(&self, socket: RawFd, headers: *mut [libc::mmsghdr], flags: libc::c_int) -> io::Result<usize>;
 
-    /// `sendmmsg`: returns how many went.
+    /// `sendmmsg`, or `sendmsg` for one: returns how many went.
     ///
     /// # Safety
     /// Every pointer in `headers` is to initialised memory of the length beside it.
@@ -44,9 +44,29 @@ fn checked(returned: libc::c_int) -> io::Result<libc::c_int> {
     if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(returned) }
 }
 
+/// How many bytes a call has moved that says -1 on failure.
+fn transferred(returned: libc::ssize_t) -> io::Result<libc::c_uint> {
+    // No datagram is as long as that.
+    libc::c_uint::try_from(returned).map_err(|_| io::Error::last_os_error())
+}
+
+/// The only one of the headers.
+fn single(headers: *mut [libc::mmsghdr]) -> Option<*mut libc::mmsghdr> {
+    (headers.len() == 1).then_some(headers.cast())
+}
+
 impl Calls for Kernel {
     #[inline]
     unsafe fn receive(&self, socket: RawFd, headers: *mut [libc::mmsghdr], flags: libc::c_int) -> io::Result<usize> {
+        if let Some(single) = single(headers) {
+            // For one datagram this costs less.
+            // SAFETY: the caller's promise; the header is one of its.
+            return unsafe {
+                let length = transferred(libc::recvmsg(socket, &raw mut (*single).msg_hdr, flags))?;
+                (*single).msg_len = length;
+                Ok(1)
+            };
+        }
         // The libraries do not agree on the type of flags.
         #[allow(clippy::unnecessary_cast, reason = "unsigned in musl")]
         // SAFETY: the caller's promise.
@@ -58,6 +78,14 @@ impl Calls for Kernel {
 
     #[inline]
     unsafe fn send(&self, socket: RawFd, headers: *mut [libc::mmsghdr], flags: libc::c_int) -> io::Result<usize> {
+        if let Some(single) = single(headers) {
+            // SAFETY: as in `receive`.
+            return unsafe {
+                let length = transferred(libc::sendmsg(socket, &raw const (*single).msg_hdr, flags))?;
+                (*single).msg_len = length;
+                Ok(1)
+            };
+        }
         #[allow(clippy::unnecessary_cast, reason = "unsigned in musl")]
         // SAFETY: the caller's promise.
         let sent = unsafe { libc::sendmmsg(socket, headers.cast(), headers.len() as libc::c_uint, flags as _) };

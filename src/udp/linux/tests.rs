@@ -8,10 +8,12 @@ use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use super::receive::{Incoming, Layout};
+use super::receive::Incoming;
 use super::send::{Item, NOBODY, Outgoing};
 use super::system::{Calls, Kernel};
 use super::{RawAddress, encode, wait_to_receive};
+use crate::udp::Options;
+use crate::udp::layout::Layout;
 
 /// A datagram that the shim delivers.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +51,10 @@ struct Shim {
     lengths: RefCell<Vec<(usize, usize)>>,
     flags: RefCell<Vec<libc::c_int>>,
     can_cut: Cell<bool>,
+    /// The family of the socket, and what becomes of options that are set: they are there, or fail.
+    family: Cell<libc::c_int>,
+    options: RefCell<VecDeque<Result<(), i32>>>,
+    options_set: RefCell<Vec<(libc::c_int, libc::c_int)>>,
     nonblocking: Cell<bool>,
     polls: RefCell<VecDeque<Result<bool, i32>>>,
 }
@@ -129,11 +135,19 @@ impl Calls for Shim {
         Ok(None)
     }
 
-    fn set_option(&self, _: RawFd, _: libc::c_int, _: libc::c_int, _: libc::c_int) -> io::Result<()> {
-        Ok(())
+    fn set_option(&self, _: RawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+        assert_eq!(value, 1);
+        self.options_set.borrow_mut().push((level, option));
+        self.options.borrow_mut().pop_front().unwrap_or(Ok(())).map_err(io::Error::from_raw_os_error)
     }
 
     fn option(&self, _: RawFd, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
+        if (level, option) == (libc::SOL_SOCKET, libc::SO_DOMAIN) {
+            return match self.family.get() {
+                0 => Err(io::Error::from_raw_os_error(libc::EBADF)),
+                family => Ok(family),
+            };
+        }
         assert_eq!((level, option), (libc::SOL_UDP, libc::UDP_SEGMENT));
         if self.can_cut.get() { Ok(0) } else { Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT)) }
     }
@@ -256,6 +270,29 @@ fn a_joined_datagram_in_a_receiver_of_single_ones_is_cut_as_well() {
     let mut incoming = incoming(PLAIN, [Ok(vec![run(b"aabb", 2), arrival(b"c")])]);
     incoming.fill(0, false).unwrap();
     assert_eq!(drain(&mut incoming), [&b"aa"[..], b"bb", b"c"]);
+}
+
+#[test]
+fn joined_datagrams_behind_a_single_one_are_counted() {
+    let mut incoming = incoming(PLAIN, [Ok(vec![arrival(b"a"), run(b"bbccd", 2), arrival(b"e")])]);
+    incoming.fill(0, false).unwrap();
+    for left in (1..=5).rev() {
+        assert_eq!(incoming.remaining(), left);
+        incoming.consume();
+    }
+    assert_eq!((incoming.remaining(), incoming.counters().datagrams), (0, 5));
+}
+
+#[test]
+fn a_limit_of_its_own_leaves_the_rest_to_the_next_call() {
+    for layout in [PLAIN, JOINED] {
+        let calls = [Ok(vec![arrival(b"1")]), Ok(vec![arrival(b"2")]), Ok(vec![arrival(b"3")])];
+        let mut incoming = incoming(layout, calls);
+        incoming.fill_up_to(0, 0, false).unwrap();
+        assert_eq!(drain(&mut incoming), [b"1"]);
+        incoming.fill_up_to(usize::MAX, 0, false).unwrap();
+        assert!(drain(&mut incoming).starts_with(&[b"2".to_vec()]));
+    }
 }
 
 #[test]
@@ -450,4 +487,143 @@ fn descriptors_are_not_inherited_and_packet_sockets_know_no_such_flag() {
     let cloexec: Vec<bool> =
         incoming.calls().flags.borrow().iter().map(|flags| flags & libc::MSG_CMSG_CLOEXEC != 0).collect();
     assert_eq!(cloexec, [true, true, false, true, false]);
+}
+
+/// What a system call can fail with: interrupted, a pending error of the network, no memory, a descriptor that was closed or is
+/// another's now, a firewall, a number that no header names.
+const FAILURES: [i32; 13] = [
+    libc::EINTR,
+    libc::ECONNREFUSED,
+    libc::ENOMEM,
+    libc::ENOBUFS,
+    libc::EBADF,
+    libc::ENOTSOCK,
+    libc::EPERM,
+    libc::ENETDOWN,
+    libc::ENETUNREACH,
+    libc::EHOSTUNREACH,
+    libc::EFAULT,
+    libc::EMSGSIZE,
+    512,
+];
+
+#[test]
+fn every_failure_of_a_receive_call_is_told_once_and_loses_nothing() {
+    for failure in FAILURES {
+        for layout in [PLAIN, JOINED] {
+            // At first, and behind datagrams.
+            let arrivals =
+                [Err(failure), Ok(vec![arrival(b"1")]), Err(failure), Ok(vec![arrival(b"2")]), Ok(vec![arrival(b"3")])];
+            let mut incoming = incoming(layout, arrivals);
+            assert_eq!(error(incoming.fill(0, false)), Some(failure));
+            assert!(incoming.peek().is_none() && incoming.remaining() == 0);
+            let (mut received, mut errors) = (Vec::new(), Vec::new());
+            loop {
+                match incoming.fill(0, false) {
+                    Ok(()) => received.extend(drain(&mut incoming)),
+                    Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => break,
+                    Err(error) => errors.push(error.raw_os_error()),
+                }
+            }
+            assert_eq!((&received[..], &errors[..]), (&[b"1", b"2", b"3"].map(Vec::from)[..], &[Some(failure)][..]));
+            assert_eq!(incoming.counters().datagrams, 3);
+        }
+        let mut incoming = incoming(PLAIN, [Err(failure), Ok(vec![arrival(b"1")]), Err(failure)]);
+        let mut room = [0; 9];
+        for expected in [Err(Some(failure)), Ok((1, false)), Err(Some(failure)), Err(Some(libc::EAGAIN))] {
+            // SAFETY: the room is this test's.
+            let outcome = unsafe { incoming.fill_room(0, &raw mut room[..], false) };
+            assert_eq!(outcome.map_err(|error| error.raw_os_error()), expected);
+        }
+    }
+}
+
+#[test]
+fn every_failure_of_a_send_call_says_how_many_went() {
+    let datagrams: [&[u8]; 4] = [b"1", b"22", b"333", b"4444"];
+    for failure in FAILURES.into_iter().chain([libc::EAGAIN, libc::EIO, libc::EINVAL]) {
+        for before in 0..4 {
+            let first = if before == 0 { None } else { Some(Ok(before)) };
+            let mut outgoing = outgoing(true, first.into_iter().chain([Err(failure)]));
+            assert_eq!(send(&mut outgoing, &datagrams), (before, Some(failure)));
+            // What is left goes with the next call.
+            assert_eq!(send(&mut outgoing, &datagrams[before..]), (4 - before, None));
+            assert_eq!(outgoing.calls().sent.borrow().concat(), datagrams);
+            assert_eq!(outgoing.counters().datagrams, 4);
+        }
+        let mut outgoing = outgoing(true, [Err(failure)]);
+        let item = Item { base: b"ab".as_ptr(), length: 2, to: NOBODY };
+        // SAFETY: the datagram is a constant.
+        let outcome = unsafe { outgoing.send_waiting(0, &item, &[]) };
+        assert_eq!(error(outcome), Some(failure));
+    }
+    // A system that takes nothing and says nothing is asked again later, not at once and for ever.
+    let mut outgoing = outgoing(false, [Ok(0)]);
+    // SAFETY: there are no datagrams to be read.
+    let (sent, error) = unsafe {
+        let item = Item { base: b"ab".as_ptr(), length: 2, to: NOBODY };
+        outgoing.send(0, &[item], &[], false)
+    };
+    assert_eq!((sent, error.map(|error| error.kind())), (0, Some(io::ErrorKind::WouldBlock)));
+}
+
+#[test]
+fn a_failure_of_joined_datagrams_falls_back_only_where_joining_is_the_reason() {
+    for (failure, falls_back, for_good) in [
+        (libc::EIO, true, true),
+        (libc::EINVAL, true, true),
+        (libc::ENOPROTOOPT, true, true),
+        (libc::EOPNOTSUPP, true, true),
+        (libc::EMSGSIZE, true, false),
+        (libc::EPERM, false, false),
+        (libc::ENOBUFS, false, false),
+        (libc::ECONNREFUSED, false, false),
+        (libc::EAGAIN, false, false),
+        (libc::EINTR, false, false),
+    ] {
+        let mut outgoing = outgoing(true, [Err(failure)]);
+        let outcome = send(&mut outgoing, &[b"aa", b"bb", b"cc"]);
+        assert_eq!(outcome, if falls_back { (3, None) } else { (0, Some(failure)) }, "{failure}");
+        let sent = outgoing.calls().sent.borrow().concat();
+        assert_eq!(sent, if falls_back { vec![b"aa".to_vec(), b"bb".to_vec(), b"cc".to_vec()] } else { vec![] });
+        assert_eq!((outgoing.has_refused(), outgoing.counters().refused), (for_good, u64::from(falls_back)));
+    }
+}
+
+#[test]
+fn every_failure_of_waiting_is_told() {
+    for failure in FAILURES {
+        let shim = Shim::default();
+        shim.polls.borrow_mut().push_back(Err(failure));
+        assert_eq!(error(wait_to_receive(&shim, 0)), Some(failure));
+    }
+}
+
+#[test]
+fn options_that_a_socket_does_not_have_are_none_and_other_failures_are_told() {
+    let all = Options { gro: true, time: true, destination: true, traffic_class: true, dropped: true };
+    let ask = |family, options: &[Result<(), i32>]| {
+        let shim = Shim::default();
+        shim.family.set(family);
+        shim.options.borrow_mut().extend(options);
+        let told = super::enable(&shim, 0, all).map_err(|error| error.raw_os_error());
+        (told, shim.options_set.borrow().len())
+    };
+    assert_eq!(ask(libc::AF_INET, &[]), (Ok(all), 5));
+    assert_eq!(ask(libc::AF_INET6, &[]), (Ok(all), 6));
+    // Unix sockets have no such protocols: they are not even asked.
+    let local = Options { gro: false, destination: false, traffic_class: false, ..all };
+    assert_eq!(ask(libc::AF_UNIX, &[]), (Ok(local), 2));
+    for absent in [libc::ENOPROTOOPT, libc::EOPNOTSUPP, libc::EINVAL] {
+        // Of timestamps there are two kinds.
+        assert_eq!(ask(libc::AF_INET, &[Err(absent)]).0, Ok(all));
+        assert_eq!(ask(libc::AF_INET, &[Err(absent); 20]), (Ok(Options::default()), 6));
+    }
+    for failure in [libc::EBADF, libc::ENOTSOCK, libc::ENOMEM, libc::EPERM] {
+        for before in 0..5 {
+            let options: Vec<_> = (0..before).map(|_| Ok(())).chain([Err(failure)]).collect();
+            assert_eq!(ask(libc::AF_INET, &options), (Err(Some(failure)), before + 1));
+        }
+    }
+    assert_eq!(ask(0, &[]).0, Err(Some(libc::EBADF)));
 }
