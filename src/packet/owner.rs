@@ -72,18 +72,11 @@ macro_rules! local_owner {
         impl<$($lifetime,)? const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for $type {
             const UNIT: usize = UNIT;
 
-            #[inline]
+            // Hands the allocator on, not itself, so that a packet that may grow needs no place in memory.
+            #[inline(always)]
             unsafe fn grow(&self, block: Block, size: usize) -> Result<Block, AllocError> {
-                if size > LONGEST {
-                    return Err(AllocError::TooLarge);
-                }
-                let grown = if block.size == 0 {
-                    self.allocate(size)
-                } else {
-                    // SAFETY: the caller keeps the same contract.
-                    unsafe { self.reallocate(block.start, size, Realloc::CopyExisting) }
-                };
-                grown.map(Block::plain)
+                // SAFETY: the caller keeps the same contract.
+                unsafe { grow(&**self, block, size) }
             }
 
             #[inline]
@@ -108,6 +101,29 @@ macro_rules! local_owner {
         impl<$($lifetime,)? const UNIT: usize, const WINDOW_UNITS: usize, S: System> Local for $type {}
         impl<$($lifetime,)? const UNIT: usize, const WINDOW_UNITS: usize, S: System> Owner for $type {}
     };
+}
+
+/// See [`Blocks::grow`].
+///
+/// # Safety
+/// As there; the block is the allocator's.
+#[cold]
+#[inline(never)]
+unsafe fn grow<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+    allocator: &Allocator<UNIT, WINDOW_UNITS, S>,
+    block: Block,
+    size: usize,
+) -> Result<Block, AllocError> {
+    if size > LONGEST {
+        return Err(AllocError::TooLarge);
+    }
+    let grown = if block.size == 0 {
+        allocator.allocate(size)
+    } else {
+        // SAFETY: the caller keeps the same contract.
+        unsafe { allocator.reallocate(block.start, size, Realloc::CopyExisting) }
+    };
+    grown.map(Block::plain)
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Plain for Allocator<UNIT, WINDOW_UNITS, S> {}

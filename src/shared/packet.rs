@@ -158,6 +158,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for AnyThread<UNIT, WINDOW_UNITS, S> {
     const UNIT: usize = UNIT;
 
+    #[inline(always)]
     unsafe fn grow(&self, _: Block, _: usize) -> Result<Block, AllocError> {
         Err(AllocError::NoTailroom)
     }
