@@ -1,6 +1,7 @@
 //! Where packets come from, and where their blocks go back to.
 
 use core::ops::Deref;
+use core::ptr::NonNull;
 
 use super::span::{Block, LONGEST};
 use crate::allocator::Allocator;
@@ -94,7 +95,7 @@ macro_rules! local_owner {
             #[inline(always)]
             unsafe fn free(&self, block: Block) {
                 // SAFETY: the caller keeps the same contract.
-                unsafe { Allocator::free(self, block.start) }
+                unsafe { free(&**self, block.start) }
             }
         }
 
@@ -124,6 +125,20 @@ unsafe fn grow<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
         unsafe { allocator.reallocate(block.start, size, Realloc::CopyExisting) }
     };
     grown.map(Block::plain)
+}
+
+/// Frees a block. Not a part of the caller: the end of a packet is in many places, among them all that may panic, and were it long
+/// it would be a function that wants the packet in memory, stored in words and loaded as a whole right after.
+///
+/// # Safety
+/// As for [`Allocator::free`].
+#[inline(never)]
+unsafe fn free<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+    allocator: &Allocator<UNIT, WINDOW_UNITS, S>,
+    block: NonNull<u8>,
+) {
+    // SAFETY: the caller keeps the same contract.
+    unsafe { allocator.free(block) };
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Plain for Allocator<UNIT, WINDOW_UNITS, S> {}

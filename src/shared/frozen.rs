@@ -230,6 +230,21 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
         Ok(unsafe { SharedPacket::from_span(span, AnyThread::HERE) })
     }
 
+    /// Takes a handle off; the last one frees the block. Not a part of the caller: see the free of a packet of an allocator.
+    ///
+    /// # Safety
+    /// The tail is that of a handle, which is not used any more.
+    #[inline(never)]
+    unsafe fn remove(tail: NonNull<Tail>) {
+        // SAFETY: the tail is there as long as the handle; no reference to it is left when the block is freed, which is live until
+        // then and nobody else's.
+        unsafe {
+            if (*tail.as_ptr()).references.remove() {
+                AnyThread::<UNIT, WINDOW_UNITS, S>::HERE.free(Self::block(tail));
+            }
+        }
+    }
+
     /// The block that ends in a tail.
     ///
     /// # Safety
@@ -268,13 +283,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for FrozenPac
     #[inline]
     fn drop(&mut self) {
         if let Some(tail) = self.tail {
-            // SAFETY: the tail is there as long as this handle; no reference to it is left when the block is freed, which is
-            // live until then and nobody else's.
-            unsafe {
-                if (*tail.as_ptr()).references.remove() {
-                    AnyThread::<UNIT, WINDOW_UNITS, S>::HERE.free(Self::block(tail));
-                }
-            }
+            // SAFETY: this handle counts, and is not used any more.
+            unsafe { Self::remove(tail) };
         }
     }
 }
