@@ -27,7 +27,7 @@ pub mod codecs {}
 pub mod packets {}
 
 #[cfg(feature = "shared")]
-#[doc = "[performance]: crate#what-it-costs\n"]
+#[doc = "[performance]: crate#what-it-costs\n[packets]: crate::guide::packets\n"]
 #[doc = include_str!("../docs/threads.md")]
 pub mod threads {}
 

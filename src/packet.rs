@@ -400,8 +400,11 @@ impl<O: Owner> Packet<O> {
     /// # Panics
     /// When there are fewer.
     #[inline]
+    #[track_caller]
     pub fn advance(&mut self, bytes: usize) {
-        assert!(bytes <= self.len(), "cannot advance by {bytes} bytes in a packet of {}", self.len());
+        if bytes > self.len() {
+            cannot_advance(bytes, self.len());
+        }
         self.span.advance(bytes);
     }
 
@@ -587,7 +590,8 @@ impl<O: Owner> Packet<O> {
         Ok(value)
     }
 
-    /// Makes the capacity at least `bytes`.
+    /// Makes the capacity at least `bytes`. A part of the caller, so that a packet can stay in registers.
+    #[inline(always)]
     fn ensure(&mut self, bytes: usize) -> Result<(), AllocError> {
         if bytes > self.capacity() {
             let size = bytes.checked_add(self.headroom()).ok_or(AllocError::TooLarge)?;
@@ -632,6 +636,14 @@ impl<O: Owner> Packet<O> {
             unsafe { self.owner.free(span.block()) };
         }
     }
+}
+
+/// Ends a call that would strip off more than there is. Takes numbers, so that a packet can stay in registers.
+#[cold]
+#[inline(never)]
+#[track_caller]
+pub(crate) fn cannot_advance(bytes: usize, len: usize) -> ! {
+    panic!("cannot advance by {bytes} bytes in a packet of {len}")
 }
 
 impl<O: Owner> Drop for Packet<O> {

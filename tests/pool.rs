@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use pktalloc::workload::SplitMix64;
-use pktalloc::{AllocError, Config, Pool, SharedPacket, Space, flush_freed};
+use pktalloc::{AllocError, Config, Pool, Room, SharedPacket, Space, flush_freed};
 
 fn limited(bytes: u64) -> Pool {
     Pool::with_config(Config::new().memory_limit(bytes)).unwrap()
@@ -71,7 +71,13 @@ fn a_limit_is_one_for_all_threads() {
 #[test]
 fn packets_of_a_limited_pool_are_cut() {
     let pool = limited(4 << 20);
-    let receive = || pool.packet_with(9000, |room| Ok::<_, AllocError>(room.append(&[1; 100]))).unwrap().0;
+    let receive = || {
+        let fill = |room: &mut Room<'_>| {
+            room.append(&[1; 100]);
+            Ok::<_, AllocError>(())
+        };
+        pool.packet_with(9000, fill).unwrap().0
+    };
     let packets: Vec<_> = std::iter::repeat_with(receive).take(20_000).collect();
     thread::scope(|scope| scope.spawn(|| drop(packets)).join().unwrap());
     let mut packet = pool.packet(1 << 20).unwrap();

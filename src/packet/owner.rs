@@ -1,6 +1,7 @@
 //! Where packets come from, and where their blocks go back to.
 
 use core::ops::Deref;
+use core::ptr::NonNull;
 
 use super::span::{Block, LONGEST};
 use crate::allocator::Allocator;
@@ -72,18 +73,11 @@ macro_rules! local_owner {
         impl<$($lifetime,)? const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for $type {
             const UNIT: usize = UNIT;
 
-            #[inline]
+            // Hands the allocator on, not itself, so that a packet that may grow needs no place in memory.
+            #[inline(always)]
             unsafe fn grow(&self, block: Block, size: usize) -> Result<Block, AllocError> {
-                if size > LONGEST {
-                    return Err(AllocError::TooLarge);
-                }
-                let grown = if block.size == 0 {
-                    self.allocate(size)
-                } else {
-                    // SAFETY: the caller keeps the same contract.
-                    unsafe { self.reallocate(block.start, size, Realloc::CopyExisting) }
-                };
-                grown.map(Block::plain)
+                // SAFETY: the caller keeps the same contract.
+                unsafe { grow(&**self, block, size) }
             }
 
             #[inline]
@@ -101,13 +95,50 @@ macro_rules! local_owner {
             #[inline(always)]
             unsafe fn free(&self, block: Block) {
                 // SAFETY: the caller keeps the same contract.
-                unsafe { Allocator::free(self, block.start) }
+                unsafe { free(&**self, block.start) }
             }
         }
 
         impl<$($lifetime,)? const UNIT: usize, const WINDOW_UNITS: usize, S: System> Local for $type {}
         impl<$($lifetime,)? const UNIT: usize, const WINDOW_UNITS: usize, S: System> Owner for $type {}
     };
+}
+
+/// See [`Blocks::grow`].
+///
+/// # Safety
+/// As there; the block is the allocator's.
+#[cold]
+#[inline(never)]
+unsafe fn grow<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+    allocator: &Allocator<UNIT, WINDOW_UNITS, S>,
+    block: Block,
+    size: usize,
+) -> Result<Block, AllocError> {
+    if size > LONGEST {
+        return Err(AllocError::TooLarge);
+    }
+    let grown = if block.size == 0 {
+        allocator.allocate(size)
+    } else {
+        // SAFETY: the caller keeps the same contract.
+        unsafe { allocator.reallocate(block.start, size, Realloc::CopyExisting) }
+    };
+    grown.map(Block::plain)
+}
+
+/// Frees a block. Not a part of the caller: the end of a packet is in many places, among them all that may panic, and were it long
+/// it would be a function that wants the packet in memory, stored in words and loaded as a whole right after.
+///
+/// # Safety
+/// As for [`Allocator::free`].
+#[inline(never)]
+unsafe fn free<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+    allocator: &Allocator<UNIT, WINDOW_UNITS, S>,
+    block: NonNull<u8>,
+) {
+    // SAFETY: the caller keeps the same contract.
+    unsafe { allocator.free(block) };
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Plain for Allocator<UNIT, WINDOW_UNITS, S> {}

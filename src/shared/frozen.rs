@@ -19,6 +19,7 @@ use core::ptr::NonNull;
 use super::packet::{AnyThread, SharedPacket, TAIL_BYTES};
 use super::references::References;
 use crate::packet::bytes_like::bytes_like;
+use crate::packet::cannot_advance;
 use crate::packet::owner::sealed::Blocks;
 use crate::packet::span::{Block, Span};
 use crate::system::{Os, System};
@@ -128,6 +129,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
     /// # Panics
     /// When the range is out of bounds, as that of a slice.
     #[inline]
+    #[track_caller]
     #[must_use]
     pub fn slice(&self, range: impl RangeBounds<usize>) -> Self {
         let start = match range.start_bound() {
@@ -140,7 +142,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
             Bound::Excluded(&end) => end,
             Bound::Unbounded => self.len,
         };
-        assert!(start <= end && end <= self.len, "cannot slice {start}..{end} of a packet of {} bytes", self.len);
+        if start > end || end > self.len {
+            cannot_slice(start, end, self.len);
+        }
         let mut part = self.clone();
         // SAFETY: inside of the packet, or at its end.
         part.bytes = unsafe { part.bytes.add(start) };
@@ -177,8 +181,11 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
     /// # Panics
     /// When there are fewer.
     #[inline]
+    #[track_caller]
     pub fn advance(&mut self, bytes: usize) {
-        assert!(bytes <= self.len, "cannot advance by {bytes} bytes in a packet of {}", self.len);
+        if bytes > self.len {
+            cannot_advance(bytes, self.len);
+        }
         // SAFETY: inside of the packet, or at its end.
         self.bytes = unsafe { self.bytes.add(bytes) };
         self.len -= bytes;
@@ -223,6 +230,21 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
         Ok(unsafe { SharedPacket::from_span(span, AnyThread::HERE) })
     }
 
+    /// Takes a handle off; the last one frees the block. Not a part of the caller: see the free of a packet of an allocator.
+    ///
+    /// # Safety
+    /// The tail is that of a handle, which is not used any more.
+    #[inline(never)]
+    unsafe fn remove(tail: NonNull<Tail>) {
+        // SAFETY: the tail is there as long as the handle; no reference to it is left when the block is freed, which is live until
+        // then and nobody else's.
+        unsafe {
+            if (*tail.as_ptr()).references.remove() {
+                AnyThread::<UNIT, WINDOW_UNITS, S>::HERE.free(Self::block(tail));
+            }
+        }
+    }
+
     /// The block that ends in a tail.
     ///
     /// # Safety
@@ -236,6 +258,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
             Block { start: tail.cast().sub(size), size, tag: lengths & TAG != 0 }
         }
     }
+}
+
+/// Ends a call for a part that is not there. Takes numbers, so that a handle can stay in registers.
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn cannot_slice(start: usize, end: usize, len: usize) -> ! {
+    panic!("cannot slice {start}..{end} of a packet of {len} bytes")
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Clone for FrozenPacket<UNIT, WINDOW_UNITS, S> {
@@ -253,13 +283,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for FrozenPac
     #[inline]
     fn drop(&mut self) {
         if let Some(tail) = self.tail {
-            // SAFETY: the tail is there as long as this handle; no reference to it is left when the block is freed, which is
-            // live until then and nobody else's.
-            unsafe {
-                if (*tail.as_ptr()).references.remove() {
-                    AnyThread::<UNIT, WINDOW_UNITS, S>::HERE.free(Self::block(tail));
-                }
-            }
+            // SAFETY: this handle counts, and is not used any more.
+            unsafe { Self::remove(tail) };
         }
     }
 }

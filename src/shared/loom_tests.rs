@@ -186,7 +186,17 @@ fn loom_an_owner_that_took_some_back_leaves_the_rest() {
     });
 }
 
-/// The share of a pool: whoever frees takes the lock if it is free, and uses the queue otherwise, while the pool allocates and goes.
+/// The free of a block of a pool's share: with the lock, if nobody has it, and otherwise by the queue.
+fn free_into_share(model: &Model, block: usize) {
+    if model.lock.try_lock() {
+        model.blocks[block].touch();
+        model.free(core::iter::once(model.blocks[block].pointer()));
+        if model.queue.is_closed() { model.leave() } else { model.lock.unlock() }
+    } else {
+        model.push(&[block]);
+    }
+}
+
 #[test]
 fn loom_the_share_of_a_pool_gets_every_block_back() {
     loom::model(|| {
@@ -194,24 +204,31 @@ fn loom_the_share_of_a_pool_gets_every_block_back() {
         model.lock.unlock();
         let worker = {
             let model = model.clone();
-            thread::spawn(move || {
-                for block in 0..2 {
-                    if model.lock.try_lock() {
-                        model.blocks[block].touch();
-                        model.free(core::iter::once(model.blocks[block].pointer()));
-                        if model.queue.is_closed() { model.leave() } else { model.lock.unlock() }
-                    } else {
-                        model.push(&[block]);
-                    }
-                }
-            })
+            thread::spawn(move || (0..2).for_each(|block| free_into_share(&model, block)))
         };
+        // Another thread allocates.
         if model.lock.try_lock() {
             if !model.queue.is_empty() {
                 model.free(model.queue.take());
             }
             model.lock.unlock();
         }
+        worker.join().unwrap();
+        assert!(model.lock.try_lock());
+        model.close();
+        assert_eq!(model.taken_down.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn loom_a_pool_goes_while_a_block_of_its_share_is_freed() {
+    loom::model(|| {
+        let model = Model::new(1);
+        model.lock.unlock();
+        let worker = {
+            let model = model.clone();
+            thread::spawn(move || free_into_share(&model, 0))
+        };
         model.lock.lock();
         model.close();
         worker.join().unwrap();

@@ -87,7 +87,7 @@ impl Lock {
     /// Takes the lock if nobody has it.
     #[inline(always)]
     pub(super) fn try_lock(&self) -> bool {
-        !self.0.swap(true, Ordering::Acquire)
+        self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Gives the lock up. Nothing that it protects, nor the lock itself, may be used afterwards.

@@ -127,6 +127,25 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
         })
     }
 
+    /// Frees a block. Not a part of the caller, and in registers: see the free of a packet of an allocator.
+    ///
+    /// # Safety
+    /// As for [`free`](Blocks::free), of a block that consists of these.
+    #[inline(never)]
+    unsafe fn free_block(start: NonNull<u8>, size: usize, tag: bool) {
+        let block = Block { start, size, tag };
+        // SAFETY: the caller keeps the same contract; without a label the block starts with what its packet may use.
+        unsafe {
+            if !block.tag
+                && let Some(heap) = OwnerOf::<UNIT, WINDOW_UNITS, S>::heap_at_hand(Self::owner_pointer(block))
+            {
+                heap.free(block.start);
+            } else {
+                Self::free_elsewhere(block);
+            }
+        }
+    }
+
     /// Frees a block whose owner is not at hand.
     ///
     /// # Safety
@@ -158,6 +177,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for AnyThread<UNIT, WINDOW_UNITS, S> {
     const UNIT: usize = UNIT;
 
+    #[inline(always)]
     unsafe fn grow(&self, _: Block, _: usize) -> Result<Block, AllocError> {
         Err(AllocError::NoTailroom)
     }
@@ -192,18 +212,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for AnyThre
         }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn free(&self, block: Block) {
-        // SAFETY: the caller keeps the same contract; without a label the block starts with what its packet may use.
-        unsafe {
-            if !block.tag
-                && let Some(heap) = OwnerOf::<UNIT, WINDOW_UNITS, S>::heap_at_hand(Self::owner_pointer(block))
-            {
-                heap.free(block.start);
-            } else {
-                Self::free_elsewhere(block);
-            }
-        }
+        // SAFETY: the caller keeps the same contract.
+        unsafe { Self::free_block(block.start, block.size, block.tag) };
     }
 }
 

@@ -176,7 +176,8 @@ impl Pool {
             return Ok(Self::without_limit(config));
         };
         let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
-        let shares = threads.min(MOST_SHARES).min(limit / LEAST_SHARE).max(1);
+        // A power of two, so that a thread finds its own without a division.
+        let shares = 1 << threads.min(MOST_SHARES).min(limit / LEAST_SHARE).max(1).ilog2();
         let part = config.memory_limit(limit / shares);
         let shares: Result<Box<[_]>, _> = (0..shares).map(|_| Share::new(part)).collect();
         Ok(Self(Arc::new(Inner::Shares(shares?))))
@@ -248,9 +249,9 @@ impl Pool {
                 None => new_allocator(*config).take(size),
             },
             Inner::Shares(shares) => {
-                let first = number_of_this_thread() % shares.len();
-                match shares[first].try_with(|key| key.take(size)) {
-                    Some(Ok(block)) => Ok(block),
+                let first = number_of_this_thread() & (shares.len() - 1);
+                match shares[first].try_with(|key| key.take_hot(size)) {
+                    Some(Some(block)) => Ok(block),
                     _ => take_anywhere(shares, first, size),
                 }
             }
@@ -263,11 +264,12 @@ fn new_allocator(config: Config) -> SharedAllocator {
     SharedAllocator::with_config(config).expect("the pool was made with these settings")
 }
 
-/// A block of any share: of one that is not busy, if possible, and with all that came back.
+/// A block of any share: of the first, if it is not busy and has one, or else of one that is not busy, and at last of whichever, with
+/// all that came back.
 #[cold]
 fn take_anywhere(shares: &[Share], first: usize, size: usize) -> Result<Block, AllocError> {
     let from = |first: usize| (0..shares.len()).map(move |place| &shares[(first + place) % shares.len()]);
-    for share in from(first + 1) {
+    for share in from(first) {
         if let Some(Ok(block)) = share.try_with(|key| key.take(size)) {
             return Ok(block);
         }

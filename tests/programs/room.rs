@@ -76,7 +76,7 @@ impl<O: Owner> Handles<O> {
                 let filled = size / 2;
                 let outcome = packet.extend_with(size, |room| {
                     room.append(&pattern(self.seed, filled));
-                    if self.seed % 5 == 0 { Err(AllocError::Alignment) } else { Ok(()) }
+                    if self.seed.is_multiple_of(5) { Err(AllocError::Alignment) } else { Ok(()) }
                 });
                 if outcome.is_ok() {
                     model.extend(pattern(self.seed, filled));
