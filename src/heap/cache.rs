@@ -319,7 +319,7 @@ mod tests {
         assert!(!cache.push(block(64), 1) && cache.pop(1).is_none());
         cache.taking.set(LONGEST_CACHED as u8);
         test(&cache, &|| cache.blocks().count());
-        assert_eq!(cache.units(), cache.blocks().map(|(_, units)| u64::from(units)).sum());
+        assert_eq!(cache.units(), cache.blocks().map(|(_, units)| u64::from(units)).sum::<u64>());
     }
 
     #[test]
