@@ -25,7 +25,7 @@ use crate::system::System;
 /// between two. Moving it never moves a block. Dropping it frees every block, large ones included.
 ///
 /// A block is at least as long as was asked for: whole units, and the returned slice spans all of them. Up to a window
-/// it lies in one; above that it is a span of windows side by side; what is longer than a region (4 MiB, less its
+/// it lies in one; above that it is a span of windows side by side; what is longer than a region (8 MiB, less its
 /// bookkeeping) is mapped by itself.
 ///
 /// ```

@@ -97,7 +97,7 @@
 //! Memory has three levels:
 //!
 //! ```text
-//! region: 4 MiB of address space, taken from the system at once
+//! region: 8 MiB of address space, taken from the system at once
 //! ┌───────┬─────────────┬─────────────┬─────────────┬───────────────────────────┬───
 //! │ guard │ bookkeeping │ window      │ window      │ window        window      │ …
 //! │ page  │ of all      │ [A][B] ·[C] │ (reserved)  │ [──── a span ────────] ·  │
@@ -128,7 +128,7 @@
 //! - A **unit** is the granule and the alignment of every block: 64 bytes, unless `UNIT` says otherwise.
 //! - A **window** is `WINDOW_UNITS` units, aligned to its own size: 128 KiB by default. Windows are what is claimed,
 //!   emptied, used again and given back.
-//! - A **region** is what the system is asked for: address space for up to 64 windows, 4 MiB at most. The bookkeeping of
+//! - A **region** is what the system is asked for: address space for up to 64 windows, 8 MiB at most. The bookkeeping of
 //!   its windows lies in front of them, behind a guard page: a descriptor each, and a *map* with a byte for each unit. On
 //!   a [`system::System`] that asks for nothing else, such as a [`system::Buffer`], a region is one window with its
 //!   bookkeeping inside.

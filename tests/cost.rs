@@ -62,6 +62,6 @@ fn a_shrink_that_frees_no_unit_costs_next_to_nothing() {
     // The last unit is needed for one of its bytes, or not at all.
     let [within, shorter] = [MOST - 63, MOST - 64].map(|len| instructions(len).unwrap());
     println!("{whole} for whole packets, {within} within the last unit, {shorter} for a unit less");
-    assert!(within - whole <= 40.0, "{within} instructions instead of {whole}");
+    assert!(within - whole <= 60.0, "{within} instructions instead of {whole}");
     assert!(shorter - within >= 15.0, "giving a unit back was not counted: {shorter} and {whole}");
 }

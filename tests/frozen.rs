@@ -17,7 +17,7 @@ fn a_block_lives_as_long_as_a_part_of_it_is_held() {
     for config in settings() {
         let allocator = SharedAllocator::with_config(config).unwrap();
         // Every way in which a packet may end in its block, and blocks in no region.
-        for len in (1..=130).chain([1400, 2040, 2048, 40_000, 300_000, 5 << 20]) {
+        for len in (1..=130).chain([1400, 2040, 2048, 40_000, 300_000, 10 << 20]) {
             let bytes: Vec<u8> = (0..len).map(|at| at as u8).collect();
             let packet = allocator.packet_from(&bytes).unwrap();
             let (address, used) = (packet.as_ptr(), allocator.used_bytes());

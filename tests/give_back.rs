@@ -120,8 +120,8 @@ fn windows_that_are_refused_stay_counted() {
     let allocator = Allocator::<64, 2048, _>::with_config_in(config, system.clone()).unwrap();
     let mut blocks: Vec<NonNull<u8>> = (0..20_000).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
     let most = allocator.allocated_bytes();
-    // One survivor a region of 4 MiB.
-    let kept: Vec<_> = (0..20_000).step_by(2000).rev().map(|index| blocks.remove(index)).collect();
+    // Survivors in every region, the last one included.
+    let kept: Vec<_> = (0..20_000).step_by(400).rev().map(|index| blocks.remove(index)).collect();
     for block in blocks.drain(..) {
         // SAFETY: the block is live and leaves the list.
         unsafe { allocator.free(block) };

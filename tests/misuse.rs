@@ -5,6 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
+use pktalloc::system::{Os, System};
 use pktalloc::{
     AllocError, Allocator, Config, FreeError, IntegrityError, Occupancy, Overflow, Realloc, Stats, WindowState,
     WriteAfterFree, workload::SplitMix64,
@@ -119,7 +120,7 @@ fn every_pointer_that_is_no_live_block_is_named() {
 fn the_byte_behind_a_region_is_foreign_and_its_front_is_bookkeeping() {
     let allocator = Allocator::new();
     allocate(&allocator, 1);
-    let region = allocator.windows()[0].address & !((4 << 20) - 1);
+    let region = allocator.windows()[0].address & !(Os::REGION_BYTES - 1);
     for offset in [0, 1, 4096, 5000, 2 * 131_072 - 1] {
         let address = region + offset;
         assert_eq!(refuse(&allocator, at(address)), FreeError::Bookkeeping { address });
@@ -127,7 +128,7 @@ fn the_byte_behind_a_region_is_foreign_and_its_front_is_bookkeeping() {
     // A window that was never in use.
     let address = region + 20 * 131_072;
     assert_eq!(refuse(&allocator, at(address)), FreeError::DoubleFree { address });
-    let address = region + (4 << 20);
+    let address = region + Os::REGION_BYTES;
     assert_eq!(refuse(&allocator, at(address)), FreeError::Foreign { address });
 }
 
@@ -437,13 +438,13 @@ fn with_check_every_call_verifies_its_pointer_and_changes_nothing() {
     let allocator = Allocator::with_config(Config::new().check(true).preallocated_windows(3)).unwrap();
     let other = Allocator::new();
     let (block, freed, theirs) = (allocate(&allocator, 1400), allocate(&allocator, 1400), allocate(&other, 1400));
-    let (large, freed_large) = (allocate(&allocator, 5 << 20), allocate(&allocator, 5 << 20));
+    let (large, freed_large) = (allocate(&allocator, 10 << 20), allocate(&allocator, 10 << 20));
     // SAFETY: both are live.
     unsafe {
         allocator.free(freed);
         allocator.free(freed_large);
     }
-    let state = State::of(&allocator, [(block, 1400), (large, 5 << 20)]);
+    let state = State::of(&allocator, [(block, 1400), (large, 10 << 20)]);
     let windows = allocator.windows();
     let current = windows.iter().find(|window| window.live_units > 0).unwrap();
     let unused = windows.iter().find(|window| window.state == WindowState::Empty).unwrap();
@@ -457,7 +458,7 @@ fn with_check_every_call_verifies_its_pointer_and_changes_nothing() {
         ("the second unit", plus(block, 64), "points 64 bytes into the block"),
         ("the last unit", plus(block, 1344), "points 1344 bytes into the block"),
         ("inside a large block", plus(large, 65_536), "points 65536 bytes into the block"),
-        ("bookkeeping", at((current.address & !((4 << 20) - 1)) + 4096), "points into a window's bookkeeping"),
+        ("bookkeeping", at((current.address & !(Os::REGION_BYTES - 1)) + 4096), "points into a window's bookkeeping"),
         ("a unit never handed out", at(current.address + 131_072 - 64), "never allocated"),
         ("a window never used", at(unused.address + 131_072 - 64), "never allocated"),
         ("another allocator's block", theirs, "is not memory of this allocator"),

@@ -217,7 +217,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Shadow<UNIT, WINDOW_UNITS> {
         assert!(stats.empty_windows + 1 >= stats.windows, "windows are stranded: {stats}");
         self.allocator.trim();
         // The bookkeeping of the region that is left: a byte a unit, and a few KiB.
-        let bookkeeping = if floor == 0 { 0 } else { ((4 << 20) / UNIT + 8192) as u64 };
+        let bookkeeping = if floor == 0 { 0 } else { ((8 << 20) / UNIT + 8192) as u64 };
         assert!(self.allocator.allocated_bytes() <= floor + bookkeeping, "{:?}", self.allocator);
         assert!(self.allocator.windows().iter().all(|window| window.blocks.is_empty()));
         assert_eq!(self.allocator.integrity_check(), Ok(()));

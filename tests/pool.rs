@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::thread;
 
+use pktalloc::system::{Os, System};
 use pktalloc::workload::SplitMix64;
 use pktalloc::{AllocError, Config, Pool, Room, SharedPacket, Space, flush_freed};
 
@@ -137,7 +138,7 @@ fn threads_that_end_leave_their_memory_to_those_that_come() {
     for _ in 0..20 {
         let pool = pool.clone();
         let packet = thread::spawn(move || pool.packet(1400).unwrap()).join().unwrap();
-        addresses.push(packet.as_ptr().addr() & !((4 << 20) - 1));
+        addresses.push(packet.as_ptr().addr() & !(Os::REGION_BYTES - 1));
     }
     addresses.dedup();
     assert_eq!(addresses.len(), 1, "one allocator, one region");

@@ -188,7 +188,7 @@ fn a_block_grows_over_windows_and_beyond_a_region_and_back() {
     assert_eq!(resize(4 * quarter), (true, 0));
     assert_eq!(resize(4 * quarter + 1), (true, 0));
     assert_eq!(resize(20 * quarter), (true, 0));
-    assert_eq!(resize(5 << 20), (false, 1));
+    assert_eq!(resize(10 << 20), (false, 1));
     assert_eq!(resize(20 << 20).1, 1);
     assert_eq!(resize(quarter), (false, 0));
     assert_eq!(allocator.integrity_check(), Ok(()));
@@ -198,7 +198,7 @@ const SIZE: usize = 34 * 64;
 
 /// Blocks of 34 units, too long for the cache, that fill the only window.
 fn full_window() -> (Allocator, Vec<NonNull<u8>>) {
-    let allocator = Allocator::with_config(Config::new().memory_limit(132 << 10)).unwrap();
+    let allocator = Allocator::with_config(Config::new().memory_limit(134 << 10)).unwrap();
     let blocks: Vec<_> = std::iter::from_fn(|| allocator.allocate(SIZE).ok()).map(NonNull::cast).collect();
     (allocator, blocks)
 }

@@ -355,17 +355,17 @@ fn a_packet_too_large_for_a_window_holds_a_unit_more_and_goes_home_as_others_do(
         assert_eq!(system.regions(), 0);
     }
     let allocator = SharedAllocator::new();
-    let large = allocator.packet(5 << 20).unwrap();
-    assert_eq!((large.capacity(), allocator.used_bytes()), ((5 << 20) + 56, (5 << 20) + 128));
+    let large = allocator.packet(10 << 20).unwrap();
+    assert_eq!((large.capacity(), allocator.used_bytes()), ((10 << 20) + 56, (10 << 20) + 128));
 }
 
 #[test]
 fn a_packet_whose_owner_pointer_was_overwritten_is_not_freed() {
     // The header of a region lies behind its guard.
-    let (region, header) = (4 << 20, 4096);
+    let (region, header) = (Os::REGION_BYTES, 4096);
     for (check, large) in [(false, false), (false, true), (true, false), (true, true)] {
         let allocator = SharedAllocator::with_config(Config::new().check(check)).unwrap();
-        let packet = allocator.packet(if large { 5 << 20 } else { 1000 }).unwrap();
+        let packet = allocator.packet(if large { 10 << 20 } else { 1000 }).unwrap();
         let front =
             packet.as_ptr().map_addr(|address| if large { address - 64 } else { (address & !(region - 1)) + header });
         // SAFETY: that is memory of the allocator's, which nobody uses meanwhile.
@@ -400,7 +400,8 @@ fn a_packet_whose_owner_pointer_was_overwritten_is_not_freed() {
 fn a_zeroed_owner_pointer_is_a_panic_on_every_thread() {
     let allocator = SharedAllocator::new();
     let packet = allocator.packet(1000).unwrap();
-    let header = packet.as_ptr().map_addr(|address| (address & !((4 << 20) - 1)) + 4096).cast_mut().cast::<[u8; 16]>();
+    let header =
+        packet.as_ptr().map_addr(|address| (address & !(Os::REGION_BYTES - 1)) + 4096).cast_mut().cast::<[u8; 16]>();
     // SAFETY: that is the region's owner pointer, which nobody reads meanwhile.
     let before = unsafe { header.replace([0; 16]) };
     for elsewhere in [true, false] {
@@ -424,7 +425,7 @@ fn the_bookkeeping_of_a_region_lies_in_front_of_its_packets() {
     let allocator = SharedAllocator::new();
     let packets: Vec<SharedPacket> = (0..5000).map(|_| allocator.packet(1400).unwrap()).collect();
     for packet in &packets {
-        let offset = packet.as_ptr().addr() % (4 << 20);
+        let offset = packet.as_ptr().addr() % Os::REGION_BYTES;
         assert!(offset >= 2 * (128 << 10), "a packet lies {offset} bytes into its region");
     }
 }

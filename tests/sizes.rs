@@ -170,7 +170,7 @@ fn packets_of_every_size_are_made_and_grown_or_refused_by_name() {
 fn a_block_longer_than_a_region_is_a_large_one() {
     const WINDOW: usize = 131_072;
     let allocator = Allocator::new();
-    let region = 30 * WINDOW;
+    let region = 62 * WINDOW;
     for (size, large_blocks) in [
         (WINDOW / 4, 0),
         (WINDOW / 4 + 1, 0),
@@ -257,7 +257,7 @@ fn objects_of_every_size_and_alignment_are_constructed_or_refused() {
     }
     assert_eq!(allocator.stats().large_blocks, 0);
     assert!(matches!(allocator.construct(TwoLines), Err(AllocError::Alignment)));
-    let limited = Allocator::with_config(Config::new().memory_limit(132 << 10)).unwrap();
+    let limited = Allocator::with_config(Config::new().memory_limit(134 << 10)).unwrap();
     assert_eq!(limited.construct([0u8; 200_000]), Err(AllocError::MemoryLimit));
     // SAFETY: the objects are live and not used afterwards.
     unsafe {

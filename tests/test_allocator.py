@@ -301,7 +301,7 @@ def test_damage_seen_while_a_packet_is_dropped_is_reported_as_unraisable(monkeyp
 def test_figures(allocator: Allocator) -> None:
     assert allocator.used_bytes == 0
     # One that takes a part of a window, rounded up by at most an eighth, and one beyond a region.
-    large = 5 << 20
+    large = 10 << 20
     packets = [*allocator.allocate_many(1400, 100), allocator.allocate(100_000), allocator.allocate(large)]
     stats = allocator.stats()
     assert isinstance(stats, Stats)

@@ -315,7 +315,7 @@ mod tests {
         let first = NonNull::from(&mut places[..]).cast();
         let cache = Cache::new();
         // SAFETY: the places live longer than the cache; the region is never looked at.
-        unsafe { cache.open(Region::of_block(block(1 << 22), Runtime::new::<Os>(64, 128 << 10).unwrap()), first) };
+        unsafe { cache.open(Region::of_block(block(1 << 23), Runtime::new::<Os>(64, 128 << 10).unwrap()), first) };
         assert!(!cache.push(block(64), 1) && cache.pop(1).is_none());
         cache.taking.set(LONGEST_CACHED as u8);
         test(&cache, &|| cache.blocks().count());

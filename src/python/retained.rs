@@ -187,7 +187,7 @@ impl Ranges {
 // while it is in use, and mappings outlive the handle.
 unsafe impl System for Retained {
     // Elsewhere pages do not go back one by one, and are not free until they are touched.
-    const REGION_BYTES: usize = if cfg!(unix) { 4 << 20 } else { 0 };
+    const REGION_BYTES: usize = if cfg!(unix) { 8 << 20 } else { 0 };
 
     fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
         self.ranges().borrow_mut().allocate(layout, role)

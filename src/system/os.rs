@@ -46,7 +46,14 @@ impl Os {
 
 // SAFETY: `linux` and `std::alloc::System` promise exactly this of their memory, and neither unwinds nor calls back.
 unsafe impl System for Os {
-    const REGION_BYTES: usize = if cfg!(miri) { 0 } else { 4 << 20 };
+    // A block of 4 MiB grows where it is. Address space is scarce where pointers are short.
+    const REGION_BYTES: usize = if cfg!(miri) {
+        0
+    } else if cfg!(target_pointer_width = "64") {
+        8 << 20
+    } else {
+        4 << 20
+    };
 
     fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
         debug_assert!(layout.size() != 0);
