@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import struct
@@ -737,15 +738,20 @@ def has_read_much(process: Path) -> bool:
 def test_an_interrupt_ends_a_wait_for_a_pipe(tmp_path: Path, trace: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
+
+    def waits_for_fifo(process: Path) -> bool:
+        # It waits before, too: for the process that looks for allocators.
+        return waits(process) and any(file.resolve() == fifo for file in (process / "fd").iterdir())
+
     for arguments in [fifo], [trace, "--link", fifo]:
         running = Running(*arguments)
-        running.wait_for(waits)
+        running.wait_for(waits_for_fifo)
         assert running.interrupt() < soon()
     # A writer that stalls in the middle of a record.
     read, write = os.pipe()
     running = Running("-", stdin=read)
     os.write(write, pcap(60, 60)[:-3])
-    running.wait_for(waits)
+    running.wait_for(lambda process: waits(process) and not select.select([read], [], [], 0)[0])
     assert running.interrupt() < soon()
     os.close(read)
     os.close(write)
