@@ -393,6 +393,27 @@ def test_segment_offload_on_both_sides(run: Run) -> None:
     run(main())
 
 
+def test_a_socket_that_joins_datagrams_already_is_served_as_one(run: Run) -> None:
+    async def main() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
+            here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            here.bind(("127.0.0.1", 0))
+            here.setsockopt(socket.IPPROTO_UDP, 104, 1)  # UDP_GRO
+            transport, collector = await aio.create_datagram_endpoint(Collector, sock=here)
+            address = transport.get_extra_info("sockname")
+            # One by one at first, so that a single one is what is expected.
+            for count in (1, 1, 1, 20, 1, 20):
+                expected = [os.urandom(300) for _ in range(count)]
+                collector.received.clear()
+                pktalloc.send_many(there, expected, address)
+                await collector.want(count)
+                assert [data for data, _ in collector.received] == expected
+            transport.close()
+            await asyncio.sleep(0)
+
+    run(main())
+
+
 def test_an_endpoint_left_open_warns() -> None:
     async def main() -> None:
         await aio.datagrams(local_addr=LOCAL)

@@ -18,7 +18,7 @@ use super::socket::{Socket, os_error};
 use crate::python::call::{int, none, truth};
 use crate::python::errors;
 use crate::udp::Options;
-use crate::udp::linux::{Incoming, Kernel, enable};
+use crate::udp::linux::{Calls, Incoming, Kernel, enable};
 
 /// Calls of `deliver` that ask for a single datagram after one that found no more.
 const SINGLE: u8 = 2;
@@ -51,6 +51,8 @@ impl Receiver {
             let wanted = Options { gro, ..Options::default() };
             layout.joined = enable(&Kernel, socket.number, wanted).map_err(|error| os_error(sock.py(), &error))?.gro;
         }
+        // Or the socket was asked before it came here.
+        layout.joined |= Kernel.option(socket.number, libc::SOL_UDP, libc::UDP_GRO).is_ok_and(|value| value != 0);
         if socket.kind == libc::SOCK_SEQPACKET {
             layout.most = 1;
         }
@@ -72,7 +74,7 @@ impl Receiver {
     ) -> PyResult<Option<Bound<'py, DatagramBatch>>> {
         let source = seam::source(allocator)?;
         let mut lease = self.lease()?;
-        if !lease.fill(py, usize::MAX)? {
+        if !lease.fill(py, false)? {
             return Ok(None);
         }
         let into = source.map_or(Into::Bytes, Into::Packets);
@@ -152,7 +154,7 @@ impl Receiver {
         // To find that there is no second datagram costs half as much as to receive the first. Where there was none, that is
         // asked the next time but two: the loop calls again at once if there is one.
         let single = self.single.load(Ordering::Relaxed);
-        if !lease.fill(py, if single > 0 { 1 } else { usize::MAX })? {
+        if !lease.fill(py, single > 0)? {
             return Ok(0);
         }
         let _delivering = Delivering::new(self);
@@ -212,11 +214,16 @@ impl InUse<'_> {
         self.incoming.as_mut().expect("it is there until the lease ends")
     }
 
-    /// Receives what is there, `most` datagrams at most, unless something is left; false when there is nothing.
-    fn fill(&mut self, py: Python<'_>, most: usize) -> PyResult<bool> {
+    /// Receives what is there, or a single datagram of it, unless something is left; false when there is nothing.
+    fn fill(&mut self, py: Python<'_>, single: bool) -> PyResult<bool> {
         let socket = self.of.socket;
         let incoming = self.incoming();
-        match py.detach(|| incoming.fill_up_to(most, socket, false)) {
+        let fill = || match single {
+            true if incoming.layout().joined => incoming.fill_up_to(1, socket, false),
+            true => incoming.fill_plainly(socket),
+            false => incoming.fill(socket, false),
+        };
+        match py.detach(fill) {
             Ok(()) => Ok(incoming.peek().is_some()),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
             Err(error) => Err(os_error(py, &error)),

@@ -188,6 +188,13 @@ impl Calls for Shim {
         Ok(most)
     }
 
+    #[cfg(feature = "python")]
+    unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr) -> io::Result<()> {
+        let single = core::ptr::slice_from_raw_parts_mut(header, 1);
+        // SAFETY: the caller's promise.
+        unsafe { self.receive(socket, single, libc::MSG_DONTWAIT) }.map(drop)
+    }
+
     unsafe fn send(&self, _: RawFd, headers: *mut [libc::mmsghdr], _: libc::c_int) -> io::Result<usize> {
         // SAFETY: the caller's promise.
         let headers = unsafe { &mut *headers };

@@ -13,6 +13,13 @@ pub(crate) trait Calls {
     /// Every pointer in `headers` is to memory of the length beside it, that nobody else uses.
     unsafe fn receive(&self, socket: RawFd, headers: *mut [libc::mmsghdr], flags: libc::c_int) -> io::Result<usize>;
 
+    /// `recvfrom`: fills in one header, without what the system has to say about the datagram.
+    ///
+    /// # Safety
+    /// As for [`receive`](Self::receive).
+    #[cfg(feature = "python")]
+    unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr) -> io::Result<()>;
+
     /// `sendmmsg`, or `sendmsg` for one: returns how many went.
     ///
     /// # Safety
@@ -74,6 +81,25 @@ impl Calls for Kernel {
             libc::recvmmsg(socket, headers.cast(), headers.len() as libc::c_uint, flags as _, ptr::null_mut())
         };
         checked(received).map(|received| received as usize)
+    }
+
+    #[cfg(feature = "python")]
+    #[inline]
+    unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr) -> io::Result<()> {
+        // With this flag the kernel says how long the datagram was, not how much of it there was room for.
+        let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let message = &mut (*header).msg_hdr;
+            let room = *message.msg_iov;
+            let (name, length) = (message.msg_name.cast(), &raw mut message.msg_namelen);
+            let whole = transferred(libc::recvfrom(socket, room.iov_base, room.iov_len, flags, name, length))?;
+            let fits = whole as usize <= room.iov_len;
+            message.msg_flags = if fits { 0 } else { libc::MSG_TRUNC };
+            message.msg_controllen = 0;
+            (*header).msg_len = if fits { whole } else { room.iov_len as libc::c_uint };
+        }
+        Ok(())
     }
 
     #[inline]

@@ -95,6 +95,13 @@ impl Calls for Shim {
         Ok(count)
     }
 
+    #[cfg(feature = "python")]
+    unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr) -> io::Result<()> {
+        let single = core::ptr::slice_from_raw_parts_mut(header, 1);
+        // SAFETY: the caller's promise.
+        unsafe { self.receive(socket, single, libc::MSG_DONTWAIT) }.map(drop)
+    }
+
     unsafe fn send(&self, _: RawFd, headers: *mut [libc::mmsghdr], flags: libc::c_int) -> io::Result<usize> {
         assert!(flags & libc::MSG_NOSIGNAL != 0);
         // SAFETY: the caller's promise.
@@ -626,4 +633,31 @@ fn options_that_a_socket_does_not_have_are_none_and_other_failures_are_told() {
         }
     }
     assert_eq!(ask(0, &[]).0, Err(Some(libc::EBADF)));
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn a_plain_call_brings_one_datagram_and_says_whether_it_fitted() {
+    let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    sender.connect(receiver.local_addr().unwrap()).unwrap();
+    let mut incoming = Incoming::new(Kernel, PLAIN);
+    let number = receiver.as_raw_fd();
+    assert_eq!(error(incoming.fill_plainly(number)), Some(libc::EAGAIN));
+    for length in [100, 101, 0, 3000, 7] {
+        sender.send(&vec![length as u8; length]).unwrap();
+        incoming.fill_plainly(number).unwrap();
+        // Nothing more is received while there is one.
+        incoming.fill_plainly(number).unwrap();
+        assert_eq!(incoming.remaining(), 1);
+        let next = incoming.peek().unwrap();
+        assert_eq!((next.bytes, next.truncated), (&vec![length as u8; length.min(100)][..], length > 100));
+        assert_eq!(incoming.source().inet(), Some(sender.local_addr().unwrap()));
+        incoming.consume();
+        assert_eq!((incoming.remaining(), incoming.peek().is_none()), (0, true));
+    }
+    assert_eq!((incoming.counters().datagrams, incoming.counters().calls), (5, 6));
+    incoming.defer(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+    assert_eq!(error(incoming.fill_plainly(number)), Some(libc::ECONNREFUSED));
+    assert_eq!(error(incoming.fill_plainly(libc::c_int::MAX)), Some(libc::EBADF));
 }
