@@ -73,6 +73,21 @@ impl Span {
         }
     }
 
+    /// The three words.
+    #[inline(always)]
+    pub(crate) fn words(self) -> (NonNull<u8>, u64, usize) {
+        (self.bytes, self.lengths, self.front)
+    }
+
+    /// The span of three words.
+    ///
+    /// # Safety
+    /// They came from [`words`](Self::words).
+    #[inline(always)]
+    pub(crate) unsafe fn of_words(bytes: NonNull<u8>, lengths: u64, front: usize) -> Self {
+        Self { bytes, lengths, front }
+    }
+
     /// The packet's first byte.
     #[inline(always)]
     pub(crate) fn bytes(self) -> NonNull<u8> {
