@@ -37,7 +37,7 @@ impl Block {
 /// Where a packet's bytes lie in its block. Three words that move as words: a value that is stored in parts and loaded as
 /// a whole has to wait for the stores.
 #[derive(Clone, Copy)]
-pub(crate) struct Span {
+pub struct Span {
     /// The packet's first byte.
     bytes: NonNull<u8>,
     /// The capacity in the upper half, the length in the lower one.
