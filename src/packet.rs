@@ -631,10 +631,8 @@ impl<O: Owner> Packet<O> {
     #[inline]
     fn release(&mut self) {
         let span = core::mem::replace(&mut self.span, Span::EMPTY);
-        if span.has_block() {
-            // SAFETY: the block was live, and is never used again.
-            unsafe { self.owner.free(span.block()) };
-        }
+        // SAFETY: the block, if there was one, is never used again.
+        unsafe { self.owner.end(span) };
     }
 }
 
@@ -649,10 +647,8 @@ pub(crate) fn cannot_advance(bytes: usize, len: usize) -> ! {
 impl<O: Owner> Drop for Packet<O> {
     #[inline]
     fn drop(&mut self) {
-        if self.span.has_block() {
-            // SAFETY: the block is live, and never used again.
-            unsafe { self.owner.free(self.span.block()) };
-        }
+        // SAFETY: the block, if there is one, is live, and never used again.
+        unsafe { self.owner.end(self.span) };
     }
 }
 

@@ -125,6 +125,28 @@ fn handles_compare_order_and_hash_as_bytes() {
 }
 
 #[test]
+fn a_packet_whose_end_was_overwritten_is_not_freed() {
+    let allocator = SharedAllocator::new();
+    let frozen = allocator.packet_from(&[1; 1400]).unwrap().freeze();
+    // The last 4 bytes of the block say how long it is.
+    let size = frozen[1396..].as_ptr().wrapping_add(4 + 4).cast_mut();
+    for bit in 0..32 {
+        // SAFETY: that is memory of the packet's block, which nobody reads meanwhile.
+        let flip = || unsafe { *size.add(bit / 8) ^= 1 << (bit % 8) };
+        // SAFETY: dropping the copy frees nothing; the packet is there afterwards.
+        let copy = unsafe { std::ptr::read(&frozen) };
+        flip();
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(copy)));
+        flip();
+        let message = *dropped.unwrap_err().downcast::<String>().unwrap();
+        assert!(message.starts_with("cannot free: "), "bit {bit}: {message}");
+        assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (1408, Ok(())));
+    }
+    drop(frozen);
+    assert_eq!(allocator.used_bytes(), 0);
+}
+
+#[test]
 fn handles_are_made_and_dropped_on_many_threads() {
     let allocator = SharedAllocator::new();
     let rounds = if cfg!(debug_assertions) { 200 } else { 2000 };

@@ -12,9 +12,8 @@ const LIMIT: u64 = 8 << 20;
 const SERVED: usize = (1 << 20) + 32;
 /// The largest size that leaves room for the largest alignment.
 const CONCEIVABLE: usize = isize::MAX as usize - (1 << 18);
-
-/// No larger size is refused to a packet, whose lengths are numbers of 32 bits, for being too large.
-const LARGEST_PACKET: usize = (1 << 31) - 8192;
+/// The longest packet.
+const LONGEST_PACKET: usize = (2 << 30) - 4096;
 
 fn sizes() -> impl Iterator<Item = usize> {
     let around = |middle: usize| (0..=64).map(move |delta| middle.wrapping_sub(32).wrapping_add(delta));
@@ -50,18 +49,23 @@ fn expect(size: usize, outcome: Result<NonNull<[u8]>, AllocError>, name: &str) -
             Some(block.cast())
         }
         Err(error) => {
-            expect_refusal(size, CONCEIVABLE, error, name);
+            expect_refusal(size, error, name);
             None
         }
     }
 }
 
 /// Expects a size to be refused for the right reason.
-fn expect_refusal(size: usize, largest: usize, error: AllocError, name: &str) {
+fn expect_refusal(size: usize, error: AllocError, name: &str) {
+    expect_refusal_beyond(CONCEIVABLE, size, error, name);
+}
+
+/// Expects a size to be refused for the right reason, where those beyond `most` are too large.
+fn expect_refusal_beyond(most: usize, size: usize, error: AllocError, name: &str) {
     match error {
         AllocError::ZeroSize => assert_eq!(size, 0, "{name}"),
         AllocError::MemoryLimit => assert!(size > SERVED, "{name} of {size}"),
-        AllocError::TooLarge => assert!(size > largest, "{name} of {size}"),
+        AllocError::TooLarge => assert!(size > most, "{name} of {size}"),
         other => panic!("{name} of {size}: {other}"),
     }
 }
@@ -134,7 +138,7 @@ fn packets_of_every_size_are_made_and_grown_or_refused_by_name() {
             let name = |call: &str| format!("{call} with {mode}");
             match allocator.packet(size) {
                 Ok(packet) => assert!(packet.len() == size && packet.iter().rev().take(64).all(|&byte| byte == 0)),
-                Err(error) => expect_refusal(size, LARGEST_PACKET, error, &name("packet")),
+                Err(error) => expect_refusal_beyond(LONGEST_PACKET, size, error, &name("packet")),
             }
             let filled = allocator.packet_with(size, |room| {
                 assert_eq!(room.remaining(), size, "{mode}");
@@ -143,19 +147,19 @@ fn packets_of_every_size_are_made_and_grown_or_refused_by_name() {
             });
             match filled {
                 Ok((packet, ())) => assert_eq!(packet[..], [1, 2, 3][..size.min(3)]),
-                Err(error) => expect_refusal(size, LARGEST_PACKET, error, &name("packet_with")),
+                Err(error) => expect_refusal_beyond(LONGEST_PACKET, size, error, &name("packet_with")),
             }
             // An empty packet has no block: 0 is a size like any other here.
             match kept.resize(size.max(100)) {
                 Ok(()) => {
                     assert!(kept.len() == size.max(100) && kept[100..].iter().rev().take(64).all(|&byte| byte == 0));
                 }
-                Err(error) => expect_refusal(size, LARGEST_PACKET, error, &name("resize")),
+                Err(error) => expect_refusal_beyond(LONGEST_PACKET, size, error, &name("resize")),
             }
             kept.truncate(100);
             match kept.reserve(size) {
                 Ok(()) => assert!(kept.capacity() >= 100 + size, "{} with {mode}", name("reserve")),
-                Err(error) => expect_refusal(size.saturating_add(100), LARGEST_PACKET, error, &name("reserve")),
+                Err(error) => expect_refusal_beyond(LONGEST_PACKET, size.saturating_add(100), error, &name("reserve")),
             }
             kept.shrink_to_fit();
             assert!(kept == [7; 100], "a byte was lost after {size} with {mode}");

@@ -3,7 +3,7 @@
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-use super::span::{Block, LONGEST};
+use super::span::{Block, LONGEST, Span};
 use crate::allocator::Allocator;
 use crate::error::AllocError;
 use crate::heap::Realloc;
@@ -12,7 +12,7 @@ use crate::system::System;
 
 /// Traits that cannot be named from outside, and with them what they are for.
 pub(crate) mod sealed {
-    use super::{AllocError, Block, Deref};
+    use super::{AllocError, Block, Deref, Span};
 
     /// What a packet asks of its owner. An implementor leads to the same allocator every time, also after it was moved.
     pub trait Blocks {
@@ -35,6 +35,14 @@ pub(crate) mod sealed {
         /// # Safety
         /// `block` is live, and not used afterwards.
         unsafe fn free(&self, block: Block);
+
+        /// Frees the block of a packet that goes, if it has one. Hands the words of the span on to a function, which is no part of the
+        /// caller: the end of a packet is in many places, among them all that may panic, and were it longer it would be a function
+        /// that wants the packet in memory, where it is stored in words and loaded as a whole right after.
+        ///
+        /// # Safety
+        /// The span is that of a packet of this owner that is not used any more.
+        unsafe fn end(&self, span: Span);
     }
 
     /// What the making of a packet asks of its source.
@@ -95,7 +103,14 @@ macro_rules! local_owner {
             #[inline(always)]
             unsafe fn free(&self, block: Block) {
                 // SAFETY: the caller keeps the same contract.
-                unsafe { free(&**self, block.start) }
+                unsafe { Allocator::free(self, block.start) }
+            }
+
+            #[inline(always)]
+            unsafe fn end(&self, span: Span) {
+                let (bytes, lengths, front) = span.words();
+                // SAFETY: the caller keeps the same contract.
+                unsafe { end(&**self, bytes, lengths, front) }
             }
         }
 
@@ -127,18 +142,24 @@ unsafe fn grow<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
     grown.map(Block::plain)
 }
 
-/// Frees a block. Not a part of the caller: the end of a packet is in many places, among them all that may panic, and were it long
-/// it would be a function that wants the packet in memory, stored in words and loaded as a whole right after.
+/// See [`Blocks::end`].
 ///
 /// # Safety
-/// As for [`Allocator::free`].
+/// As there, for the words of a span.
 #[inline(never)]
-unsafe fn free<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+unsafe fn end<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
     allocator: &Allocator<UNIT, WINDOW_UNITS, S>,
-    block: NonNull<u8>,
+    bytes: NonNull<u8>,
+    lengths: u64,
+    front: usize,
 ) {
     // SAFETY: the caller keeps the same contract.
-    unsafe { allocator.free(block) };
+    unsafe {
+        let span = Span::of_words(bytes, lengths, front);
+        if span.has_block() {
+            allocator.free(span.block().start);
+        }
+    }
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Plain for Allocator<UNIT, WINDOW_UNITS, S> {}

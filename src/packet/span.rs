@@ -37,7 +37,7 @@ impl Block {
 /// Where a packet's bytes lie in its block. Three words that move as words: a value that is stored in parts and loaded as
 /// a whole has to wait for the stores.
 #[derive(Clone, Copy)]
-pub(crate) struct Span {
+pub struct Span {
     /// The packet's first byte.
     bytes: NonNull<u8>,
     /// The capacity in the upper half, the length in the lower one.
@@ -71,6 +71,21 @@ impl Span {
             lengths: ((block.size - headroom) as u64) << u32::BITS,
             front: headroom | if block.tag { TAG } else { 0 },
         }
+    }
+
+    /// The three words.
+    #[inline(always)]
+    pub(crate) fn words(self) -> (NonNull<u8>, u64, usize) {
+        (self.bytes, self.lengths, self.front)
+    }
+
+    /// The span of three words.
+    ///
+    /// # Safety
+    /// They came from [`words`](Self::words).
+    #[inline(always)]
+    pub(crate) unsafe fn of_words(bytes: NonNull<u8>, lengths: u64, front: usize) -> Self {
+        Self { bytes, lengths, front }
     }
 
     /// The packet's first byte.

@@ -18,6 +18,7 @@ use core::ptr::NonNull;
 
 use super::packet::{AnyThread, SharedPacket, TAIL_BYTES};
 use super::references::References;
+use crate::geometry::{Fixed, Geometry};
 use crate::packet::bytes_like::bytes_like;
 use crate::packet::cannot_advance;
 use crate::packet::owner::sealed::Blocks;
@@ -249,15 +250,29 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
     ///
     /// # Safety
     /// The tail is one of a block that is live.
+    ///
+    /// # Panics
+    /// When stray bytes have made it lead out of its region, or to where no block can be.
     #[inline(always)]
     unsafe fn block(tail: NonNull<Tail>) -> Block {
-        // SAFETY: `freeze` wrote how far the block reaches in front of its tail, whose pointer is derived from the block's.
-        unsafe {
-            let lengths = (*tail.as_ptr()).size;
-            let size = (lengths & !TAG) as usize;
-            Block { start: tail.cast().sub(size), size, tag: lengths & TAG != 0 }
+        // SAFETY: the caller says so.
+        let lengths = unsafe { (*tail.as_ptr()).size };
+        let (size, tag) = ((lengths & !TAG) as usize, lengths & TAG != 0);
+        let (end, region) = (tail.addr().get(), Fixed::<UNIT, WINDOW_UNITS, S>::new().region_bytes());
+        let start = end.wrapping_sub(size);
+        if !start.is_multiple_of(UNIT) || !tag && (start ^ end) >= region {
+            overwritten(end);
         }
+        // SAFETY: `freeze` wrote how far the block reaches in front of its tail, whose pointer is derived from the block's.
+        Block { start: unsafe { tail.cast().sub(size) }, size, tag }
     }
+}
+
+/// Ends a call that needs the tail of a packet's block.
+#[cold]
+#[inline(never)]
+fn overwritten(tail: usize) -> ! {
+    panic!("cannot free: the end of the packet's block at {tail:#x} was overwritten")
 }
 
 /// Ends a call for a part that is not there. Takes numbers, so that a handle can stay in registers.

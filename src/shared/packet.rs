@@ -16,7 +16,7 @@ use crate::error::AllocError;
 use crate::geometry::Fixed;
 use crate::packet::Packet;
 use crate::packet::owner::sealed::Blocks;
-use crate::packet::span::{Block, LONGEST};
+use crate::packet::span::{Block, LONGEST, Span};
 use crate::region::{OwnerPointer, Region};
 use crate::system::{Os, System};
 
@@ -127,13 +127,27 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
         })
     }
 
-    /// Frees a block. Not a part of the caller, and in registers: see the free of a packet of an allocator.
+    /// See [`end`](Blocks::end).
     ///
     /// # Safety
-    /// As for [`free`](Blocks::free), of a block that consists of these.
+    /// As there, for the words of a span.
     #[inline(never)]
-    unsafe fn free_block(start: NonNull<u8>, size: usize, tag: bool) {
-        let block = Block { start, size, tag };
+    unsafe fn end_words(bytes: NonNull<u8>, lengths: u64, front: usize) {
+        // SAFETY: the caller keeps the same contract.
+        unsafe {
+            let span = Span::of_words(bytes, lengths, front);
+            if span.has_block() {
+                Self::free_block(span.block());
+            }
+        }
+    }
+
+    /// Frees a block.
+    ///
+    /// # Safety
+    /// As for [`free`](Blocks::free).
+    #[inline(always)]
+    unsafe fn free_block(block: Block) {
         // SAFETY: the caller keeps the same contract; without a label the block starts with what its packet may use.
         unsafe {
             if !block.tag
@@ -141,7 +155,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
             {
                 heap.free(block.start);
             } else {
-                Self::free_elsewhere(block);
+                Self::free_elsewhere(block.start, block.size, block.tag);
             }
         }
     }
@@ -155,7 +169,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
     /// As [`owner`](Self::owner).
     #[cold]
     #[inline(never)]
-    unsafe fn free_elsewhere(block: Block) {
+    unsafe fn free_elsewhere(start: NonNull<u8>, size: usize, tag: bool) {
+        let block = Block { start, size, tag };
         // SAFETY: the block is live, nobody else's, and not used afterwards; it is aligned to a unit and has room for a
         // bundle.
         unsafe {
@@ -215,7 +230,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for AnyThre
     #[inline(always)]
     unsafe fn free(&self, block: Block) {
         // SAFETY: the caller keeps the same contract.
-        unsafe { Self::free_block(block.start, block.size, block.tag) };
+        unsafe { Self::free_block(block) };
+    }
+
+    #[inline(always)]
+    unsafe fn end(&self, span: Span) {
+        let (bytes, lengths, front) = span.words();
+        // SAFETY: the caller keeps the same contract.
+        unsafe { Self::end_words(bytes, lengths, front) };
     }
 }
 
