@@ -58,6 +58,8 @@ root_of() {
     if [ ! -d "$root" ]; then
         (cd "$here" && apt-get -qq -o APT::Sandbox::User=root download "$1" && dpkg-deb -x "$1"_*.deb "$root" &&
             rm "$1"_*.deb) >&2 || return 1
+        # Qemu looks for a program's loader below the root, and follows a link of it to the machine's own root.
+        find "$root" -type l -lname '/*' -exec bash -c 'ln -sfr "$0$(readlink "$1")" "$1"' "$root" {} ';' || return 1
     fi
     # The packages for cross compilers have it one level down.
     for inner in "$root"/usr/*-linux-gnu*/lib; do
@@ -75,6 +77,11 @@ long=(--skip ten_thousand_windows --skip a_refusal_at_any_point --skip a_single_
     --skip every_cycle_can_be_repeated --skip claims_of_huge_packets_cost_no_more)
 # Qemu's user mode does not pass on all options of sockets (SO_TIMESTAMPNS, SO_RXQ_OVFL), and says so.
 emulated=(--skip what_the_system_says_about_a_datagram --skip datagrams_that_the_receive_buffer_had_no_room_for)
+# Nor does it turn the bytes of what it passes on for a processor of another byte order: segment sizes of datagrams that
+# leave together, and the scope of an address.
+turned=(--skip an_allocator_at_its_limit_keeps_the_rest --skip a_bad_datagram_among_good_ones
+    --skip into_packets_that_other_threads_free --skip long_datagrams --skip joined_on_the_way
+    --skip the_scope_of_a_link_local_peer --skip small_datagrams_in_large_slots)
 passed=()
 compiled=()
 failed=()
@@ -103,6 +110,7 @@ for target in $targets; do
     fi
     left=("${long[@]}")
     [ "$runner" = native ] || left+=("${emulated[@]}")
+    [[ "$target" != s390x-* ]] || left+=("${turned[@]}")
     variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_RUNNER
     if [ "$runner" != native ]; then
         command -v "$runner" >/dev/null || { left_out+=("$target: no $runner here, Debian: qemu-user"); continue; }

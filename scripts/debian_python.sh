@@ -33,6 +33,8 @@ if ! "$python" -V >/dev/null 2>&1; then
     loader=$(find "$root" -name "$(basename "$(patchelf --print-interpreter "$python")")" | sort | tail -n 1)
     libraries=$(dirname "$(find "$root" -name libc.so.6)")
     patchelf --set-interpreter "$loader" --force-rpath --set-rpath "$libraries" "$python"
+    # Where it looks for the pip that it gives to new environments.
+    sed -i "s|'WHEEL_PKG_DIR': '|&$root|" "$root"/usr/lib/python"$version"/_sysconfigdata*.py
     rm -rf "$here"
 fi
 "$python" -c 'import ensurepip, ssl, sqlite3, ctypes' >&2

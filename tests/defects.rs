@@ -176,6 +176,7 @@ fn what_a_large_block_contains_cannot_mislead_a_free() {
 
 /// (i) The totals were 32-bit.
 #[test]
+#[cfg(target_pointer_width = "64")]
 fn totals_go_beyond_32_bits() {
     let allocator = Allocator::new();
     // Untouched memory costs address space only.

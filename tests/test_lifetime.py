@@ -413,7 +413,7 @@ def test_packets_are_not_hashable_nor_pickled_and_allocators_not_copied(allocato
 def test_packets_cannot_be_made_derived_or_changed(allocator: Allocator) -> None:
     with pytest.raises(TypeError, match="cannot create"):
         Packet()  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="not safe"):
+    with pytest.raises(TypeError, match=r"not safe|cannot create"):  # the second from Python 3.14 on
         object.__new__(Packet)
     with pytest.raises(TypeError, match="not an acceptable base type"):
         type("Derived", (Packet,), {})

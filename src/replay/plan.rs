@@ -144,7 +144,9 @@ impl Plan {
                     push(&mut queue.stay, slot, PLAN)?;
                 }
                 (Lifetime::Unrecorded, Rule::Delay(delay)) => queue.leave_at(arrival.saturating_add(*delay), slot)?,
-                (Lifetime::Unrecorded, Rule::Depth(depth)) => queue.leave_before(index + *depth as usize, slot)?,
+                (Lifetime::Unrecorded, Rule::Depth(depth)) => {
+                    queue.leave_before(index.saturating_add(*depth as usize), slot)?;
+                }
                 (Lifetime::Unrecorded, _) => queue.free(slot)?,
             }
         }

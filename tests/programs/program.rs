@@ -47,7 +47,7 @@ impl<'a> Program<'a> {
             208..232 => 1 + value,
             232..240 => 0,
             // Powers of two and their neighbours.
-            240..248 => (1_usize << (value % 64)).wrapping_add(value >> 6 & 127).wrapping_sub(64),
+            240..248 => (1_usize << (value % usize::BITS as usize)).wrapping_add(value >> 6 & 127).wrapping_sub(64),
             248..252 => (isize::MAX as usize).wrapping_add(value).wrapping_sub(1 << 15),
             _ => usize::MAX - value,
         })
