@@ -134,7 +134,8 @@ fn windows_that_are_refused_stay_counted() {
     }
     assert!(system.refused.get() > 0, "windows were offered");
     assert_eq!((system.taken.get(), system.freed.get()), (0, 0));
-    assert_eq!(allocator.allocated_bytes(), most);
+    // The cache of freed blocks may have come in addition.
+    assert!((most..most + 131_072).contains(&allocator.allocated_bytes()), "{} of {most}", allocator.allocated_bytes());
     drop(allocator);
     drop(kept);
 }

@@ -11,8 +11,7 @@
 //! nothing is cached then. Blocks are cached while windows are filled again between blocks that live in them
 //! ([`order`](super::order)): packets leave in any order, or some of them stay. To hand out the block freed last costs a load
 //! and three stores whatever the order, and what lives long comes to lie close together, because what lives shortly goes
-//! round in the same few blocks. They are cached as well while so little lives that it stays in the processor's first
-//! cache.
+//! round in the same few blocks.
 //!
 //! A stack that is full leaves frees to the windows; an empty one leaves allocations to the extent. A cached block goes on
 //! counting as live in its window, and its byte in the map says that it is cached, so that a second free of it shows. That
@@ -62,8 +61,6 @@ pub(super) struct Cache {
     ticks: Cell<u32>,
     /// The stack that gave back last.
     last: Cell<u32>,
-    /// Whether so little lives that it stays in the processor's first cache if the same blocks are handed out again.
-    is_short: Cell<bool>,
     /// Whether more is cached than live blocks are worth.
     is_over: Cell<bool>,
 }
@@ -78,7 +75,6 @@ impl Cache {
             open: Cell::new(None),
             ticks: Cell::new(0),
             last: Cell::new(0),
-            is_short: Cell::new(false),
             is_over: Cell::new(false),
         }
     }
@@ -253,13 +249,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
         cache.ticks.set(ticks);
         let is_due = ticks.is_multiple_of(AGING);
         if is_due {
-            let live = self.used_units();
-            let window = self.geometry.window_units() as u64;
-            cache.is_short.set(live <= if cache.is_short.get() { window / 2 } else { window / 4 });
-            cache.is_over.set(cache.units() > live / LIVE_PART + FREE_UNITS);
+            cache.is_over.set(cache.units() > self.used_units() / LIVE_PART + FREE_UNITS);
         }
         let taking = u32::from(cache.taking.get());
-        if in_order && !cache.is_short.get() {
+        if in_order {
             if taking > 0 {
                 self.give_back_cached(taking, 0);
                 cache.taking.set(taking as u8 - 1);

@@ -10,8 +10,9 @@
 //!
 //! The next hole of the current window comes first. When its pass ends, the next window is, in this order,
 //!
-//! 1. the one emptied last: its bookkeeping is in the cache, and its extent is long;
-//! 2. if more is free in all windows than whole windows need as slack: the emptiest of the first few reusable ones;
+//! 1. if more is free in the windows with blocks than whole windows need as slack: the emptiest of the first few reusable
+//!    ones, so that what lives does not spread over all that a burst left;
+//! 2. the one emptied last: its bookkeeping is in the processor's cache, and its extent is long;
 //! 3. a reserved one, which takes memory from the system;
 //! 4. if that is refused: any window with a hole that is large enough, also a full one.
 //!
@@ -71,7 +72,7 @@ impl Sweep {
 }
 
 impl<G: Geometry, S: System> Heap<G, S> {
-    /// Does what has to be done now and then: tends the cache, and gives an empty window back when one is due.
+    /// Does what has to be done now and then: tends the cache, and gives empty windows back when they are due.
     #[cold]
     #[inline(never)]
     pub(super) fn tick(&self) {
@@ -79,7 +80,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let in_order = self.cold.borrow().order.is_kept();
         self.tend_cache(in_order);
         let cold = &mut *self.cold.borrow_mut();
-        if cold.decay.tick(cold.empty.len(), self.settings.keep_empty_windows.saturating_sub(IN_USE)) {
+        let keep = self.settings.keep_empty_windows.saturating_sub(IN_USE);
+        for _ in 0..cold.decay.tick(cold.empty.len(), keep) {
             self.release_coldest(cold);
         }
     }
@@ -117,6 +119,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Makes another window with a hole of at least `units` units the current one, and opens it.
     fn next_window(&self, cold: &mut Cold, units: u32) -> Result<(), AllocError> {
         let is_scarce = self.route.get().is_scarce();
+        if !is_scarce && self.free_units(cold) >= self.slack_units(cold) && self.reuse(cold, units) {
+            cold.order.filled(false);
+            return Ok(());
+        }
         let refused = loop {
             if let Some(window) = cold.empty.pop_front() {
                 if !self.hold_discarded(cold, window) {
@@ -127,11 +133,6 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 cold.decay.taken(cold.empty.len());
                 cold.order.filled(true);
                 self.begin_empty(window);
-                return Ok(());
-            }
-            let enough_is_free = !is_scarce && self.free_units(cold) >= self.slack_units(cold);
-            if enough_is_free && self.reuse(cold, units) {
-                cold.order.filled(false);
                 return Ok(());
             }
             match self.claim_windows(cold) {
@@ -147,15 +148,17 @@ impl<G: Geometry, S: System> Heap<G, S> {
         Err(refused)
     }
 
-    /// Units in which no block lives, over all windows; those of cached blocks are among them.
+    /// Units in which no block lives, over all windows that have blocks; those of cached blocks are among them.
     fn free_units(&self, cold: &Cold) -> u64 {
-        cold.held_windows as u64 * self.geometry.block_units().len() as u64 - self.used_units()
+        let with_blocks = cold.held_windows - cold.empty.len();
+        with_blocks as u64 * self.geometry.block_units().len() as u64 - self.used_units()
     }
 
     /// How many of them whole windows need.
     fn slack_units(&self, cold: &Cold) -> u64 {
         let window = self.geometry.block_units().len() as u64;
-        SLACK_WINDOWS * window + cold.held_windows as u64 * window / SLACK_PART
+        let with_blocks = cold.held_windows - cold.empty.len();
+        SLACK_WINDOWS * window + with_blocks as u64 * window / SLACK_PART
     }
 
     /// Begins a pass over a reusable window that has a hole of at least `units` units; false when none of those that are
