@@ -93,8 +93,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Config<UNIT, WINDOW_UNITS> {
     }
 
     /// How many empty windows are kept in any case, the current window and one for bookkeeping included. More are kept as
-    /// long as bursts need them. An empty window that no burst of the last 393,216 frees (3 × 131,072) needed goes back to
-    /// the system, at most one every 32 frees; with `huge_pages`, and where the system takes whole regions only, a region
+    /// long as bursts need them. An empty window that no burst of the last 294,912 frees (3 × 98,304) needed goes back to
+    /// the system, at most one every 64 frees; with `huge_pages`, and where the system takes whole regions only, a region
     /// goes back when all of its windows are empty. An idle allocator gives nothing back until
     /// [`trim`](crate::Allocator::trim) is called. Default 32; at most 1,048,576.
     #[must_use]

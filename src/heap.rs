@@ -78,7 +78,7 @@ use route::Route;
 pub(crate) struct Heap<G: Geometry, S: System> {
     /// The next unit to hand out, counted from address 0.
     cursor: Cell<usize>,
-    /// Where the extent ends for the hot path: at `limit`, or at 0 when that is not to be taken.
+    /// Where the extent ends for the hot path: at `limit` or in front of it, or at 0 when that is not to be taken.
     hot_limit: Cell<usize>,
     /// Where the extent ends, counted from address 0.
     limit: Cell<usize>,
@@ -96,6 +96,8 @@ pub(crate) struct Heap<G: Geometry, S: System> {
     until_tick: Cell<u32>,
     cache: Cache,
     route: Cell<Route>,
+    /// Units after which an allocation from the extent takes the slow path: see [`stop_every`](Self::stop_every).
+    hot_units_at_once: Cell<usize>,
     /// Why the last allocation failed.
     refusal: Cell<AllocError>,
     geometry: G,
@@ -154,6 +156,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             until_tick: Cell::new(TICK),
             cache: Cache::new(),
             route: Cell::new(Route::Unused),
+            hot_units_at_once: Cell::new(usize::MAX),
             refusal: Cell::new(AllocError::ZeroSize),
             geometry,
             owner: Cell::new(core::ptr::null()),
@@ -188,6 +191,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(crate) fn set_owner(&self, owner: NonNull<()>) {
         debug_assert!(self.cold.borrow().regions.len() == 0, "regions name their owner from the beginning");
         self.owner.set(owner.as_ptr());
+    }
+
+    /// Has one allocation in every so many units of an extent take the slow path, so that its caller hears of it.
+    #[cfg(feature = "shared")]
+    pub(crate) fn stop_every(&self, units: usize) {
+        self.hot_units_at_once.set(units);
     }
 
     /// The shape of regions, windows and units.
@@ -265,7 +274,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Moves the end of the extent.
     fn set_limit(&self, limit: usize) {
         self.limit.set(limit);
-        self.hot_limit.set(if self.route.get().allocates_hot() { limit } else { 0 });
+        let stop = self.cursor.get().saturating_add(self.hot_units_at_once.get());
+        self.hot_limit.set(if self.route.get().allocates_hot() { limit.min(stop) } else { 0 });
     }
 
     /// Makes units the extent; they are counted from address 0.
@@ -339,11 +349,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// A block of at least `size` bytes, with whatever it contains; `size` is not 0.
     fn place(&self, size: usize) -> Result<NonNull<[u8]>, AllocError> {
         if !self.lies_in_region(size) {
-            return self.allocate_large(size);
+            return self.or_without_cache(|| self.allocate_large(size));
         }
         let units = whole_length(self.geometry.units(size));
         if units as usize > self.geometry.block_units().len() {
-            return self.allocate_span(units.max(FIRST_LONG));
+            return self.or_without_cache(|| self.allocate_span(units.max(FIRST_LONG)));
         }
         loop {
             let start = self.cursor.get();
@@ -352,6 +362,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 && end <= self.limit.get()
             {
                 self.cursor.set(end);
+                self.set_limit(self.limit.get());
                 let first = window.region(self.geometry).address() >> self.geometry.unit_shift();
                 let in_window = start - first - window.first_unit(self.geometry);
                 window.map(self.geometry).set(in_window as u32, units);

@@ -154,8 +154,8 @@
 //! - bookkeeping: 1.6 % of a window, and 66 KiB for an allocator's cache;
 //! - cached blocks. Half of each length's go back to their windows every 33,000 frees or so;
 //! - holes. Windows with holes are used again once more than two windows, and a sixteenth of all, is free;
-//! - empty windows, kept for the next burst. One goes back, every 32 frees at most, when no burst of the last
-//!   393,216 frees needed it ([`Config::keep_empty_windows`]).
+//! - empty windows, kept for the next burst. One goes back, every 64 frees at most, when no burst of the last
+//!   294,912 frees needed it ([`Config::keep_empty_windows`]).
 //!
 //! [`Allocator::trim`] gives back every page without a live byte, those between blocks that stay included, down to the
 //! preallocated windows. A dropped allocator leaves up to 16 MiB of its regions, pages included, to later ones of the same

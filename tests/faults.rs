@@ -308,7 +308,7 @@ fn empty_windows_go_back_once_no_burst_needs_them() {
     assert_eq!(system.requests.get(), requests, "bursts of the same size make windows come and go");
 
     let most = (0..70_000).map(|_| burst(9)).max().unwrap();
-    assert!(most > 0 && most <= 2 * 16_384, "{most} bytes went back in one call");
+    assert!(most > 0 && most <= 16_384, "{most} bytes went back in one call");
     assert!(system.held_bytes() < high / 10, "{} of {high} bytes are still held", system.held_bytes());
     let requests = system.requests.get();
     for _ in 0..50 {

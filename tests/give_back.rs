@@ -4,7 +4,7 @@
 #![cfg(all(feature = "std", target_os = "linux", not(miri)))]
 
 use std::alloc::Layout;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::ptr::NonNull;
@@ -236,4 +236,74 @@ mod unmapping {
         // A thread that starts or ends takes a little, too.
         assert!(left_memory >= given - 4 * MIB, "{left_memory} of {given} bytes left memory");
     }
+}
+
+/// A system that takes whole regions only. What it took is filled with a pattern and left, so that a write to it shows.
+#[derive(Clone, Default)]
+struct WholeRegions(Rc<RefCell<Vec<(NonNull<u8>, usize)>>>);
+
+impl WholeRegions {
+    const PATTERN: u8 = 0x5a;
+
+    /// Bytes that were written since their region went.
+    fn written(&self) -> usize {
+        let of = |&(region, len): &(NonNull<u8>, usize)| {
+            // SAFETY: the region is left as it is, and nobody else has it.
+            let bytes = unsafe { std::slice::from_raw_parts(region.as_ptr(), len) };
+            bytes.iter().filter(|&&byte| byte != Self::PATTERN).count()
+        };
+        self.0.borrow().iter().map(of).sum()
+    }
+}
+
+// SAFETY: all memory is the standard library's, and is never given out twice.
+unsafe impl System for WholeRegions {
+    const REGION_BYTES: usize = 1 << 20;
+
+    fn allocate(&self, layout: Layout, _: Role) -> Option<NonNull<u8>> {
+        // SAFETY: the size is not 0.
+        NonNull::new(unsafe { std::alloc::alloc(layout) })
+    }
+
+    unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, role: Role) {
+        if role == Role::Region {
+            // SAFETY: the caller gives it up.
+            unsafe { memory.write_bytes(Self::PATTERN, layout.size()) };
+            self.0.borrow_mut().push((memory, layout.size()));
+        } else {
+            // SAFETY: it came from `allocate` with this layout.
+            unsafe { std::alloc::dealloc(memory.as_ptr(), layout) };
+        }
+    }
+}
+
+/// The stacks of cached blocks lie in a region. It stays as long as they are open, also where regions go as a whole.
+#[test]
+fn the_region_with_the_cache_stays_as_long_as_that_is_open() {
+    let system = WholeRegions::default();
+    let config = Config::default().memory_limit(8 << 20).preallocated_windows(0).keep_empty_windows(0);
+    let allocator = Allocator::<64, 256, _>::with_config_in(config, system.clone()).unwrap();
+    let allocate = || allocator.allocate(700).unwrap().cast::<u8>();
+    // SAFETY: each block below is live, and leaves the list.
+    let free = |block| unsafe { allocator.free(block) };
+    for round in 0..3 {
+        // In any order, so that blocks are cached.
+        let mut blocks: Vec<_> = (0..3000).map(|_| allocate()).collect();
+        for turn in 0..60_000 {
+            let index = turn * 1543 % blocks.len();
+            free(std::mem::replace(&mut blocks[index], allocate()));
+        }
+        blocks.drain(..).for_each(free);
+        // What asks the empty windows back, at once or little by little.
+        let large = allocator.allocate(6_000_000).unwrap().cast();
+        free(large);
+        let mut queue: VecDeque<_> = (0..100).map(|_| allocate()).collect();
+        for _ in 0..600_000 {
+            queue.push_back(allocate());
+            free(queue.pop_front().unwrap());
+        }
+        queue.into_iter().for_each(free);
+        assert_eq!((system.written(), allocator.integrity_check()), (0, Ok(())), "round {round}");
+    }
+    assert!(!system.0.borrow().is_empty(), "regions went");
 }

@@ -393,3 +393,19 @@ fn every_row_of_the_table_beside_other_buffers_is_a_test() {
         assert!(is_there || shown_by == "documentation of `Packet`", "{row}");
     }
 }
+
+/// Nothing that was received is lost because there is no memory for a block that fits it better.
+#[test]
+fn a_batch_keeps_its_rooms_where_there_is_no_memory_for_smaller_ones() {
+    let allocator = Allocator::with_config(Config::new().memory_limit(140 << 10)).unwrap();
+    let mut packets = Vec::new();
+    let fill = |rooms: &mut [pktalloc::Room<'_>]| {
+        rooms.iter_mut().for_each(|room| room.append(b"datagram"));
+        Ok::<_, AllocError>(rooms.len())
+    };
+    allocator.packets_with(60, 2048, &mut packets, fill).unwrap();
+    assert!(packets.len() == 60 && packets.iter().all(|packet| *packet == b"datagram"[..]));
+    assert!(allocator.used_bytes() <= 60 * 64 + 2048, "{}", allocator.stats());
+    drop(packets);
+    assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
+}

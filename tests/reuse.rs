@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ptr::NonNull;
 
+use pktalloc::workload::SplitMix64;
 use pktalloc::{Allocator, Config, Realloc};
 
 /// Windows in which blocks lie.
@@ -302,4 +303,32 @@ fn trim_gives_back_the_pages_around_survivors() {
     exercise::<64, 2048>(5000, 1400);
     // Windows of 8 MiB, each a region.
     exercise::<4096, 2048>(5000, 4096);
+}
+
+/// Where nothing lives, nothing that was cached, or in whose bookkeeping it was, keeps a large block or a span out.
+#[test]
+fn what_is_cached_keeps_no_large_block_out() {
+    let random_order = |allocator: &Allocator, count: usize| {
+        let mut random = SplitMix64::new(1);
+        let mut blocks: Vec<_> = (0..count).map(|_| allocator.packet(1400).unwrap()).collect();
+        for _ in 0..100_000 {
+            let index = random.next() as usize % count;
+            blocks[index] = allocator.packet(1400).unwrap();
+        }
+        while !blocks.is_empty() {
+            blocks.swap_remove(random.next() as usize % blocks.len());
+        }
+    };
+    for (size, in_order) in [(16 << 20, false), (6 << 20, false), (3 << 20, false), (20 << 20, true)] {
+        let allocator = Allocator::with_config(Config::new().memory_limit(24 << 20)).unwrap();
+        random_order(&allocator, 12_000);
+        if in_order {
+            // The cache is open, and empty.
+            let queue: Vec<_> = (0..15_000).map(|_| allocator.packet(1400).unwrap()).collect();
+            drop(queue);
+        }
+        assert_eq!(allocator.used_bytes(), 0);
+        assert_eq!(allocator.packet_for(size).map(|packet| packet.len()), Ok(0), "{size}: {}", allocator.stats());
+        assert_eq!(allocator.integrity_check(), Ok(()));
+    }
 }

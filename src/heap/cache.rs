@@ -24,6 +24,7 @@ use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
 use super::Heap;
+use crate::error::AllocError;
 use crate::geometry::{CACHE_DEPTH, CACHE_PLACES, Geometry};
 use crate::map::{LONGEST_CACHED, cached_code};
 use crate::region::Region;
@@ -137,6 +138,11 @@ impl Cache {
         self.open.take().map(|(region, _)| region)
     }
 
+    /// The region in whose bookkeeping the stacks lie, while the cache is open.
+    pub(super) fn region(&self) -> Option<Region> {
+        self.open.get().map(|(region, _)| region)
+    }
+
     /// How many blocks of a length are cached.
     fn len(&self, units: u32) -> usize {
         self.open.get().map_or(0, |(_, first)| self.len_above(first, units))
@@ -229,9 +235,20 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
+    /// Asks for memory, and once more without the cache if it is refused: what is cached may be what is missing.
+    pub(super) fn or_without_cache<T>(&self, ask: impl Fn() -> Result<T, AllocError>) -> Result<T, AllocError> {
+        match ask() {
+            Err(AllocError::MemoryLimit | AllocError::OutOfMemory) if self.cache.open.get().is_some() => {
+                self.close_cache();
+                ask()
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Whether the stacks lie in `region`, which must not go then.
     pub(super) fn has_cache(&self, region: Region) -> bool {
-        self.cache.open.get().is_some_and(|(cached, _)| cached == region)
+        self.cache.region() == Some(region)
     }
 
     /// Gives every cached block back to its window.

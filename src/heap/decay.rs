@@ -2,8 +2,8 @@
 //!
 //! Bursts come again, and to take their windows from the system each time would cost more than the packets. So an empty
 //! window goes back only when no burst of the last [`EPOCHS`] times [`EPOCH_PACKETS`] packets needed it: the fewest empty
-//! windows that there were in that time, less those to be kept in any case, are *due*. They go back a few at a time, so
-//! that no call pays for many.
+//! windows that there were in that time, less those to be kept in any case, are *due*. They go back one by one, so that
+//! no call pays for many.
 //!
 //! Time is counted in frees, because an allocator has no clock, and a short queue never gets round in whole windows.
 
@@ -12,11 +12,9 @@ const EPOCH_PACKETS: u64 = if cfg!(fuzzing) { 64 } else { 3 << 15 };
 /// How many epochs have to agree. A burst of up to twice as many packets as an epoch has falls into three, whenever it
 /// starts.
 const EPOCHS: usize = 3;
-/// Frees from one look at what has to be done now and then to the next.
+/// Frees from one look at what has to be done now and then to the next, which gives at most one window back. Half a million
+/// packets give back a gibibyte.
 pub(super) const TICK: u32 = if cfg!(fuzzing) { 4 } else { 64 };
-
-/// Windows that go back at once, at most. A quarter of a million packets give back a gibibyte.
-const AT_ONCE: usize = 2;
 
 /// What is known of how many empty windows are needed.
 #[derive(Debug)]
@@ -43,9 +41,9 @@ impl Decay {
     }
 
     /// [`TICK`] more packets were freed, and there are `empty` empty windows, of which `keep` are kept in any case; tells
-    /// how many of them are to go back now.
+    /// whether one of them is to go back now.
     #[inline]
-    pub(super) fn tick(&mut self, empty: usize, keep: usize) -> usize {
+    pub(super) fn tick(&mut self, empty: usize, keep: usize) -> bool {
         self.packets += u64::from(TICK);
         if self.packets >= EPOCH_PACKETS {
             self.packets = 0;
@@ -54,8 +52,8 @@ impl Decay {
             self.fewest.rotate_right(1);
             self.fewest[0] = empty;
         }
-        let now = self.due.min(AT_ONCE);
-        self.due -= now;
+        let now = self.due > 0;
+        self.due -= usize::from(now);
         now
     }
 
@@ -76,7 +74,7 @@ mod tests {
     fn quiet(decay: &mut Decay, mut empty: usize, packets: u64) -> usize {
         for _ in 0..packets / u64::from(TICK) {
             decay.taken(empty - 1);
-            for _ in 0..decay.tick(empty, KEEP) {
+            if decay.tick(empty, KEEP) {
                 empty -= 1;
                 decay.gone(empty);
             }
@@ -88,7 +86,7 @@ mod tests {
     fn burst(decay: &mut Decay, windows: usize, packets: u64) -> usize {
         (0..windows).rev().for_each(|empty| decay.taken(empty));
         let ticks = packets / u64::from(TICK);
-        (0..ticks).map(|tick| decay.tick(windows * tick as usize / ticks as usize, KEEP)).sum()
+        (0..ticks).filter(|tick| decay.tick(windows * *tick as usize / ticks as usize, KEEP)).count()
     }
 
     #[test]
@@ -116,8 +114,8 @@ mod tests {
     fn windows_that_are_needed_again_are_not_due() {
         let mut decay = Decay::new();
         quiet(&mut decay, 10_000, 4 * EPOCH_PACKETS);
-        assert_eq!(decay.tick(9000, KEEP), AT_ONCE);
+        assert!(decay.tick(9000, KEEP));
         decay.taken(0);
-        assert_eq!(decay.tick(0, KEEP), 0);
+        assert!(!decay.tick(0, KEEP));
     }
 }

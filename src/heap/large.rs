@@ -34,7 +34,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             match self.system.allocate(layout, Role::Large) {
                 Some(block) => break block,
                 // What empty windows hold may be what is missing.
-                None if self.release_coldest(cold) > 0 => {}
+                None if self.release_any(cold) > 0 => {}
                 None => return Err(AllocError::OutOfMemory),
             }
         };
@@ -47,7 +47,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Gives back empty windows as far as `bytes` more bytes need it to stay within the limit.
     fn make_room(&self, cold: &mut Cold, bytes: usize) -> Result<(), AllocError> {
         while !cold.within_limit(bytes, self.settings.memory_limit) {
-            if self.release_coldest(cold) == 0 {
+            if self.release_any(cold) == 0 {
                 return Err(AllocError::MemoryLimit);
             }
         }

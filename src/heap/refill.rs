@@ -72,7 +72,7 @@ impl Sweep {
 }
 
 impl<G: Geometry, S: System> Heap<G, S> {
-    /// Does what has to be done now and then: tends the cache, and gives empty windows back when they are due.
+    /// Does what has to be done now and then: tends the cache, and gives an empty window back when one is due.
     #[cold]
     #[inline(never)]
     pub(super) fn tick(&self) {
@@ -80,8 +80,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let in_order = self.cold.borrow().order.is_kept();
         self.tend_cache(in_order);
         let cold = &mut *self.cold.borrow_mut();
-        let keep = self.settings.keep_empty_windows.saturating_sub(IN_USE);
-        for _ in 0..cold.decay.tick(cold.empty.len(), keep) {
+        if cold.decay.tick(cold.empty.len(), self.settings.keep_empty_windows.saturating_sub(IN_USE)) {
             self.release_coldest(cold);
         }
     }

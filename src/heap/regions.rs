@@ -191,11 +191,18 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let Some(window) = cold.empty.last() else { return 0 };
         let before = cold.held_bytes;
         cold.empty.remove(window);
-        if !self.release(cold, window) {
+        if self.release(cold, window) {
+            cold.decay.gone(cold.empty.len());
+        } else {
             cold.empty.push_front(window);
         }
-        cold.decay.gone(cold.empty.len());
         before - cold.held_bytes
+    }
+
+    /// Releases the first empty window that the system takes back, beginning with the one that has been empty longest;
+    /// returns the bytes that went back.
+    pub(super) fn release_any(&self, cold: &mut Cold) -> u64 {
+        (0..cold.empty.len()).map(|_| self.release_coldest(cold)).find(|&bytes| bytes > 0).unwrap_or(0)
     }
 
     /// Makes a window without blocks that is in no list a reserved one, if the system takes its pages; where it takes whole
@@ -205,8 +212,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let (region, index) = (window.region(geometry), window.index(geometry));
         let header = region.header(geometry);
         let last = header.reserved.word() | 1 << index == geometry.windows_mask();
-        let whole = last || self.settings.huge_pages;
-        if whole && self.has_cache(region) {
+        if last && self.has_cache(region) {
             return false;
         }
         // A huge page goes as a whole.
@@ -215,7 +221,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         } else {
             let held = region.held(geometry).count();
             let all_idle = header.idle.word() == geometry.windows_mask();
-            if !all_idle || cold.held_windows - held < self.settings.preallocated_windows {
+            let too_few = cold.held_windows - held < self.settings.preallocated_windows;
+            if !all_idle || self.has_cache(region) || too_few {
                 return false;
             }
             for other in region.held(geometry) {
@@ -339,7 +346,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(crate) fn release_empty(&self) {
         self.close_cache();
         let cold = &mut *self.cold.borrow_mut();
-        while self.release_coldest(cold) > 0 {}
+        while self.release_any(cold) > 0 {}
     }
 
     /// Gives back the pages of a window with blocks in which no block lies.
@@ -369,6 +376,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
 impl<G: Geometry, S: System> Drop for Heap<G, S> {
     fn drop(&mut self) {
         let geometry = self.geometry;
+        if let Some(region) = self.cache.region() {
+            // SAFETY: nobody will look at the stacks any more.
+            unsafe { self.system.discard(region.cache(geometry)) };
+        }
         let cold = self.cold.borrow();
         for (_, region) in cold.regions.iter() {
             let resident = geometry.parts_of(region.header(geometry).resident.word());

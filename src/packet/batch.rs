@@ -25,20 +25,14 @@ pub(crate) fn make_batch<O: Owner, E: From<AllocError>>(
     for _ in 0..count {
         reserved.push(Packet::with_room(source, most)?);
     }
+    // From here on nothing that was filled is lost for want of memory.
+    packets.try_reserve(count).map_err(|_| AllocError::OutOfMemory)?;
     let lens = fill_rooms(&mut reserved, most.bytes(), fill)?;
-    packets.try_reserve(lens.len()).map_err(|_| AllocError::OutOfMemory)?;
-    let before = packets.len();
     for (room, len) in lens {
         let mut packet = core::mem::replace(&mut reserved[room], Packet::empty(source));
         // SAFETY: a room's filled bytes are initialised and the first ones of its packet.
         unsafe { packet.set_len(len) };
-        match fitted(source, packet, most) {
-            Ok(packet) => packets.push(packet),
-            Err(error) => {
-                packets.truncate(before);
-                return Err(error.into());
-            }
-        }
+        packets.push(fitted(source, packet, most));
     }
     Ok(())
 }
@@ -63,19 +57,16 @@ fn fill_rooms<O: Owner, E: From<AllocError>>(
     Ok(places)
 }
 
-/// The packet, in a block that fits it.
-fn fitted<O: Owner>(
-    source: impl Source<Owner = O>,
-    mut packet: Packet<O>,
-    most: Space,
-) -> Result<Packet<O>, AllocError> {
+/// The packet, in a block that fits it if there is memory for one.
+fn fitted<O: Owner>(source: impl Source<Owner = O>, mut packet: Packet<O>, most: Space) -> Packet<O> {
     let fitting = most.with_bytes(packet.len());
     let (_, size) = fitting.layout(O::UNIT);
-    if size.saturating_mul(WASTEFUL) > packet.headroom() + packet.capacity() {
-        packet.shrink_to(most.behind());
-        return Ok(packet);
+    if size.saturating_mul(WASTEFUL) <= packet.headroom() + packet.capacity()
+        && let Ok(mut copy) = Packet::with_room(source, fitting)
+    {
+        copy.append(&packet);
+        return copy;
     }
-    let mut copy = Packet::with_room(source, fitting)?;
-    copy.append(&packet);
-    Ok(copy)
+    packet.shrink_to(most.behind());
+    packet
 }

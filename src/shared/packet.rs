@@ -249,8 +249,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for Any
     }
 }
 
-/// Blocks that came back from other threads and that a call frees if there are as many.
-pub(super) const TAKEN_AT_LEAST: usize = 64;
+/// Blocks that came back from other threads and that the slow path of an allocation frees at most. As many of the shortest
+/// blocks are handed out in front of it, so that what waits does not get more.
+pub(super) const TAKEN_AT_A_TIME: usize = 64;
 
 /// Blocks of a heap for packets.
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_UNITS, S> {
@@ -266,10 +267,20 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         if size > LONGEST {
             return Err(AllocError::TooLarge);
         }
+        self.collect_at_most(TAKEN_AT_A_TIME);
         let size = AnyThread::<UNIT, WINDOW_UNITS, S>::whole_size(size);
-        // An extent or a stack of the cache may have been handed out since the last time, at most a window. Twice as much is
-        // taken back, so that what waits gets less.
-        self.collect_at_most((2 * UNIT * WINDOW_UNITS / size).max(TAKEN_AT_LEAST));
+        loop {
+            match self.take_once(size) {
+                // What is to come back may be what is missing.
+                Err(AllocError::MemoryLimit | AllocError::OutOfMemory) if self.collect_at_most(TAKEN_AT_A_TIME) > 0 => {
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// A block of whole units for a packet.
+    fn take_once(&self, size: usize) -> Result<Block, AllocError> {
         if self.heap().stays_in_region(size) {
             return self.heap().allocate(size).map(AnyThread::<UNIT, WINDOW_UNITS, S>::in_region);
         }

@@ -22,7 +22,7 @@ use core::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
 
 use super::owner::{Key, number_of_this_thread};
-use super::packet::{AnyThread, TAKEN_AT_LEAST};
+use super::packet::{AnyThread, TAKEN_AT_A_TIME};
 use super::{SharedAllocator, Unbound};
 use crate::config::{Config, ConfigError};
 use crate::error::AllocError;
@@ -279,7 +279,7 @@ fn take_anywhere(shares: &[Share], first: usize, size: usize) -> Result<Block, A
         let taken = share.with(|key| {
             loop {
                 match key.take(size) {
-                    Err(_) if key.collect_at_most(TAKEN_AT_LEAST) > 0 => {}
+                    Err(_) if key.collect_at_most(TAKEN_AT_A_TIME) > 0 => {}
                     outcome => return outcome,
                 }
             }

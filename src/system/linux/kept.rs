@@ -24,10 +24,11 @@ static REGIONS: [AtomicPtr<u8>; SLOTS] = [const { AtomicPtr::new(ptr::null_mut()
 static LIMIT: AtomicUsize = AtomicUsize::new(DEFAULT_LIMIT);
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// Bytes of the pages behind a region.
+/// Bytes of the pages behind a region, at most.
 fn cost(size: usize, resident: u64) -> usize {
-    // The bookkeeping is at most a page more.
-    resident.count_ones() as usize * (size / PARTS) + page_bytes()
+    let parts = resident.count_ones() as usize * (size / PARTS);
+    // The map has a byte for each unit, which has 16 at least, and the rest of the bookkeeping a page or two.
+    parts + parts / 16 + 2 * page_bytes()
 }
 
 /// Where a region that is kept says which parts may have pages.
