@@ -225,6 +225,13 @@ impl Region {
         unsafe { self.0.add(geometry.map_start() + unit).cast::<Cell<u8>>().as_ref() }
     }
 
+    /// The maps of windows side by side.
+    pub(crate) fn maps<G: Geometry>(self, windows: Range<usize>, geometry: G) -> NonNull<[u8]> {
+        // SAFETY: they lie in the region.
+        let start = unsafe { self.0.add(geometry.map_start() + windows.start * geometry.window_units()) };
+        NonNull::slice_from_raw_parts(start, windows.len() * geometry.window_units())
+    }
+
     /// Where the map would have the byte of the unit at address 0, for units counted from there.
     pub(crate) fn map_origin<G: Geometry>(self, geometry: G) -> *mut u8 {
         let map = self.0.as_ptr().wrapping_add(geometry.map_start());

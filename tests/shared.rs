@@ -760,7 +760,7 @@ fn a_packet_says_what_it_is() {
 #[test]
 fn what_came_back_is_taken_before_a_packet_is_refused() {
     let allocator = SharedAllocator::with_config(Config::new().memory_limit(8 << 20)).unwrap();
-    for (small, size) in [(50, 20_000), (1400, 1400), (1400, 1 << 20)] {
+    for (small, size) in [(50, 200_000), (1400, 1400), (1400, 1 << 20)] {
         let packets: Vec<_> = std::iter::from_fn(|| allocator.packet(small).ok()).collect();
         assert!(packets.len() > 1000);
         thread::spawn(move || drop(packets)).join().unwrap();

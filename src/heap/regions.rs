@@ -325,6 +325,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 run.clone().for_each(|index| _ = self.discard_window(region, index));
                 from = run.end;
             }
+            self.discard_maps(cold, region);
             for window in region.held(geometry) {
                 if window.place.get() != Place::Empty {
                     self.discard_holes(cold, window);
@@ -347,6 +348,29 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.close_cache();
         let cold = &mut *self.cold.borrow_mut();
         while self.release_any(cold) > 0 {}
+    }
+
+    /// Gives back the maps of the windows of a region that are not held.
+    fn discard_maps(&self, cold: &mut Cold, region: Region) {
+        let geometry = self.geometry;
+        if geometry.map_bytes() == 0 {
+            return;
+        }
+        let header = region.header(geometry);
+        let unused = crate::bitset::Bitset::over([header.reserved.word() & header.mapped.word()], 64);
+        let mut from = 0;
+        while let Some(run) = unused.first_set_run_in(from..64, 1) {
+            from = run.end;
+            // SAFETY: no block lies in these windows.
+            let gone = unsafe { self.system.discard(region.maps(run.clone(), geometry)) } / geometry.map_bytes();
+            if gone > 0 {
+                let (unmapped, rest) = (run.start..run.start + gone, run.start + gone..run.end);
+                unmapped.for_each(|index| header.mapped.clear(index));
+                // They may have lost a part.
+                rest.for_each(|index| region.window(index, geometry).clear_map(geometry));
+                cold.held_bytes -= (gone * geometry.map_bytes()) as u64;
+            }
+        }
     }
 
     /// Gives back the pages of a window with blocks in which no block lies.
