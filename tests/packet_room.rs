@@ -399,7 +399,7 @@ fn every_row_of_the_table_beside_other_buffers_is_a_test() {
 fn a_batch_keeps_its_rooms_where_there_is_no_memory_for_smaller_ones() {
     let allocator = Allocator::with_config(Config::new().memory_limit(140 << 10)).unwrap();
     let mut packets = Vec::new();
-    let fill = |rooms: &mut [pktalloc::Room<'_>]| {
+    let fill = |rooms: &mut [Room<'_>]| {
         rooms.iter_mut().for_each(|room| room.append(b"datagram"));
         Ok::<_, AllocError>(rooms.len())
     };

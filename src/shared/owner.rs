@@ -27,8 +27,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicUsize;
 
 use super::batch;
-use super::packet::TAKEN_AT_A_TIME;
-use super::queue::{BUNDLE_BYTES, Bundle, Queue, Taken};
+use super::queue::{Bundle, Queue, Taken};
 use super::sync::{AtomicBool, Ordering, wait_a_little};
 use crate::geometry::Fixed;
 use crate::heap::Heap;
@@ -187,7 +186,6 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         let shared = NonNull::from(Box::leak(Box::new(shared)));
         let key = Self(shared);
         key.heap().set_owner(shared.cast());
-        key.heap().stop_every(TAKEN_AT_A_TIME * BUNDLE_BYTES.div_ceil(UNIT));
         key
     }
 

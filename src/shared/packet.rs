@@ -255,6 +255,9 @@ pub(super) const TAKEN_AT_A_TIME: usize = 64;
 
 /// Blocks of a heap for packets.
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_UNITS, S> {
+    /// Units of the extent from one look at what came back to the next, while anything does.
+    const UNITS_AT_ONCE: usize = TAKEN_AT_A_TIME * BUNDLE_BYTES.div_ceil(UNIT);
+
     /// A block of which a packet may use `size` bytes, [`LONGEST`] at most, where the heap has one at hand.
     #[inline(always)]
     pub(super) fn take_hot(&self, size: usize) -> Option<Block> {
@@ -267,7 +270,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         if size > LONGEST {
             return Err(AllocError::TooLarge);
         }
-        self.collect_at_most(TAKEN_AT_A_TIME);
+        let came_back = self.collect_at_most(TAKEN_AT_A_TIME);
+        self.heap().stop_every(if came_back > 0 { Self::UNITS_AT_ONCE } else { usize::MAX });
         let size = AnyThread::<UNIT, WINDOW_UNITS, S>::whole_size(size);
         loop {
             match self.take_once(size) {
