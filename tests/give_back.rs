@@ -240,14 +240,17 @@ mod unmapping {
 
 /// A system that takes whole regions only. What it took is filled with a pattern and left, so that a write to it shows.
 #[derive(Clone, Default)]
-struct WholeRegions(Rc<RefCell<Vec<(NonNull<u8>, usize)>>>);
+struct WholeRegions(Rc<RefCell<Vec<Gone>>>);
+
+/// A region that went, and its bytes.
+type Gone = (NonNull<u8>, usize);
 
 impl WholeRegions {
     const PATTERN: u8 = 0x5a;
 
     /// Bytes that were written since their region went.
     fn written(&self) -> usize {
-        let of = |&(region, len): &(NonNull<u8>, usize)| {
+        let of = |&(region, len): &Gone| {
             // SAFETY: the region is left as it is, and nobody else has it.
             let bytes = unsafe { std::slice::from_raw_parts(region.as_ptr(), len) };
             bytes.iter().filter(|&&byte| byte != Self::PATTERN).count()

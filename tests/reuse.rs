@@ -127,7 +127,7 @@ fn blocks_that_leave_in_any_order_are_handed_out_again_first() {
         let allocator = Allocator::new();
         // Enough of them that sized frees wait.
         let mut blocks: Vec<NonNull<u8>> = (0..30_000).map(|_| allocator.allocate(1400).unwrap().cast()).collect();
-        let mut random = pktalloc::workload::SplitMix64::new(7);
+        let mut random = SplitMix64::new(7);
         for turn in 0..300_000 {
             let leaving = random.below(blocks.len() as u64) as usize;
             free(&allocator, blocks[leaving]);
