@@ -38,3 +38,36 @@ impl Order {
         self.is_kept
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(order: &mut Order, windows: impl IntoIterator<Item = bool>) -> bool {
+        windows.into_iter().for_each(|was_empty| order.filled(was_empty));
+        order.is_kept()
+    }
+
+    #[test]
+    fn order_ends_after_several_windows_with_blocks_and_not_after_a_few() {
+        let mut order = Order::new();
+        assert!(order.is_kept() && after(&mut order, [true; 100]));
+        assert!(after(&mut order, [false; 5]), "a few survivors of a queue");
+        assert!(!after(&mut order, [false; 1]));
+    }
+
+    #[test]
+    fn one_window_in_four_with_blocks_is_still_order_and_three_in_four_are_none() {
+        let mut order = Order::new();
+        assert!(after(&mut order, (0..400).map(|index| index % 4 > 0)));
+        assert!(!after(&mut order, (0..400).map(|index| index % 4 == 0)));
+    }
+
+    #[test]
+    fn order_comes_back_when_windows_have_been_empty_for_a_while() {
+        let mut order = Order::new();
+        after(&mut order, [false; 100]);
+        assert!(!after(&mut order, [true; 10]));
+        assert!(after(&mut order, [true; 1]));
+    }
+}
