@@ -258,7 +258,7 @@ def loops_in_process(size: int, rounds: int, *, raised: bool) -> dict[str, float
     if raised:
         environment |= {"MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "16777216"}
     else:
-        # Whoever frees something large has glibc raise the threshold by itself, which would flatter asyncio.
+        # glibc raises the threshold by itself when something large is freed, which would flatter asyncio.
         environment |= {"MALLOC_MMAP_THRESHOLD_": "131072"}
     lines = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()
     return {name: float(value) for name, _, value in (line.rpartition("=") for line in lines)}

@@ -161,7 +161,7 @@ fn handles_are_made_and_dropped_on_many_threads() {
                     assert!(parts.iter().all(|part| part.iter().all(|&byte| byte == round as u8)));
                 })
             });
-            // Whoever is the last one frees it, here or there.
+            // The last handle frees it, on this thread or on the other.
             drop(packet);
             // A thread that was waited for has handed in what it freed.
             workers.into_iter().for_each(|worker| worker.join().unwrap());

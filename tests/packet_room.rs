@@ -1,4 +1,4 @@
-//! Room on both sides of packets, whoever owns their memory; batches; and the traits of things that are bytes.
+//! Room on both sides of packets, for each kind of owner; batches; and the traits of things that are bytes.
 
 #![cfg(feature = "std")]
 

@@ -455,7 +455,7 @@ def test_packet_sockets(allocator: Allocator) -> None:
             name, number, _, *hardware = here.recvfrom(100)[1]
             for _, (seen_name, seen_number, kind, *seen_hardware) in pairs:
                 assert (name, number, hardware) == (seen_name, seen_number, seen_hardware)
-                # Without an address it goes to whoever the last frame's memory says.
+                # Without an address it goes to the receiver that the last frame's memory names.
                 assert kind == socket.PACKET_HOST or len(address) == 2
         wrong: list[tuple[Any, type[Exception], str]] = [
             (("no-such-card", protocol), OSError, "No such device|no interface"),

@@ -592,7 +592,7 @@ class Receiver:
     Receives datagrams from one socket without ever waiting: what `pktalloc.aio` is built on.
 
     `receive(allocator)` returns a batch, or `None` when nothing is there; without an allocator the packets are `bytes`.
-    Nobody else may receive from the socket. It takes the socket's number once, so whoever closes the socket must stop first.
+    Nobody else may receive from the socket. It takes the socket's number once, so stop receiving before you close the socket.
     """
 
     def __new__(cls, sock: socket, count: int = 64, size: int = 65536, *, gro: bool = False) -> Self: ...

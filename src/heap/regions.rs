@@ -5,15 +5,28 @@
 //! without a claimed window goes back as a whole. A region that is one window cannot be released in part.
 
 use core::alloc::Layout;
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use super::route::Route;
 use super::{Cold, Heap};
+use crate::bitset::Bitset;
 use crate::error::AllocError;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, MOST_REGION_WINDOWS};
 use crate::poison;
 use crate::region::{Place, Region, Window};
 use crate::system::{Role, System};
+
+/// The windows, a bit for each, that lie side by side.
+fn runs(windows: u64) -> impl Iterator<Item = Range<usize>> {
+    let windows = Bitset::over([windows], MOST_REGION_WINDOWS);
+    let mut from = 0;
+    core::iter::from_fn(move || {
+        let run = windows.first_set_run_in(from..MOST_REGION_WINDOWS, 1)?;
+        from = run.end;
+        Some(run)
+    })
+}
 
 /// The least that is taken from the system to have a window: the least memory limit.
 pub(super) fn least_bytes<G: Geometry>(geometry: G) -> usize {
@@ -319,11 +332,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         for index in 0..cold.regions.len() {
             let Some(region) = cold.regions.nth(index) else { break };
             let header = region.header(geometry);
-            let leftover = crate::bitset::Bitset::over([header.reserved.word() & header.resident.word()], 64);
-            let mut from = 0;
-            while let Some(run) = leftover.first_set_run_in(from..64, 1) {
-                run.clone().for_each(|index| _ = self.discard_window(region, index));
-                from = run.end;
+            for index in runs(header.reserved.word() & header.resident.word()).flatten() {
+                self.discard_window(region, index);
             }
             self.discard_maps(cold, region);
             for window in region.held(geometry) {
@@ -357,10 +367,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             return;
         }
         let header = region.header(geometry);
-        let unused = crate::bitset::Bitset::over([header.reserved.word() & header.mapped.word()], 64);
-        let mut from = 0;
-        while let Some(run) = unused.first_set_run_in(from..64, 1) {
-            from = run.end;
+        for run in runs(header.reserved.word() & header.mapped.word()) {
             // SAFETY: no block lies in these windows.
             let gone = unsafe { self.system.discard(region.maps(run.clone(), geometry)) } / geometry.map_bytes();
             if gone > 0 {
@@ -400,15 +407,16 @@ impl<G: Geometry, S: System> Heap<G, S> {
 impl<G: Geometry, S: System> Drop for Heap<G, S> {
     fn drop(&mut self) {
         let geometry = self.geometry;
-        if let Some(region) = self.cache.region() {
-            // SAFETY: nobody will look at the stacks any more.
-            unsafe { self.system.discard(region.cache(geometry)) };
-        }
         let cold = self.cold.borrow();
         for (_, region) in cold.regions.iter() {
             let resident = geometry.parts_of(region.header(geometry).resident.word());
             let kept = self.may_keep()
                 && self.region_layout().is_ok_and(|layout| {
+                    if self.has_cache(region) {
+                        // Pages that the cost of a kept region does not count.
+                        // SAFETY: nobody will look at the stacks any more.
+                        unsafe { self.system.discard(region.cache(geometry)) };
+                    }
                     poison::show(NonNull::slice_from_raw_parts(region.base(), layout.size()));
                     // SAFETY: `take_region` took the region with this layout, and nobody uses it any more.
                     unsafe { self.system.keep(region.base(), layout, resident) }

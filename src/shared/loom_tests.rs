@@ -1,7 +1,7 @@
 //! The protocol of [`super::queue`] and [`super::owner`] in every order that the memory model allows: `make loom`.
 //!
 //! A block here is a bundle and a cell that the model checker watches: the holder of a packet writes it, and so does
-//! whoever gets the block back. What is missing between the two shows as a race.
+//! the thread that gets the block back. What is missing between the two shows as a race.
 
 use std::ptr::NonNull;
 use std::sync::Arc as Counter;

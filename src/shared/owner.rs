@@ -18,7 +18,7 @@
 //! the block itself, which gives windows that become empty back to the system. The holder of the lock that finds no live block left
 //! takes the memory down: all packets are gone, and so is everybody who could wait for the lock.
 //!
-//! The heap of a pool's share has an owner that does not hold the lock: whoever allocates takes it for that, and so does a thread that
+//! The heap of a pool's share has an owner that does not hold the lock: a thread that allocates takes it for that, and so does a thread that
 //! frees a packet, unless another one has it; then it uses the queue.
 
 use alloc::boxed::Box;
@@ -344,7 +344,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Held<UNIT, WINDOW_
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Held<UNIT, WINDOW_UNITS, S> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the lock is held, so the heap is there; whoever closed the queue did it with the lock.
+        // SAFETY: the lock is held, so the heap is there; the queue was closed with the lock.
         unsafe {
             if (*self.0.as_ptr()).owner.queue.0.is_closed() {
                 self.heap().release_empty();

@@ -314,7 +314,7 @@ impl Take for &Pool {
     fn take(self, size: usize) -> Result<Block, AllocError> {
         let current = CURRENT.get();
         if ptr::eq(current.pool, Arc::as_ptr(&self.0)) {
-            // SAFETY: the thread's current allocator stands: whoever takes it down forgets it first.
+            // SAFETY: the thread's current allocator stands: `CURRENT` is cleared before it is taken down.
             unsafe { &*current.allocator }.take(size)
         } else {
             self.take_otherwise(size)

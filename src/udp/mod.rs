@@ -50,6 +50,7 @@
 
 mod address;
 mod handle;
+pub(crate) mod item;
 pub(crate) mod layout;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod linux;

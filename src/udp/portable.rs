@@ -7,6 +7,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
 use super::handle::Handle;
+use super::item::Item;
 use super::layout::{Layout, Received};
 use super::{Address, Counters, Info, Options};
 
@@ -152,22 +153,6 @@ impl Incoming<Kernel> {
     }
 }
 
-/// A datagram to be sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Item {
-    pub(crate) base: *const u8,
-    pub(crate) length: usize,
-    pub(crate) to: u32,
-}
-
-// SAFETY: a pointer is only followed by `send`, whose caller vouches for it.
-unsafe impl Send for Item {}
-// SAFETY: as above.
-unsafe impl Sync for Item {}
-
-/// The address of a datagram that has none.
-pub(crate) const NOBODY: u32 = u32::MAX;
-
 /// An address that UDP can have.
 #[derive(Clone, Copy)]
 pub(crate) struct RawAddress(SocketAddr);
@@ -238,6 +223,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use super::*;
+    use crate::udp::item::NOBODY;
 
     fn pair() -> (UdpSocket, UdpSocket) {
         let (receiver, sender) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());

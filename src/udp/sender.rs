@@ -3,8 +3,9 @@
 use core::fmt;
 use std::io;
 
-use super::backend::{Item, Kernel, NOBODY, Outgoing, RawAddress, encode};
+use super::backend::{Kernel, Outgoing, RawAddress, encode};
 use super::handle::{AsHandle, Handle, handle};
+use super::item::{Item, NOBODY};
 use super::{Address, Counters};
 
 /// Sends datagrams in batches.

@@ -26,7 +26,7 @@ const SINGLE: u8 = 2;
 /// Receives datagrams from one socket without ever waiting: what `pktalloc.aio` is built on.
 ///
 /// `receive(allocator)` returns a batch, or `None` when nothing is there; without an allocator the packets are `bytes`.
-/// Nobody else may receive from the socket. It takes the socket's number once, so whoever closes the socket must stop first.
+/// Nobody else may receive from the socket. It takes the socket's number once, so stop receiving before you close the socket.
 #[pyclass(frozen, name = "Receiver", module = "pktalloc")]
 pub(super) struct Receiver {
     socket: i32,

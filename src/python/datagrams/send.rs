@@ -13,7 +13,8 @@ use super::pool;
 use super::seam::PinnedPacket;
 use super::socket::{For, Socket, Waited, os_error, timed_out};
 use crate::python::errors;
-use crate::udp::linux::{Calls, Item, Kernel, NOBODY, Outgoing, RawAddress};
+use crate::udp::item::{Item, NOBODY};
+use crate::udp::linux::{Calls, Kernel, Outgoing, RawAddress};
 
 /// Send many datagrams in few system calls; return how many went.
 ///

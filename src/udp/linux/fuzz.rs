@@ -9,12 +9,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 
+use super::arrival::Arrival;
 use super::receive::Incoming;
-use super::send::{Item, Outgoing};
+use super::send::Outgoing;
 use super::sockaddr::{self, RawAddress};
 use super::system::Calls;
 use super::{control, decode, encode};
 use crate::udp::Address;
+use crate::udp::item::{Item, NOBODY};
 use crate::udp::layout::Layout;
 
 /// Datagrams of one program.
@@ -138,14 +140,6 @@ fn read_address(bytes: &[u8]) {
     }
 }
 
-/// A datagram, or a run of joined ones, that the system delivers.
-#[derive(Clone)]
-struct Arrival {
-    bytes: Vec<u8>,
-    name: Vec<u8>,
-    control: Vec<u8>,
-}
-
 /// A system that does what the program says.
 #[derive(Default)]
 struct Shim {
@@ -170,20 +164,10 @@ impl Calls for Shim {
             return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         }
         for (header, arrival) in headers.iter_mut().zip(arrivals.drain(..most)) {
-            let message = &mut header.msg_hdr;
+            let message = &header.msg_hdr;
             assert!(message.msg_namelen as usize == sockaddr::ROOM && message.msg_controllen as usize == control::ROOM);
-            // SAFETY: the pointers of a header are to memory of the lengths beside them.
-            unsafe {
-                let vector = *message.msg_iov;
-                let fitting = arrival.bytes.len().min(vector.iov_len);
-                vector.iov_base.cast::<u8>().copy_from(arrival.bytes.as_ptr(), fitting);
-                message.msg_name.cast::<u8>().copy_from(arrival.name.as_ptr(), arrival.name.len());
-                message.msg_control.cast::<u8>().copy_from(arrival.control.as_ptr(), arrival.control.len());
-                message.msg_flags = if fitting < arrival.bytes.len() { libc::MSG_TRUNC } else { 0 };
-                header.msg_len = fitting as u32;
-            }
-            message.msg_namelen = arrival.name.len() as u32;
-            message.msg_controllen = arrival.control.len() as _;
+            // SAFETY: the caller's promise.
+            unsafe { arrival.deliver(header) };
         }
         Ok(most)
     }
@@ -317,7 +301,7 @@ fn receive(program: &mut Program<'_>) {
             let fitting = &part[..part.len().min(size)];
             expected.push_back((fitting.to_vec(), lost || fitting.len() < part.len(), decode(&name)));
         }
-        shim.arrivals.borrow_mut().push_back(Arrival { bytes, name, control });
+        shim.arrivals.borrow_mut().push_back(Arrival { bytes, name, control, flags: 0 });
     }
     let calls = usize::from(program.byte() % 16);
     for _ in 0..calls {
@@ -370,7 +354,7 @@ fn send(program: &mut Program<'_>) {
                 length = program.short() % 3000;
             }
             let to = u32::from(program.byte() / 64).min(3);
-            ((0..length).map(|at| (at * 5 + index) as u8).collect(), if to == 3 { super::NOBODY } else { to })
+            ((0..length).map(|at| (at * 5 + index) as u8).collect(), if to == 3 { NOBODY } else { to })
         })
         .collect();
     let shim = Shim::default();

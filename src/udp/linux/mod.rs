@@ -4,6 +4,8 @@
 //! - `system`: the system calls;
 //! - `receive`, `send`: what they are called with.
 
+#[cfg(any(test, fuzzing))]
+mod arrival;
 mod control;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -19,7 +21,7 @@ pub(crate) use options::enable;
 pub(crate) use receive::Incoming;
 #[cfg(feature = "python")]
 pub(crate) use receive::MOST;
-pub(crate) use send::{Item, NOBODY, Outgoing};
+pub(crate) use send::Outgoing;
 #[cfg(any(test, fuzzing, feature = "python"))]
 pub(crate) use sockaddr::decode;
 pub(crate) use sockaddr::{RawAddress, encode};

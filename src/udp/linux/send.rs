@@ -7,27 +7,11 @@ use super::control::{self, SEGMENT_BYTES};
 use super::sockaddr::RawAddress;
 use super::system::Calls;
 use crate::udp::Counters;
+use crate::udp::item::Item;
 use crate::udp::segments::joinable;
 
 /// The most datagrams of one system call: the kernel's own limit.
 const MOST: usize = 1024;
-
-/// A datagram to be sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Item {
-    pub(crate) base: *const u8,
-    pub(crate) length: usize,
-    /// Which of the addresses; [`NOBODY`] on a connected socket.
-    pub(crate) to: u32,
-}
-
-// SAFETY: a pointer is only followed by `send`, whose caller vouches for it.
-unsafe impl Send for Item {}
-// SAFETY: as above.
-unsafe impl Sync for Item {}
-
-/// The address of a datagram that has none.
-pub(crate) const NOBODY: u32 = u32::MAX;
 
 /// Room for the message that asks for segments, aligned as the kernel's structures are.
 #[derive(Clone, Copy)]

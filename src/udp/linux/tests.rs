@@ -8,21 +8,14 @@ use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use super::arrival::Arrival;
 use super::receive::Incoming;
-use super::send::{Item, NOBODY, Outgoing};
+use super::send::Outgoing;
 use super::system::{Calls, Kernel};
 use super::{RawAddress, encode, wait_to_receive};
 use crate::udp::Options;
+use crate::udp::item::{Item, NOBODY};
 use crate::udp::layout::Layout;
-
-/// A datagram that the shim delivers.
-#[derive(Clone, Debug, Default)]
-struct Arrival {
-    bytes: Vec<u8>,
-    name: Vec<u8>,
-    control: Vec<u8>,
-    flags: libc::c_int,
-}
 
 fn arrival(bytes: &[u8]) -> Arrival {
     Arrival { bytes: bytes.to_vec(), ..Arrival::default() }
@@ -78,19 +71,8 @@ impl Calls for Shim {
         assert!(arrivals.len() <= headers.len());
         let count = arrivals.len();
         for (arrival, header) in arrivals.into_iter().zip(headers) {
-            let message = &mut header.msg_hdr;
-            // SAFETY: the pointers of a header are to memory of the lengths beside them.
-            unsafe {
-                let vector = *message.msg_iov;
-                let fitting = arrival.bytes.len().min(vector.iov_len);
-                vector.iov_base.cast::<u8>().copy_from(arrival.bytes.as_ptr(), fitting);
-                message.msg_name.cast::<u8>().copy_from(arrival.name.as_ptr(), arrival.name.len());
-                message.msg_control.cast::<u8>().copy_from(arrival.control.as_ptr(), arrival.control.len());
-                message.msg_flags = arrival.flags | if fitting < arrival.bytes.len() { libc::MSG_TRUNC } else { 0 };
-                header.msg_len = fitting as u32;
-            }
-            message.msg_namelen = arrival.name.len() as u32;
-            message.msg_controllen = arrival.control.len() as _;
+            // SAFETY: the caller's promise.
+            unsafe { arrival.deliver(header) };
         }
         Ok(count)
     }
