@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 
-use pktalloc::{AllocError, Allocator, Room};
 use pktalloc::workload::{Cycle, Op, Pattern, Pinned, Queue, Sizes, Stream, drained_burst};
+use pktalloc::{AllocError, Allocator, Room};
 
 use crate::cell::{Cell, QueueCell, Touch, TraceCell};
 use crate::clock::{reset_peak, resident_bytes, resident_peak};
