@@ -207,8 +207,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
             let label = Self::label(start);
             (label, Label::size(label))
         };
-        let size =
-            size.unwrap_or_else(|| panic!("cannot find the block: the packet's label at {label:p} was overwritten"));
+        let size = size.unwrap_or_else(|| panic!("cannot use the packet: its label at {label:p} was overwritten"));
         Block { start, size, is_long: true }
     }
 

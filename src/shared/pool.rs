@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Without a limit a thread has a `SharedAllocator` of its own, so that nothing is shared on the way, and what one thread
-//! hoards is nobody else's loss. With a limit it is: the memory must be found wherever it lies, also while the thread that used it
+//! keeps is nobody else's loss. With a limit it is: the memory must be found wherever it lies, also while the thread that used it
 //! sleeps. So the heaps of a limited pool belong to no thread. Who allocates takes a heap's lock, if it is free, and otherwise another
 //! heap's; who frees a packet does so as well, and otherwise uses the queue of remote frees.
 
