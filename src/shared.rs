@@ -179,21 +179,6 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
 
     packet_methods!('a, AnyThread<UNIT, WINDOW_UNITS, S>);
 
-    /// A packet of `len` bytes that contains whatever it contains.
-    ///
-    /// # Errors
-    /// As for [`packet`](Self::packet).
-    ///
-    /// # Safety
-    /// Every byte is written before it is read; `Deref` shows them all.
-    #[inline]
-    pub unsafe fn packet_uninit(&self, len: usize) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
-        let mut packet = self.packet_for(len)?;
-        // SAFETY: the block has room for them, and the caller initialises them.
-        unsafe { packet.set_len(len) };
-        Ok(packet)
-    }
-
     /// [`take_slow`](Take::take_slow), which comes back in registers. `None` leaves the reason in `refusal`.
     #[cold]
     #[inline(never)]
