@@ -238,7 +238,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
 
     /// Frees a block of `size` bytes: the size that was last asked for, the capacity, or anything between.
     ///
-    /// The same as [`free`](Self::free), except that with [`check`](Config::check) on the size is verified.
+    /// Takes less time than [`free`](Self::free) where lengths alternate; with [`check`](Config::check) on, the size is
+    /// verified.
     ///
     /// ```
     /// let allocator = pktalloc::Allocator::new();
