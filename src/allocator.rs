@@ -46,13 +46,13 @@ use crate::system::System;
 /// ```
 #[cfg(feature = "std")]
 pub struct Allocator<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os> {
-    heap: Heap<Fixed<UNIT, WINDOW_UNITS, S>, S>,
+    pub(crate) heap: Heap<Fixed<UNIT, WINDOW_UNITS, S>, S>,
 }
 
 /// See the documentation with the feature `std`, with which `S` has a default.
 #[cfg(not(feature = "std"))]
 pub struct Allocator<const UNIT: usize, const WINDOW_UNITS: usize, S: System> {
-    heap: Heap<Fixed<UNIT, WINDOW_UNITS, S>, S>,
+    pub(crate) heap: Heap<Fixed<UNIT, WINDOW_UNITS, S>, S>,
 }
 
 #[cfg(feature = "std")]
