@@ -2,6 +2,7 @@
 
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,9 +12,9 @@ use pyo3::types::PyDict;
 
 use crate::python::call::int;
 use crate::python::errors;
-use crate::udp::Counters;
 use crate::udp::layout::Layout;
-use crate::udp::linux::{Incoming, Kernel, Outgoing, cookie};
+use crate::udp::linux::{Incoming, Kernel, Outgoing, cookie, enable};
+use crate::udp::{Counters, Options};
 
 /// Scratch areas that are kept, and the most bytes of one that is.
 const KEPT: usize = 4;
@@ -34,6 +35,22 @@ static ANY_PARKED: AtomicBool = AtomicBool::new(false);
 /// The cookies of sockets that have refused joined datagrams.
 static REFUSED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 static ANY_REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether any socket of this process was asked to say more about its datagrams than who sent them. A plain call would not pass
+/// that on.
+static ANY_TOLD: AtomicBool = AtomicBool::new(false);
+
+/// Asks a socket for what is wanted; returns what of that it will tell.
+pub(super) fn ask(socket: RawFd, wanted: Options) -> io::Result<Options> {
+    ANY_TOLD.store(true, Ordering::Relaxed);
+    enable(&Kernel, socket, wanted)
+}
+
+/// Whether plain calls bring all there is to know about a datagram.
+#[inline]
+pub(super) fn plain_calls_tell_all() -> bool {
+    !ANY_TOLD.load(Ordering::Relaxed)
+}
 
 /// Nothing is done under a lock that could panic half-way, or run Python code.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::address;
 use super::batch::{DatagramBatch, empty_list, empty_view, set};
-use super::pool::Lease;
+use super::pool::{Lease, ask, plain_calls_tell_all};
 use super::seam::{self, Source};
 use super::socket::{For, Socket, Waited, os_error, timed_out};
 use crate::python::call::Arguments;
@@ -16,7 +16,7 @@ use crate::python::class::Object;
 use crate::python::errors;
 use crate::udp::Options;
 use crate::udp::layout::{Layout, Received};
-use crate::udp::linux::{Incoming, Kernel, MOST, enable};
+use crate::udp::linux::{Incoming, Kernel, MOST};
 
 /// The largest size of a datagram that may be asked for. No system's are as long.
 const MOST_BYTES: usize = 1 << 24;
@@ -78,10 +78,10 @@ pub(super) fn recv_many<'py>(source: Source<'_, 'py>, arguments: Arguments<'_, '
     let slices = truth(slices)?;
     // Where the kernel does not join datagrams, there is no reason to ask for them one by one.
     let mut layout = layout(count, size, options.gro)?;
-    let mut socket = Socket::of(&sock)?;
+    let mut socket = Socket::of(sock)?;
     drop(source.heap()?);
     if options != Options::default() {
-        let told = enable(&Kernel, socket.number, options).map_err(|error| os_error(source.py(), &error))?;
+        let told = ask(socket.number, options).map_err(|error| os_error(source.py(), &error))?;
         layout.joined = told.gro;
     }
     if socket.kind == libc::SOCK_SEQPACKET {
@@ -89,23 +89,48 @@ pub(super) fn recv_many<'py>(source: Source<'_, 'py>, arguments: Arguments<'_, '
         layout.most = 1;
     }
     let mut lease = Lease::new(socket.number, layout)?;
-    fill(source.py(), &mut socket, lease.incoming())?;
+    fill(&mut socket, lease.incoming())?;
     let into = if slices { Into::Slices(source) } else { Into::Packets(source) };
     Ok(deliver(source.py(), lease.incoming(), into)?.into_any())
 }
 
+/// Whether the next call is to be a plain one: for a single datagram, or where the last call brought no more than that.
+fn plainly(incoming: &Incoming<Kernel>) -> bool {
+    let Layout { most, joined, .. } = incoming.layout();
+    (most == 1 || incoming.had_single()) && !joined && plain_calls_tell_all()
+}
+
+/// Receives what is there, without waiting unless `block` says so.
+#[inline]
+pub(super) fn fill_once(incoming: &mut Incoming<Kernel>, socket: i32, block: bool) -> io::Result<()> {
+    if plainly(incoming) {
+        incoming.fill_plainly(incoming.layout().most, socket, block)
+    } else {
+        incoming.fill(socket, block)
+    }
+}
+
 /// Receives what is there, at least one datagram; waits as the socket says.
-fn fill(py: Python<'_>, socket: &mut Socket, incoming: &mut Incoming<Kernel>) -> PyResult<()> {
+fn fill(socket: &mut Socket<'_, '_>, incoming: &mut Incoming<Kernel>) -> PyResult<()> {
+    let (py, number) = (socket.py(), socket.number);
+    // Of calls that block, only those for one datagram can be interrupted without harm to the next.
+    let may_block = incoming.layout().most == 1 || plainly(incoming);
+    let mut block = false;
     loop {
-        let (number, block) = (socket.number, socket.waits_for_ever());
-        match py.detach(|| incoming.fill(number, block)) {
+        match py.detach(|| fill_once(incoming, number, block)) {
             Ok(()) if incoming.peek().is_some() => return Ok(()),
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match socket.wait(py, For::Datagrams)? {
-                Waited::Ready | Waited::Interrupted => {}
-                Waited::TimedOut => return Err(timed_out()),
-                Waited::NonBlocking => return Err(os_error(py, &error)),
-            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if may_block && !block && socket.waits_for_ever()? {
+                    block = true;
+                    continue;
+                }
+                match socket.wait(For::Datagrams)? {
+                    Waited::Ready | Waited::Interrupted => {}
+                    Waited::TimedOut => return Err(timed_out()),
+                    Waited::NonBlocking => return Err(os_error(py, &error)),
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => py.check_signals()?,
             Err(error) => return Err(os_error(py, &error)),
         }
@@ -261,11 +286,11 @@ pub(super) fn recv_many_into<'py>(
     ecn: bool,
     dropped: bool,
 ) -> PyResult<Bound<'py, DatagramBatch>> {
-    let mut socket = Socket::of(sock)?;
+    let mut socket = Socket::of(sock.as_borrowed())?;
     let rows = Rows::of(rows)?;
     let options = Options { gro: false, time: timestamps, destination: local_addresses, traffic_class: ecn, dropped };
     if options != Options::default() {
-        enable(&Kernel, socket.number, options).map_err(|error| os_error(py, &error))?;
+        ask(socket.number, options).map_err(|error| os_error(py, &error))?;
     }
     let most = if socket.kind == libc::SOCK_SEQPACKET { 1 } else { rows.count.min(MOST) };
     // What an earlier call has left lies in a scratch area.
@@ -281,7 +306,7 @@ pub(super) fn recv_many_into<'py>(
         // meanwhile is as with `recv_into`.
         unsafe { incoming.arrive_at(rows.start, rows.stride, rows.length, most) };
     }
-    fill(py, &mut socket, incoming)?;
+    fill(&mut socket, incoming)?;
     let count = incoming.remaining().min(most);
     let (none, addresses) = (empty_list(py, 0)?, empty_list(py, count)?);
     let batch = DatagramBatch::new(&none, &addresses, count)?;

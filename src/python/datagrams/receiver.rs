@@ -11,14 +11,14 @@ use pyo3::types::PyTuple;
 
 use super::address::tuple_of;
 use super::batch::DatagramBatch;
-use super::pool::{RECEIVED, Scratch, new_scratch};
-use super::receive::{Into, Maker, deliver, layout};
+use super::pool::{RECEIVED, Scratch, ask, new_scratch};
+use super::receive::{Into, Maker, deliver, fill_once, layout};
 use super::seam;
 use super::socket::{Socket, os_error};
 use crate::python::call::{int, none, truth};
 use crate::python::errors;
 use crate::udp::Options;
-use crate::udp::linux::{Calls, Incoming, Kernel, enable};
+use crate::udp::linux::{Calls, Incoming, Kernel};
 
 /// Calls of `deliver` that ask for a single datagram after one that found no more.
 const SINGLE: u8 = 2;
@@ -45,11 +45,11 @@ impl Receiver {
     #[new]
     #[pyo3(signature = (sock, count = 64, size = 65536, *, gro = false))]
     fn new(sock: &Bound<'_, PyAny>, count: usize, size: usize, gro: bool) -> PyResult<Self> {
-        let socket = Socket::of(sock)?;
+        let socket = Socket::of(sock.as_borrowed())?;
         let mut layout = layout(count.max(1), size, false)?;
         if gro {
             let wanted = Options { gro, ..Options::default() };
-            layout.joined = enable(&Kernel, socket.number, wanted).map_err(|error| os_error(sock.py(), &error))?.gro;
+            layout.joined = ask(socket.number, wanted).map_err(|error| os_error(sock.py(), &error))?.gro;
         }
         // Or the socket was asked before it came here.
         layout.joined |= Kernel.option(socket.number, libc::SOL_UDP, libc::UDP_GRO).is_ok_and(|value| value != 0);
@@ -220,8 +220,8 @@ impl InUse<'_> {
         let incoming = self.incoming();
         let fill = || match single {
             true if incoming.layout().joined => incoming.fill_up_to(1, socket, false),
-            true => incoming.fill_plainly(socket),
-            false => incoming.fill(socket, false),
+            true => incoming.fill_plainly(1, socket, false),
+            false => fill_once(incoming, socket, false),
         };
         match py.detach(fill) {
             Ok(()) => Ok(incoming.peek().is_some()),

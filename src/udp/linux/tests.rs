@@ -78,10 +78,14 @@ impl Calls for Shim {
     }
 
     #[cfg(feature = "python")]
-    unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr) -> io::Result<()> {
+    unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr, flags: libc::c_int) -> io::Result<()> {
         let single = core::ptr::slice_from_raw_parts_mut(header, 1);
         // SAFETY: the caller's promise.
-        unsafe { self.receive(socket, single, libc::MSG_DONTWAIT) }.map(drop)
+        unsafe {
+            self.receive(socket, single, flags)?;
+            (*header).msg_hdr.msg_controllen = 0;
+        }
+        Ok(())
     }
 
     unsafe fn send(&self, _: RawFd, headers: *mut [libc::mmsghdr], flags: libc::c_int) -> io::Result<usize> {
@@ -164,6 +168,12 @@ fn drain(incoming: &mut Incoming<Shim>) -> Vec<Vec<u8>> {
 
 fn error(outcome: io::Result<()>) -> Option<i32> {
     outcome.unwrap_err().raw_os_error()
+}
+
+/// The same; `None` when it has not failed.
+#[cfg(feature = "python")]
+fn number(outcome: io::Result<()>) -> Option<i32> {
+    outcome.err().and_then(|error| error.raw_os_error())
 }
 
 #[test]
@@ -625,12 +635,12 @@ fn a_plain_call_brings_one_datagram_and_says_whether_it_fitted() {
     sender.connect(receiver.local_addr().unwrap()).unwrap();
     let mut incoming = Incoming::new(Kernel, PLAIN);
     let number = receiver.as_raw_fd();
-    assert_eq!(error(incoming.fill_plainly(number)), Some(libc::EAGAIN));
+    assert_eq!(error(incoming.fill_plainly(1, number, false)), Some(libc::EAGAIN));
     for length in [100, 101, 0, 3000, 7] {
         sender.send(&vec![length as u8; length]).unwrap();
-        incoming.fill_plainly(number).unwrap();
+        incoming.fill_plainly(1, number, false).unwrap();
         // Nothing more is received while there is one.
-        incoming.fill_plainly(number).unwrap();
+        incoming.fill_plainly(1, number, false).unwrap();
         assert_eq!(incoming.remaining(), 1);
         let next = incoming.peek().unwrap();
         assert_eq!((next.bytes, next.truncated), (&vec![length as u8; length.min(100)][..], length > 100));
@@ -640,6 +650,50 @@ fn a_plain_call_brings_one_datagram_and_says_whether_it_fitted() {
     }
     assert_eq!((incoming.counters().datagrams, incoming.counters().calls), (5, 6));
     incoming.defer(io::Error::from_raw_os_error(libc::ECONNREFUSED));
-    assert_eq!(error(incoming.fill_plainly(number)), Some(libc::ECONNREFUSED));
-    assert_eq!(error(incoming.fill_plainly(libc::c_int::MAX)), Some(libc::EBADF));
+    assert_eq!(error(incoming.fill_plainly(1, number, false)), Some(libc::ECONNREFUSED));
+    assert_eq!(error(incoming.fill_plainly(1, libc::c_int::MAX, false)), Some(libc::EBADF));
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn plain_calls_look_for_a_second_datagram_and_fetch_the_others_at_once() {
+    let one = |bytes: &[u8]| Ok(vec![arrival(bytes)]);
+    let outcome = |most, calls: Vec<Result<Vec<Arrival>, i32>>| {
+        let mut incoming = incoming(PLAIN, calls);
+        incoming.fill_plainly(most, 0, true).unwrap();
+        let left = incoming.remaining();
+        let received = drain(&mut incoming);
+        assert_eq!((left, incoming.counters().datagrams as usize), (received.len(), received.len()));
+        assert_eq!(incoming.had_single(), received.len() == 1);
+        // Only the first may be waited for.
+        let waited = |flags: &i32| flags & libc::MSG_DONTWAIT == 0;
+        let waits: Vec<bool> = incoming.calls().flags.borrow().iter().map(waited).collect();
+        assert!(waits[0] && !waits[1..].contains(&true));
+        assert_eq!(waits.len() as u64, incoming.counters().calls);
+        (received.concat(), waits.len(), number(incoming.fill(0, false)))
+    };
+    let again = Some(libc::EAGAIN);
+    assert_eq!(outcome(1, vec![one(b"1"), one(b"2")]), (b"1".to_vec(), 1, None));
+    assert_eq!(outcome(8, vec![one(b"1")]), (b"1".to_vec(), 2, again));
+    assert_eq!(outcome(2, vec![one(b"1"), one(b"2"), one(b"3")]), (b"12".to_vec(), 2, None));
+    assert_eq!(outcome(8, vec![one(b"1"), one(b"2")]), (b"12".to_vec(), 3, again));
+    let more = Ok(vec![arrival(b"3"), arrival(b"4")]);
+    assert_eq!(outcome(8, vec![one(b"1"), one(b"2"), more]), (b"1234".to_vec(), 3, again));
+    // An error behind datagrams is the next call's.
+    let refused = Some(libc::ECONNREFUSED);
+    assert_eq!(outcome(8, vec![one(b"1"), Err(libc::ECONNREFUSED), one(b"2")]), (b"1".to_vec(), 2, refused));
+    assert_eq!(outcome(8, vec![one(b"1"), one(b"2"), Err(libc::ECONNREFUSED)]), (b"12".to_vec(), 3, refused));
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn calls_that_bring_nothing_do_not_change_what_is_expected() {
+    let calls = [Ok(vec![arrival(b"1")]), Err(libc::EAGAIN), Ok(vec![arrival(b"2"), arrival(b"3")])];
+    let mut incoming = incoming(PLAIN, calls);
+    assert!(!incoming.had_single());
+    for (single, failure) in [(true, None), (true, Some(libc::EAGAIN)), (false, None)] {
+        assert_eq!(number(incoming.fill(0, false)), failure);
+        drain(&mut incoming);
+        assert_eq!(incoming.had_single(), single);
+    }
 }
