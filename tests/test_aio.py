@@ -767,6 +767,26 @@ def test_arguments_of_asyncio(run: Run, tmp_path: Path) -> None:
     run(main())
 
 
+def test_an_address_in_numbers_is_not_looked_up(run: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        asked: list[Any] = []
+        lookup = loop.getaddrinfo
+
+        async def getaddrinfo(host: Any, *arguments: Any, **keywords: Any) -> Any:
+            asked.append(host)
+            return await lookup(host, *arguments, **keywords)
+
+        loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]
+        for host in ("127.0.0.1", "::1", "localhost"):
+            async with protocol(Collector, (host, 0)):
+                pass
+        # Each takes a thread.
+        assert asked == ["localhost"]
+
+    run(main())
+
+
 def test_install_has_the_loop_make_them(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -103,9 +103,12 @@ async def _resolved(address: Address, family: int, proto: int, flags: int) -> li
     if not (isinstance(address, tuple) and len(address) == 2):
         raise TypeError("2-tuple is expected")
     host, port = address
-    infos = await asyncio.get_running_loop().getaddrinfo(
-        host, port, family=family, type=socket.SOCK_DGRAM, proto=proto, flags=flags
-    )
+    wanted = {"family": family, "type": socket.SOCK_DGRAM, "proto": proto}
+    try:
+        # An address in numbers needs no name server, and no thread that asks one.
+        infos = socket.getaddrinfo(host, port, flags=flags | socket.AI_NUMERICHOST, **wanted)
+    except socket.gaierror:
+        infos = await asyncio.get_running_loop().getaddrinfo(host, port, flags=flags, **wanted)
     if not infos:
         raise OSError("getaddrinfo() returned empty list")
     return [((this_family, this_proto), resolved) for this_family, _, this_proto, _, resolved in infos]
