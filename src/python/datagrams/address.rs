@@ -22,9 +22,29 @@ const KEPT: usize = 256;
 /// Longer addresses than those of IPv6 are not kept.
 const KEPT_BYTES: usize = 28;
 
+/// An address, and what stands for it in Python.
+struct Peer {
+    length: u8,
+    bytes: [u8; KEPT_BYTES],
+    object: Py<PyAny>,
+}
+
+impl Peer {
+    /// `None` when the address is too long to be kept.
+    fn new(raw: &[u8], object: Py<PyAny>) -> Option<Self> {
+        let mut bytes = [0; KEPT_BYTES];
+        bytes.get_mut(..raw.len())?.copy_from_slice(raw);
+        Some(Self { length: raw.len() as u8, bytes, object })
+    }
+
+    fn raw(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
 /// Where peers are kept: by the system's bytes, and by the tuple that stands for them.
 struct Kept {
-    peers: [Option<(RawAddress, Py<PyAny>)>; KEPT],
+    peers: [Option<Peer>; KEPT],
     by_object: [u8; KEPT],
 }
 
@@ -59,19 +79,17 @@ pub(super) fn object<'py>(py: Python<'py>, raw: &[u8]) -> PyResult<Bound<'py, Py
     if raw.is_empty() {
         return Ok(py.None().into_bound(py));
     }
-    let keep = raw.len() <= KEPT_BYTES;
     let place = place_of_bytes(raw);
-    if keep
-        && let Some((of, object)) = &kept().peers[place]
-        && of.bytes() == raw
+    if let Some(peer) = &kept().peers[place]
+        && peer.raw() == raw
     {
-        return Ok(object.bind(py).clone());
+        return Ok(peer.object.bind(py).clone());
     }
     let object = make(py, decode(raw))?;
-    if keep && let Some(raw) = RawAddress::new(raw) {
+    if let Some(peer) = Peer::new(raw, object.clone().unbind()) {
         let mut kept = kept();
         kept.by_object[place_of_object(&object)] = place as u8;
-        let old = kept.peers[place].replace((raw, object.clone().unbind()));
+        let old = kept.peers[place].replace(peer);
         drop(kept);
         drop(old);
     }
@@ -167,11 +185,12 @@ pub(super) fn raw(address: &Bound<'_, PyAny>, family: i32) -> PyResult<RawAddres
     {
         let kept = kept();
         let place = usize::from(kept.by_object[place_of_object(address)]);
-        if let Some((raw, object)) = &kept.peers[place]
-            && object.as_ptr() == address.as_ptr()
-            && raw.bytes().first_chunk().is_some_and(|of| i32::from(u16::from_ne_bytes(*of)) == family)
+        if let Some(peer) = &kept.peers[place]
+            && peer.object.as_ptr() == address.as_ptr()
+            && peer.raw().first_chunk().is_some_and(|of| i32::from(u16::from_ne_bytes(*of)) == family)
+            && let Some(raw) = RawAddress::new(peer.raw())
         {
-            return Ok(*raw);
+            return Ok(raw);
         }
     }
     let address = match family {

@@ -244,15 +244,13 @@ impl Sums {
         }
     }
 
+    /// For threads that hold the interpreter's lock, one of which at a time is here.
     pub(super) fn add(&self, counters: Counters) {
-        self.calls.fetch_add(counters.calls, Ordering::Relaxed);
-        self.datagrams.fetch_add(counters.datagrams, Ordering::Relaxed);
-        if counters.joined > 0 {
-            self.joined.fetch_add(counters.joined, Ordering::Relaxed);
-        }
-        if counters.refused > 0 {
-            self.refused.fetch_add(counters.refused, Ordering::Relaxed);
-        }
+        let add = |sum: &AtomicU64, more| sum.store(sum.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        add(&self.calls, counters.calls);
+        add(&self.datagrams, counters.datagrams);
+        add(&self.joined, counters.joined);
+        add(&self.refused, counters.refused);
     }
 }
 

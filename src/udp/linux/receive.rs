@@ -306,8 +306,14 @@ impl<C: Calls> Incoming<C> {
 
     /// Counts what a call has received, and reads what was said about the first.
     fn take_in(&mut self) {
-        self.remaining = (0..self.received).map(|index| self.count(index)).sum();
-        self.close_descriptors();
+        self.remaining = self.received;
+        for index in 0..self.received {
+            if control_length(self.header(index)) > 0 {
+                self.remaining += self.count(index) - 1;
+                // Nobody here asks for the descriptors that Unix peers pass along, and each would be leaked.
+                control::descriptors(self.control(index)).for_each(drop);
+            }
+        }
         self.read_info();
         self.counters.datagrams += self.remaining as u64;
         #[cfg(feature = "python")]
@@ -452,15 +458,6 @@ impl<C: Calls> Incoming<C> {
         let length = control_length(self.header(index));
         // SAFETY: an element of the area, which the kernel is done with.
         unsafe { &(&*self.controls.at(index)).0[..length.min(control::ROOM)] }
-    }
-
-    /// Closes the descriptors that Unix peers have passed along: nobody here asks for any, and each would be leaked.
-    fn close_descriptors(&self) {
-        for index in 0..self.received {
-            if control_length(self.header(index)) > 0 {
-                control::descriptors(self.control(index)).for_each(drop);
-            }
-        }
     }
 
     /// Reads what was said about the message that is next.
