@@ -347,6 +347,75 @@ def test_errors_of_an_endpoint(run: Run) -> None:
     run(main())
 
 
+def test_an_endpoint_whose_allocator_is_closed_says_so_and_keeps_what_came(run: Run) -> None:
+    async def main() -> None:
+        allocator = pktalloc.Allocator()
+        async with (
+            aio.datagrams(local_addr=LOCAL, allocator=allocator) as server,
+            aio.datagrams(local_addr=LOCAL) as client,
+        ):
+            reader = asyncio.create_task(server.recv())
+            await asyncio.sleep(0)
+            allocator.close()
+            client.send_many([b"1", b"2"], server.get_extra_info("sockname"))
+            with pytest.raises(ValueError, match="the allocator is closed"):
+                await reader
+            with pytest.raises(ValueError, match="the allocator is closed"):
+                await server.recv()
+
+    run(main())
+
+
+def test_what_is_wrong_with_a_datagram_behind_others_is_told(run: Run) -> None:
+    async def main() -> None:
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with there:
+            there.setblocking(False)
+            async with aio.datagrams(sock=here) as endpoint:
+                datagrams = [b"%d" % number for number in range(600)]
+                went = endpoint.send_many(datagrams)
+                assert went < 600
+                # The socket has no room, so that these are kept as well.
+                for wrong in (5, "text", None, object()):
+                    with pytest.raises(TypeError, match="bytes-like"):
+                        endpoint.send_many([wrong])
+                bad: list[Any] = [(b"bad", 5), (b"bad", "/no/such/path")]
+                assert endpoint.send_many([(b"good", None), *bad, (b"better", None)]) == 0
+                draining = asyncio.create_task(endpoint.drain())
+                received: list[bytes] = []
+                while len(received) < 602:
+                    with contextlib.suppress(BlockingIOError):
+                        received.append(there.recv(100))
+                        continue
+                    await asyncio.sleep(0)
+                assert received == [*datagrams, b"good", b"better"]
+                with pytest.raises((TypeError, OSError)):
+                    await draining
+
+    run(main())
+
+
+def test_readers_that_wait_for_room_are_one_at_a_time_as_well(run: Run) -> None:
+    async def main() -> None:
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with there:
+            there.setblocking(False)
+            async with aio.datagrams(sock=here) as endpoint:
+                endpoint.send_many([b"x"] * 5000)
+                readers = [asyncio.create_task(endpoint.recv()) for _ in range(2)]
+                while "queued=0" not in repr(endpoint):
+                    with contextlib.suppress(BlockingIOError):
+                        there.recv(10)
+                        continue
+                    await asyncio.sleep(0)
+                await asyncio.wait(readers, return_when=asyncio.FIRST_COMPLETED)
+                there.send(b"one")
+                outcomes = await asyncio.gather(*readers, return_exceptions=True)
+                assert {type(outcome) for outcome in outcomes} == {pktalloc.DatagramBatch, RuntimeError}
+
+    run(main())
+
+
 def test_an_endpoint_whose_allocator_is_full_loses_nothing(run: Run) -> None:
     async def main() -> None:
         small = pktalloc.Allocator(memory_limit=160 << 10, preallocated_windows=1)
