@@ -605,6 +605,54 @@ def test_a_protocol_that_fails_is_reported_and_loses_no_other_datagram() -> None
     assert "datagram_received" in reports[0]["message"]
 
 
+def test_a_protocol_whose_allocator_is_full_gets_what_came_when_there_is_room() -> None:
+    async def main() -> list[dict[str, Any]]:
+        reports: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+        small = pktalloc.Allocator(memory_limit=160 << 10, preallocated_windows=1)
+        filler: list[Any] = []
+        for size in (1000, 64):
+            with contextlib.suppress(MemoryError):
+                while True:
+                    filler.append(small.allocate(size))
+        async with protocol(Collector, LOCAL, allocator=small) as server, aio.datagrams(local_addr=LOCAL) as client:
+            to = server.transport.get_extra_info("sockname")
+            client.send_many([b"%d" % number * 300 for number in range(5)], to)
+            # The first is refused, also after a while; meanwhile another one comes, and the loop does not spin.
+            before = pktalloc.datagram_counters()["receive_calls"]
+            await asyncio.sleep(0.05)
+            client.send_many([b"5" * 300], to)
+            await asyncio.sleep(0.05)
+            assert pktalloc.datagram_counters()["receive_calls"] - before <= 1
+            assert not server.received
+            filler.clear()
+            await server.want(6)
+            assert [bytes(data) for data, _ in server.received] == [b"%d" % number * 300 for number in range(6)]
+            server.received.clear()
+        return reports
+
+    reports = asyncio.run(asyncio.wait_for(main(), 20))
+    assert [str(report["message"]) for report in reports] == ["No memory for a datagram, which is kept"]
+    assert isinstance(reports[0]["exception"], MemoryError)
+
+
+def test_a_protocol_whose_allocator_is_closed_loses_its_connection(run: Run) -> None:
+    async def main() -> None:
+        allocator = pktalloc.Allocator()
+        reports: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+        _, server = await aio.create_datagram_endpoint(Collector, LOCAL, allocator=allocator)
+        allocator.close()
+        async with aio.datagrams(local_addr=LOCAL) as client:
+            client.send_many([b"x"], server.transport.get_extra_info("sockname"))
+            error = await server.lost
+        assert isinstance(error, ValueError)
+        assert str(error) == "the allocator is closed"
+        assert [report["message"] for report in reports] == ["Fatal read error on datagram transport"]
+
+    run(main())
+
+
 def test_an_interrupt_in_a_protocol_loses_no_datagram() -> None:
     class Interrupted(Collector):
         def datagram_received(self, data: Any, addr: Any) -> None:

@@ -517,6 +517,39 @@ def test_a_signal_interrupts_a_call_that_blocks_and_loses_nothing(
     assert len(receive(allocator, here, 3, count=count)) == 3
 
 
+@pytest.mark.parametrize("what", ["recv_many(1)", "recv_many(64)", "recv_many_into", "send_many"])
+def test_ctrl_c_ends_a_call_that_blocks_and_loses_nothing(allocator: Allocator, what: str) -> None:
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    rows = np.zeros((4, 10), np.uint8)
+    calls: dict[str, Callable[[], object]] = {
+        "recv_many(1)": lambda: allocator.recv_many(here, 1),
+        "recv_many(64)": lambda: allocator.recv_many(here, 64),
+        "recv_many_into": lambda: recv_many_into(here, rows),
+        "send_many": lambda: send_many(there, [b"never"]),
+    }
+    with here, there:
+        there.setblocking(False)
+        full = 0
+        if what == "send_many":
+            full = send_many(there, [b"x"] * 1000)
+        there.setblocking(True)
+        old = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            with pytest.raises(KeyboardInterrupt):
+                calls[what]()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old)
+        if full == 0:
+            there.send(b"y")
+            full = 1
+        assert len(receive(allocator, here, full)) == full
+        here.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            allocator.recv_many(here)
+
+
 def test_other_threads_run_while_a_call_waits(allocator: Allocator, sockets: Sockets) -> None:
     here, there = sockets(), sockets()
     started = threading.Event()
@@ -812,10 +845,7 @@ def test_a_closed_allocator(allocator: Allocator, sockets: Sockets) -> None:
     # Closed in the middle of a call: the datagram is not lost.
     thread = threading.Thread(target=wait)
     thread.start()
-    while (
-        not Path(f"/proc/self/task/{thread.native_id}/stat").read_text(encoding="ascii").split(") ")[1].startswith("S")
-    ):
-        pass
+    wait_until_asleep(thread)
     other.close()
     there.sendto(b"y", here.getsockname())
     thread.join()
