@@ -14,7 +14,7 @@ Address = Any
 """What `socket.sendto()` takes: a tuple for IPv4 and IPv6, a name for Unix sockets."""
 
 
-def checked(sock: socket.socket, modifiers: dict[str, Any]) -> socket.socket:
+def check_socket(sock: socket.socket, modifiers: dict[str, Any]) -> socket.socket:
     """Take a socket that the caller made, which rules out everything that would change it."""
     if sock.type != socket.SOCK_DGRAM:
         kind = "UDP Socket" if sys.version_info < (3, 12) else "datagram socket"
@@ -26,7 +26,7 @@ def checked(sock: socket.socket, modifiers: dict[str, Any]) -> socket.socket:
     return sock
 
 
-async def made(  # noqa: PLR0913 - asyncio's arguments
+async def make_socket(  # noqa: PLR0913 - asyncio's arguments
     local_addr: Address,
     remote_addr: Address,
     *,

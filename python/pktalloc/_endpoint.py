@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from pktalloc._bind import Address
 
-HIGH = 4096
+QUEUE_HIGH = 4096
 """Datagrams that may wait for room in the socket before those who send have to wait."""
-PATIENCE = 8
+BATCHES_A_TURN = 8
 """Batches that are handed out one after the other before other tasks get a turn."""
 
-SKIPPED = 31
+MOST_SKIPPED = 31
 """Calls, at most, that wait for the loop although there might be datagrams already."""
 
 
@@ -92,10 +92,10 @@ class DatagramEndpoint:
 
     async def _next(self, end: type[Exception]) -> DatagramBatch:
         """Wait for a batch; raise `end` when there will be none. A single coroutine, since each one costs."""
-        if len(self._queue) > HIGH:
+        if len(self._queue) > QUEUE_HIGH:
             await self.drain()
         self._at_once += 1
-        if self._at_once > PATIENCE:
+        if self._at_once > BATCHES_A_TURN:
             self._at_once = 0
             await asyncio.sleep(0)
         while not self._closing:
@@ -129,7 +129,7 @@ class DatagramEndpoint:
             self._skipped = 0
         else:
             # To look in vain costs a system call: less often from now on.
-            self._skip = self._skipped = min(2 * self._skipped + 1, SKIPPED)
+            self._skip = self._skipped = min(2 * self._skipped + 1, MOST_SKIPPED)
 
     def _fetch(self) -> bool:
         """Receive what is there; tell whether that was something, an error included."""

@@ -20,7 +20,7 @@ use crate::udp::{Counters, Options};
 const KEPT: usize = 4;
 const KEPT_BYTES: usize = 8 << 20;
 /// Sockets whose datagrams are kept until somebody asks for them. One that was closed meanwhile never does.
-const PARKED_SOCKETS: usize = 64;
+const LEFTOVER_SOCKETS: usize = 64;
 /// Sockets that are remembered for having refused joined datagrams.
 const REMEMBERED: usize = 256;
 
@@ -29,9 +29,9 @@ static IDLE: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
 static IDLE_HEADERS: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
 static IDLE_SENDERS: Mutex<Vec<Outgoing<Kernel>>> = Mutex::new(Vec::new());
 /// Scratch areas with datagrams that no packet could be made for, by the cookie of their socket.
-static PARKED: Mutex<Vec<(u64, Scratch)>> = Mutex::new(Vec::new());
+static LEFTOVERS: Mutex<Vec<(u64, Scratch)>> = Mutex::new(Vec::new());
 /// Whether there are any: only then does a call ask its socket for the cookie.
-static ANY_PARKED: AtomicBool = AtomicBool::new(false);
+static ANY_LEFTOVERS: AtomicBool = AtomicBool::new(false);
 /// The cookies of sockets that have refused joined datagrams.
 static REFUSED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 static ANY_REFUSED: AtomicBool = AtomicBool::new(false);
@@ -104,8 +104,8 @@ enum Kind {
 impl Lease {
     /// The area with what an earlier call on this socket has left, one that nobody uses, or a new one.
     pub(super) fn new(socket: RawFd, layout: Layout) -> PyResult<Self> {
-        let incoming = match take_parked(socket) {
-            Some(parked) => parked,
+        let incoming = match take_leftovers(socket) {
+            Some(left) => left,
             None => match take_idle(&IDLE, |incoming| incoming.layout() == layout) {
                 Some(idle) => idle,
                 None => new_scratch(layout)?,
@@ -116,7 +116,7 @@ impl Lease {
 
     /// The area with what an earlier call on this socket has left.
     pub(super) fn left(socket: RawFd) -> Option<Self> {
-        take_parked(socket).map(|incoming| Self { incoming: Some(incoming), socket, kind: Kind::Area })
+        take_leftovers(socket).map(|incoming| Self { incoming: Some(incoming), socket, kind: Kind::Area })
     }
 
     /// Headers for `slots` datagrams without an area: what arrives is gone when the lease ends.
@@ -143,11 +143,11 @@ impl Drop for Lease {
             Kind::Area if incoming.has_leftovers() => {
                 // A socket that was closed meanwhile has nobody to deliver to.
                 if let Ok(cookie) = cookie(self.socket) {
-                    let mut parked = lock(&PARKED);
-                    let oldest = (parked.len() >= PARKED_SOCKETS).then(|| parked.remove(0));
-                    parked.push((cookie, incoming));
-                    ANY_PARKED.store(true, Ordering::Relaxed);
-                    drop(parked);
+                    let mut leftovers = lock(&LEFTOVERS);
+                    let oldest = (leftovers.len() >= LEFTOVER_SOCKETS).then(|| leftovers.remove(0));
+                    leftovers.push((cookie, incoming));
+                    ANY_LEFTOVERS.store(true, Ordering::Relaxed);
+                    drop(leftovers);
                     drop(oldest);
                 }
             }
@@ -180,15 +180,15 @@ pub(super) fn new_scratch(layout: Layout) -> PyResult<Scratch> {
 }
 
 #[inline]
-fn take_parked(socket: RawFd) -> Option<Scratch> {
-    if !ANY_PARKED.load(Ordering::Relaxed) {
+fn take_leftovers(socket: RawFd) -> Option<Scratch> {
+    if !ANY_LEFTOVERS.load(Ordering::Relaxed) {
         return None;
     }
     let cookie = cookie(socket).ok()?;
-    let mut parked = lock(&PARKED);
-    let index = parked.iter().position(|(of, _)| *of == cookie)?;
-    let (_, incoming) = parked.remove(index);
-    ANY_PARKED.store(!parked.is_empty(), Ordering::Relaxed);
+    let mut leftovers = lock(&LEFTOVERS);
+    let index = leftovers.iter().position(|(of, _)| *of == cookie)?;
+    let (_, incoming) = leftovers.remove(index);
+    ANY_LEFTOVERS.store(!leftovers.is_empty(), Ordering::Relaxed);
     Some(incoming)
 }
 

@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 
 use super::address;
 use super::batch::{DatagramBatch, empty_list, empty_view, set};
+use super::packets::{self, Source};
 use super::pool::{Lease, ask, plain_calls_tell_all};
-use super::seam::{self, Source};
 use super::socket::{For, Socket, Waited, os_error, timed_out};
 use crate::python::call::Arguments;
 use crate::python::class::Object;
@@ -25,7 +25,7 @@ const AREA: usize = 64 << 20;
 
 /// What becomes of datagrams.
 #[derive(Clone, Copy)]
-pub(super) enum Into<'a, 'py> {
+pub(super) enum Output<'a, 'py> {
     Packets(Source<'a, 'py>),
     /// Those that were joined into parts of one packet.
     Slices(Source<'a, 'py>),
@@ -90,8 +90,8 @@ pub(super) fn recv_many<'py>(source: Source<'_, 'py>, arguments: Arguments<'_, '
     }
     let mut lease = Lease::new(socket.number, layout)?;
     fill(&mut socket, lease.incoming())?;
-    let into = if slices { Into::Slices(source) } else { Into::Packets(source) };
-    Ok(deliver(source.py(), lease.incoming(), into)?.into_any())
+    let output = if slices { Output::Slices(source) } else { Output::Packets(source) };
+    Ok(deliver(source.py(), lease.incoming(), output)?.into_any())
 }
 
 /// Whether the next call is to be a plain one: for a single datagram, or where the last call brought no more than that.
@@ -142,12 +142,12 @@ fn fill(socket: &mut Socket<'_, '_>, incoming: &mut Incoming<Kernel>) -> PyResul
 pub(super) fn deliver<'py>(
     py: Python<'py>,
     incoming: &mut Incoming<Kernel>,
-    into: Into<'_, 'py>,
+    output: Output<'_, 'py>,
 ) -> PyResult<Bound<'py, DatagramBatch>> {
     let count = incoming.remaining();
     let (packets, addresses) = (empty_list(py, count)?, empty_list(py, count)?);
     let batch = DatagramBatch::new(&packets, &addresses, count)?;
-    let mut maker = Maker::new(into);
+    let mut maker = Maker::new(output);
     for index in 0..count {
         let next = incoming.peek().expect("as many as were counted");
         let outcome = maker.next(py, incoming, &next).and_then(|made| {
@@ -175,7 +175,7 @@ pub(super) fn deliver<'py>(
 
 /// Makes one object after the other.
 pub(super) struct Maker<'a, 'py> {
-    into: Into<'a, 'py>,
+    output: Output<'a, 'py>,
     /// The packet that the current run of joined datagrams lies in, how many of its bytes are handed out, and how many it has.
     run: Option<(Bound<'py, PyAny>, usize, usize)>,
     /// The last peer: the system's bytes and what stands for them.
@@ -186,8 +186,8 @@ pub(super) struct Maker<'a, 'py> {
 type Made<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
 
 impl<'a, 'py> Maker<'a, 'py> {
-    pub(super) fn new(into: Into<'a, 'py>) -> Self {
-        Self { into, run: None, last: None }
+    pub(super) fn new(output: Output<'a, 'py>) -> Self {
+        Self { output, run: None, last: None }
     }
 
     /// Makes objects of the next datagram.
@@ -199,15 +199,15 @@ impl<'a, 'py> Maker<'a, 'py> {
         next: &Received<'_>,
     ) -> PyResult<Made<'py>> {
         let address = self.address(py, incoming.address())?;
-        let packet = match self.into {
-            Into::Packets(source) => seam::packet_of(source, next.bytes)?,
-            Into::Bytes => bytes_of(py, next.bytes)?,
-            Into::Slices(source) => {
+        let packet = match self.output {
+            Output::Packets(source) => packets::packet_of(source, next.bytes)?,
+            Output::Bytes => bytes_of(py, next.bytes)?,
+            Output::Slices(source) => {
                 let (packet, start, length) = match self.run.take() {
                     Some(run) => run,
                     None => {
                         let run = incoming.peek_joined().expect("there is a next one").bytes;
-                        (seam::packet_of(source, run)?, 0, run.len())
+                        (packets::packet_of(source, run)?, 0, run.len())
                     }
                 };
                 let part = part_of(&packet, start, next.bytes.len())?;
@@ -310,7 +310,7 @@ pub(super) fn recv_many_into<'py>(
     let count = incoming.remaining().min(most);
     let (none, addresses) = (empty_list(py, 0)?, empty_list(py, count)?);
     let batch = DatagramBatch::new(&none, &addresses, count)?;
-    let mut maker = Maker::new(Into::Bytes);
+    let mut maker = Maker::new(Output::Bytes);
     let mut filled = 0;
     while filled < count {
         // A row has all that the kernel has joined: only `recv_many(gro=True)` takes that apart.

@@ -11,9 +11,9 @@ use pyo3::types::PyTuple;
 
 use super::address::tuple_of;
 use super::batch::DatagramBatch;
+use super::packets;
 use super::pool::{RECEIVED, Scratch, ask, new_scratch};
-use super::receive::{Into, Maker, deliver, fill_once, layout};
-use super::seam;
+use super::receive::{Maker, Output, deliver, fill_once, layout};
 use super::socket::{Socket, os_error};
 use crate::python::call::{int, none, truth};
 use crate::python::errors;
@@ -72,13 +72,13 @@ impl Receiver {
         py: Python<'py>,
         allocator: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, DatagramBatch>>> {
-        let source = seam::source(allocator)?;
+        let source = packets::source(allocator)?;
         let mut lease = self.lease()?;
         if !lease.fill(py, false)? {
             return Ok(None);
         }
-        let into = source.map_or(Into::Bytes, Into::Packets);
-        deliver(py, lease.incoming(), into).map(Some)
+        let output = source.map_or(Output::Bytes, Output::Packets);
+        deliver(py, lease.incoming(), output).map(Some)
     }
 
     /// Give the protocol of a transport, `transport._protocol`, one datagram after the other.
@@ -96,8 +96,8 @@ impl Receiver {
         allocator: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let mut in_callback = false;
-        let outcome = seam::source(allocator).and_then(|source| {
-            self.deliver_each(transport, source.map_or(Into::Bytes, Into::Packets), &mut in_callback)
+        let outcome = packets::source(allocator).and_then(|source| {
+            self.deliver_each(transport, source.map_or(Output::Bytes, Output::Packets), &mut in_callback)
         });
         let (left, error) = match outcome {
             Ok(0) if !buffer.is_truthy()? => return Ok(()),
@@ -144,7 +144,7 @@ impl Receiver {
     fn deliver_each<'py>(
         &self,
         transport: &Bound<'py, PyAny>,
-        into: Into<'_, 'py>,
+        output: Output<'_, 'py>,
         in_callback: &mut bool,
     ) -> PyResult<usize> {
         let py = transport.py();
@@ -164,7 +164,7 @@ impl Receiver {
             single => single.saturating_sub(1),
         };
         self.single.store(next, Ordering::Relaxed);
-        let mut maker = Maker::new(into);
+        let mut maker = Maker::new(output);
         while let Some(next) = incoming.peek() {
             let made = maker.next(py, incoming, &next)?;
             incoming.consume();

@@ -9,11 +9,11 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use super::address;
 use super::batch::{DatagramBatch, empty_view};
+use super::packets::PinnedPacket;
 use super::pool;
-use super::seam::PinnedPacket;
 use super::socket::{For, Socket, Waited, os_error, timed_out};
 use crate::python::errors;
-use crate::udp::item::{Item, NOBODY};
+use crate::udp::item::{Item, NO_ADDRESS};
 use crate::udp::linux::{Calls, Kernel, Outgoing, RawAddress};
 
 /// Send many datagrams in few system calls; return how many went.
@@ -187,7 +187,7 @@ impl<'py> Datagrams<'py> {
                             let to = self.address(&pair.get_item(1)?)?;
                             self.push(pair.get_item(0)?, to)?;
                         }
-                        _ => self.push(element, NOBODY)?,
+                        _ => self.push(element, NO_ADDRESS)?,
                     }
                 }
                 Ok(())
@@ -233,7 +233,7 @@ impl<'py> Datagrams<'py> {
             return Ok(*to);
         }
         let to = if address.is_none() {
-            NOBODY
+            NO_ADDRESS
         } else {
             let family = match self.family {
                 Some(family) => family,

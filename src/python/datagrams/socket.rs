@@ -36,7 +36,7 @@ pub(super) enum For {
 }
 
 /// How long a full Unix peer is left alone.
-const WHILE: Duration = Duration::from_millis(1);
+const RETRY_AFTER: Duration = Duration::from_millis(1);
 
 /// How a wait ended without an exception.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl<'a, 'py> Socket<'a, 'py> {
             For::Datagrams => libc::POLLIN,
             For::Room { stalled } => {
                 if stalled {
-                    py.detach(|| std::thread::sleep(WHILE));
+                    py.detach(|| std::thread::sleep(RETRY_AFTER));
                 }
                 libc::POLLOUT
             }

@@ -16,7 +16,7 @@ use super::sockaddr::{self, RawAddress};
 use super::system::Calls;
 use super::{control, decode, encode};
 use crate::udp::Address;
-use crate::udp::item::{Item, NOBODY};
+use crate::udp::item::{Item, NO_ADDRESS};
 use crate::udp::layout::Layout;
 
 /// Datagrams of one program.
@@ -366,7 +366,7 @@ fn send(program: &mut Program<'_>) {
                 length = program.short() % 3000;
             }
             let to = u32::from(program.byte() / 64).min(3);
-            ((0..length).map(|at| (at * 5 + index) as u8).collect(), if to == 3 { NOBODY } else { to })
+            ((0..length).map(|at| (at * 5 + index) as u8).collect(), if to == 3 { NO_ADDRESS } else { to })
         })
         .collect();
     let shim = Shim::default();

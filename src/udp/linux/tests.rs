@@ -14,7 +14,7 @@ use super::send::Outgoing;
 use super::system::{Calls, Kernel};
 use super::{RawAddress, encode, wait_to_receive};
 use crate::udp::Options;
-use crate::udp::item::{Item, NOBODY};
+use crate::udp::item::{Item, NO_ADDRESS};
 use crate::udp::layout::Layout;
 
 fn arrival(bytes: &[u8]) -> Arrival {
@@ -354,7 +354,7 @@ fn outgoing(can_cut: bool, takes: impl IntoIterator<Item = Result<usize, i32>>) 
 }
 
 fn send(outgoing: &mut Outgoing<Shim>, datagrams: &[&[u8]]) -> (usize, Option<i32>) {
-    let item = |bytes: &&[u8]| Item { base: bytes.as_ptr(), length: bytes.len(), to: NOBODY };
+    let item = |bytes: &&[u8]| Item { base: bytes.as_ptr(), length: bytes.len(), to: NO_ADDRESS };
     let items: Vec<Item> = datagrams.iter().map(item).collect();
     // SAFETY: the datagrams outlive the call.
     let (sent, error) = unsafe { outgoing.send(0, &items, &[], true) };
@@ -464,7 +464,7 @@ fn a_closed_descriptor_is_an_error_of_its_own() {
 #[test]
 fn one_datagram_is_waited_with() {
     let mut outgoing = outgoing(true, [Err(libc::EINTR), Err(libc::EAGAIN)]);
-    let item = Item { base: b"ab".as_ptr(), length: 2, to: NOBODY };
+    let item = Item { base: b"ab".as_ptr(), length: 2, to: NO_ADDRESS };
     // SAFETY: the datagram is a constant.
     let mut send = || unsafe { outgoing.send_waiting(0, &item, &[]) };
     assert_eq!(send().unwrap_err().kind(), io::ErrorKind::Interrupted);
@@ -551,7 +551,7 @@ fn every_failure_of_a_send_call_says_how_many_went() {
             assert_eq!(outgoing.counters().datagrams, 4);
         }
         let mut outgoing = outgoing(true, [Err(failure)]);
-        let item = Item { base: b"ab".as_ptr(), length: 2, to: NOBODY };
+        let item = Item { base: b"ab".as_ptr(), length: 2, to: NO_ADDRESS };
         // SAFETY: the datagram is a constant.
         let outcome = unsafe { outgoing.send_waiting(0, &item, &[]) };
         assert_eq!(error(outcome), Some(failure));
@@ -560,7 +560,7 @@ fn every_failure_of_a_send_call_says_how_many_went() {
     let mut outgoing = outgoing(false, [Ok(0)]);
     // SAFETY: there are no datagrams to be read.
     let (sent, error) = unsafe {
-        let item = Item { base: b"ab".as_ptr(), length: 2, to: NOBODY };
+        let item = Item { base: b"ab".as_ptr(), length: 2, to: NO_ADDRESS };
         outgoing.send(0, &[item], &[], false)
     };
     assert_eq!((sent, error.map(|error| error.kind())), (0, Some(io::ErrorKind::WouldBlock)));
