@@ -178,8 +178,8 @@ pub(super) struct Maker<'a, 'py> {
     output: Output<'a, 'py>,
     /// The packet that the current run of joined datagrams lies in, how many of its bytes are handed out, and how many it has.
     run: Option<(Bound<'py, PyAny>, usize, usize)>,
-    /// The last peer: the system's bytes and what stands for them.
-    last: Option<([u8; 32], usize, Bound<'py, PyAny>)>,
+    /// The message that was asked last who sent it, and what stands for that peer.
+    last: Option<(usize, Bound<'py, PyAny>)>,
 }
 
 /// A packet and the address that it came from.
@@ -198,7 +198,7 @@ impl<'a, 'py> Maker<'a, 'py> {
         incoming: &Incoming<Kernel>,
         next: &Received<'_>,
     ) -> PyResult<Made<'py>> {
-        let address = self.address(py, incoming.address())?;
+        let address = self.address(py, incoming)?;
         let packet = match self.output {
             Output::Packets(source) => packets::packet_of(source, next.bytes)?,
             Output::Bytes => bytes_of(py, next.bytes)?,
@@ -219,20 +219,17 @@ impl<'a, 'py> Maker<'a, 'py> {
         Ok((packet, address))
     }
 
-    /// The address as an object: that of the last datagram, where the peer is the same.
+    /// Who sent the next datagram, as an object: that of the last one, where the peer is the same.
     #[inline]
-    fn address(&mut self, py: Python<'py>, raw: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-        if let Some((last, length, object)) = &self.last
-            && last[..*length] == *raw
+    fn address(&mut self, py: Python<'py>, incoming: &Incoming<Kernel>) -> PyResult<Bound<'py, PyAny>> {
+        let raw = incoming.address();
+        if let Some((message, object)) = &self.last
+            && incoming.address_of(*message) == raw
         {
             return Ok(object.clone());
         }
         let object = address::object(py, raw)?;
-        let mut last = [0; 32];
-        if let Some(room) = last.get_mut(..raw.len()) {
-            room.copy_from_slice(raw);
-            self.last = Some((last, raw.len(), object.clone()));
-        }
+        self.last = Some((incoming.message_number(), object.clone()));
         Ok(object)
     }
 }
@@ -316,7 +313,7 @@ pub(super) fn recv_many_into<'py>(
         // A row has all that the kernel has joined: only `recv_many(gro=True)` takes that apart.
         let next = if in_rows { incoming.peek_joined() } else { incoming.peek() };
         let Some(next) = next else { break };
-        let address = match maker.address(py, incoming.address()) {
+        let address = match maker.address(py, incoming) {
             Ok(address) => address,
             // There is no memory for it, and the datagram is in its row already.
             Err(_) if in_rows => py.None().into_bound(py),

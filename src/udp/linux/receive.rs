@@ -530,9 +530,20 @@ impl<C: Calls> Incoming<C> {
 
     /// The same as the system has it; empty when the sender has no address.
     pub(crate) fn address(&self) -> &[u8] {
-        let length = self.header(self.message).msg_hdr.msg_namelen as usize;
+        self.address_of(self.message)
+    }
+
+    /// Which message of the last call the next datagram came in.
+    #[cfg(feature = "python")]
+    pub(crate) fn message_number(&self) -> usize {
+        self.message
+    }
+
+    /// Who sent a message of the last call, as the system has it.
+    pub(crate) fn address_of(&self, message: usize) -> &[u8] {
+        let length = self.header(message).msg_hdr.msg_namelen as usize;
         // SAFETY: an element of the area, which the kernel is done with.
-        unsafe { &(&*self.names.at(self.message)).0[..length.min(sockaddr::ROOM)] }
+        unsafe { &(&*self.names.at(message)).0[..length.min(sockaddr::ROOM)] }
     }
 
     /// Counts the next datagram as handed out.
