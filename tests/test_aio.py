@@ -516,6 +516,28 @@ def test_a_loop_that_is_closed_with_datagrams_queued() -> None:
     there.close()
 
 
+def test_a_loop_that_is_closed_with_datagrams_of_a_protocol_queued() -> None:
+    loop = asyncio.new_event_loop()
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    async def main() -> Any:
+        transport, _ = await aio.create_datagram_endpoint(Collector, sock=here)
+        while transport.get_write_buffer_size() == 0:
+            transport.sendto(b"x")
+        there.send(b"never seen")
+        return transport
+
+    transport = loop.run_until_complete(main())
+    loop.close()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del transport
+        gc.collect()
+    assert [str(warning.message).split(" open ")[0] for warning in caught] == ["unclosed transport <DatagramTransport"]
+    assert here.fileno() == -1
+    there.close()
+
+
 # What asyncio's transports do, and ours as well.
 
 
