@@ -1064,8 +1064,9 @@ for make in ("inet", "inet6", "unix"):
                     assert (batch.sizes, batch.truncated) == ([min(length, 100)], [length > 100])
                     assert batch.addresses == [address]
                 for count in (2, 3, 9):
-                    there.send(b"alone")
-                    assert receive(64).sizes == [5]
+                    for _ in range(2):
+                        there.send(b"alone")
+                        assert receive(64).sizes == [5]
                     assert send_many(there, [b"y" * number for number in range(count)], gso=False) == count
                     assert receive(64).sizes == list(range(count))
             for length in (7, 101):
@@ -1074,8 +1075,9 @@ for make in ("inet", "inet6", "unix"):
                 system_calls, batch = calls(lambda: receive(1))
                 assert (system_calls, batch.sizes, batch.truncated) == (1, [min(length, 100)], [length > 100])
                 assert receive(64).sizes == [5]
-            there.send(b"alone")
-            assert receive(64).sizes == [5]
+            for _ in range(2):
+                there.send(b"alone")
+                assert receive(64).sizes == [5]
     for count in (1, 64):
         thread = threading.Timer(0.01, there.send, (b"late",))
         thread.start()

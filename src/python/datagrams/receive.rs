@@ -94,10 +94,10 @@ pub(super) fn recv_many<'py>(source: Source<'_, 'py>, arguments: Arguments<'_, '
     Ok(deliver(source.py(), lease.incoming(), output)?.into_any())
 }
 
-/// Whether the next call is to be a plain one: for a single datagram, or where the last call brought no more than that.
+/// Whether the next call is to be a plain one: for a single datagram, or where the last calls brought no more than that.
 fn plainly(incoming: &Incoming<Kernel>) -> bool {
     let Layout { most, joined, .. } = incoming.layout();
-    (most == 1 || incoming.had_single()) && !joined && plain_calls_tell_all()
+    (most == 1 || incoming.expects_single()) && !joined && plain_calls_tell_all()
 }
 
 /// Receives what is there, without waiting unless `block` says so.
@@ -114,7 +114,7 @@ pub(super) fn fill_once(incoming: &mut Incoming<Kernel>, socket: i32, block: boo
 fn fill(socket: &mut Socket<'_, '_>, incoming: &mut Incoming<Kernel>) -> PyResult<()> {
     let (py, number) = (socket.py(), socket.number);
     // Of calls that block, only those for one datagram can be interrupted without harm to the next.
-    let may_block = incoming.layout().most == 1 || plainly(incoming);
+    let may_block = incoming.layout().most == 1;
     let mut block = false;
     loop {
         match py.detach(|| fill_once(incoming, number, block)) {

@@ -116,9 +116,9 @@ pub(crate) struct Incoming<C> {
     info: Info,
     /// Datagrams that were not handed out, each of the joined ones counted.
     remaining: usize,
-    /// The last call that brought anything brought a single datagram.
+    /// How many of the last calls that brought anything brought a single datagram, one after the other.
     #[cfg(feature = "python")]
-    single: bool,
+    singles: u8,
     /// An error that came behind datagrams.
     deferred: Option<io::Error>,
     counters: Counters,
@@ -161,7 +161,7 @@ impl<C: Calls> Incoming<C> {
             info: Info::default(),
             remaining: 0,
             #[cfg(feature = "python")]
-            single: false,
+            singles: 0,
             deferred: None,
             counters: Counters::default(),
         };
@@ -298,10 +298,10 @@ impl<C: Calls> Incoming<C> {
         Ok(())
     }
 
-    /// Whether the last call that brought anything brought a single datagram: the next one may do the same.
+    /// Whether the last two calls that brought anything brought a single datagram each: the next one may do the same.
     #[cfg(feature = "python")]
-    pub(crate) fn had_single(&self) -> bool {
-        self.single
+    pub(crate) fn expects_single(&self) -> bool {
+        self.singles >= 2
     }
 
     /// Counts what a call has received, and reads what was said about the first.
@@ -318,7 +318,7 @@ impl<C: Calls> Incoming<C> {
         self.counters.datagrams += self.remaining as u64;
         #[cfg(feature = "python")]
         {
-            self.single = self.remaining == 1;
+            self.singles = if self.remaining == 1 { self.singles.saturating_add(1) } else { 0 };
         }
     }
 

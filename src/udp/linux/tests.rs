@@ -170,12 +170,6 @@ fn error(outcome: io::Result<()>) -> Option<i32> {
     outcome.unwrap_err().raw_os_error()
 }
 
-/// The same; `None` when it has not failed.
-#[cfg(feature = "python")]
-fn number(outcome: io::Result<()>) -> Option<i32> {
-    outcome.err().and_then(|error| error.raw_os_error())
-}
-
 #[test]
 fn headers_are_set_anew_for_every_call() {
     let named = Arrival { name: vec![1; 16], control: control(0, 1, &[3]), ..arrival(b"named") };
@@ -664,13 +658,13 @@ fn plain_calls_look_for_a_second_datagram_and_fetch_the_others_at_once() {
         let left = incoming.remaining();
         let received = drain(&mut incoming);
         assert_eq!((left, incoming.counters().datagrams as usize), (received.len(), received.len()));
-        assert_eq!(incoming.had_single(), received.len() == 1);
         // Only the first may be waited for.
         let waited = |flags: &i32| flags & libc::MSG_DONTWAIT == 0;
         let waits: Vec<bool> = incoming.calls().flags.borrow().iter().map(waited).collect();
         assert!(waits[0] && !waits[1..].contains(&true));
         assert_eq!(waits.len() as u64, incoming.counters().calls);
-        (received.concat(), waits.len(), number(incoming.fill(0, false)))
+        let next = incoming.fill(0, false).err();
+        (received.concat(), waits.len(), next.and_then(|error| error.raw_os_error()))
     };
     let again = Some(libc::EAGAIN);
     assert_eq!(outcome(1, vec![one(b"1"), one(b"2")]), (b"1".to_vec(), 1, None));
@@ -687,13 +681,15 @@ fn plain_calls_look_for_a_second_datagram_and_fetch_the_others_at_once() {
 
 #[cfg(feature = "python")]
 #[test]
-fn calls_that_bring_nothing_do_not_change_what_is_expected() {
-    let calls = [Ok(vec![arrival(b"1")]), Err(libc::EAGAIN), Ok(vec![arrival(b"2"), arrival(b"3")])];
+fn two_single_datagrams_make_a_third_expected_and_several_end_that() {
+    let one = || Ok(vec![arrival(b"1")]);
+    let calls = [one(), Err(libc::EAGAIN), one(), Err(libc::EAGAIN), Ok(vec![arrival(b"2"), arrival(b"3")]), one()];
     let mut incoming = incoming(PLAIN, calls);
-    assert!(!incoming.had_single());
-    for (single, failure) in [(true, None), (true, Some(libc::EAGAIN)), (false, None)] {
-        assert_eq!(number(incoming.fill(0, false)), failure);
+    for (failed, expected) in
+        [(false, false), (true, false), (false, true), (true, true), (false, false), (false, false)]
+    {
+        assert_eq!(incoming.fill(0, false).is_err(), failed);
         drain(&mut incoming);
-        assert_eq!(incoming.had_single(), single);
+        assert_eq!(incoming.expects_single(), expected);
     }
 }
