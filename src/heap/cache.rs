@@ -47,7 +47,7 @@ const NOTHING: Place = None;
 pub(super) struct Cache {
     /// Blocks of up to so many units are cached; the stacks of longer ones are empty. At most
     /// `LONGEST_CACHED`, and 0 while the cache is not open.
-    taking: Cell<u8>,
+    taking: Cell<usize>,
     /// Where the last block of each stack is, or the place below all, which has [`NOTHING`].
     tops: [Cell<*mut Place>; STACKS],
     /// The first place behind each stack.
@@ -80,7 +80,7 @@ impl Cache {
     /// Puts a block of `units` units on its stack; false where there is no room.
     #[inline(always)]
     fn push(&self, block: NonNull<u8>, units: u32) -> bool {
-        if units > u32::from(self.taking.get()) {
+        if units as usize > self.taking.get() {
             return false;
         }
         // SAFETY: invariant: `taking` is at most `LONGEST_CACHED`.
@@ -98,7 +98,7 @@ impl Cache {
     /// Takes the block of `units` units that was pushed last.
     #[inline(always)]
     fn pop(&self, units: u32) -> Option<NonNull<u8>> {
-        if units > u32::from(self.taking.get()) {
+        if units as usize > self.taking.get() {
             return None;
         }
         // SAFETY: invariant: `taking` is at most `LONGEST_CACHED`.
@@ -268,11 +268,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
             self.drain_cache();
             return;
         }
-        if cache.taking.get() < LONGEST_CACHED as u8 {
+        if cache.taking.get() < LONGEST_CACHED as usize {
             if cache.open.get().is_none() {
                 self.open_cache();
             }
-            cache.taking.set(if cache.open.get().is_some() { LONGEST_CACHED as u8 } else { 0 });
+            cache.taking.set(if cache.open.get().is_some() { LONGEST_CACHED as usize } else { 0 });
         }
         if is_due {
             let units = cache.last.get() % LONGEST_CACHED + 1;
@@ -294,7 +294,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn drain_cache(&self) {
         let taking = self.cache.taking.get();
         if taking > 0 {
-            self.give_back_cached(taking.into(), 0);
+            self.give_back_cached(taking as u32, 0);
             self.cache.taking.set(taking - 1);
         }
     }
@@ -337,7 +337,7 @@ mod tests {
         // SAFETY: the places live longer than the cache; the region is never looked at.
         unsafe { cache.open(Region::of_block(block(1 << 23), Runtime::new::<Os>(64, 128 << 10).unwrap()), first) };
         assert!(!cache.push(block(64), 1) && cache.pop(1).is_none());
-        cache.taking.set(LONGEST_CACHED as u8);
+        cache.taking.set(LONGEST_CACHED as usize);
         test(&cache, &|| cache.blocks().count());
         assert_eq!(cache.units(), cache.blocks().map(|(_, units)| u64::from(units)).sum::<u64>());
     }

@@ -51,11 +51,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
     #[inline(always)]
     unsafe fn free_hot(&self, block: NonNull<u8>, size: Option<usize>) -> bool {
         let geometry = self.geometry;
-        // 0 wraps around and is refused, too.
-        if size.is_some_and(|size| size.wrapping_sub(1) >= geometry.largest_exact()) {
-            return false;
-        }
-        let told = size.map(|size| geometry.units(size));
+        // 0 wraps around and becomes more than any block has.
+        let told = size.map(|size| (size.wrapping_sub(1) >> geometry.unit_shift()) + 1);
         let number = self.number_of(block);
         if number < self.hot_units.get() {
             let unit = number + geometry.first_block_unit();
@@ -66,7 +63,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 (region, region.code(unit, geometry))
             };
             let units = match told {
-                Some(units) => (code.get() == units as u8).then_some(units),
+                // A code that stands for no length becomes negative.
+                Some(units) => (code.get() as i8 as usize == units).then_some(units as u32),
                 None => exact_length(code.get()),
             };
             if let Some(units) = units {
@@ -171,7 +169,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
             return;
         }
         self.live_units.set(self.live_units.get().wrapping_sub(u64::from(units)));
-        let index = unit / self.geometry.window_units();
+        let geometry = self.geometry;
+        // Counted from the first unit for blocks, as callers have it: one addition less.
+        let index = geometry.first_window() + (unit - geometry.first_block_unit()) / geometry.window_units();
         // SAFETY: the unit is one of the region.
         let credit = unsafe { region.credit(index, self.geometry) };
         let (left, noticed) = credit.get().overflowing_sub(units);
