@@ -76,11 +76,13 @@ if sys.platform == "linux":
     CALLS |= {
         "recv_many": "there.send(b'x'); allocator.recv_many(here)",
         "recv_many with all there is to tell": "there.sendto(b'x', address); allocator.recv_many(told, **tell)",
+        "recv_many that delivers nothing": "receive_when_full()",
         "recv_many of nothing": "allocator.recv_many(there)",
         "recv_many of no socket": "allocator.recv_many(3)",
         "recv_many_into": "there.send(b'x'); pktalloc.recv_many_into(here, rows)",
         "recv_many_into a wrong buffer": "pktalloc.recv_many_into(here, bytes(10))",
         "send_many": "pktalloc.send_many(there, [b'x', packet, packet], here.getsockname())",
+        "send_many of many": "send_more()",
         "send_many to no address": "pktalloc.send_many(there, [b'x'], 'nowhere')",
         "what a batch tells": "batch.sizes, batch.truncated, batch.timestamps_ns, batch.local_addresses, batch.dropped",
         "a batch as a sequence": "batch[0], batch[:], list(batch), len(batch), int(batch), batch == 1, repr(batch)",
@@ -112,6 +114,26 @@ if sys.platform == "linux":
     address = told.getsockname()
     tell = dict(timestamps=True, local_addresses=True, ecn=True, dropped=True)
     batch = allocator.recv_many(told, **tell)
+    payloads = [bytes(size) for size in range(1, 101)] * 10
+
+full = Allocator(memory_limit=1 << 20)
+try:
+    while True:
+        kept.append(full.allocate(64))
+except MemoryError:
+    pass
+
+def receive_when_full():
+    # While memory is short this allocator has no room, so that what arrived is kept for later.
+    there.send(b"x")
+    (full if globals().get("hoard") else allocator).recv_many(here, 1, 64)
+
+# More than ever before, so that what was made for earlier calls is not enough.
+lengths = [1]
+
+def send_more():
+    lengths[0] = min(lengths[0] + 5, 1000)
+    pktalloc.send_many(there, payloads[:lengths[0]])
 
 def call():
     {call}
