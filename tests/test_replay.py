@@ -724,9 +724,9 @@ def soon() -> float:
 
 
 def waits(process: Path) -> bool:
-    """Whether it is in the call `poll` (on aarch64: `ppoll`)."""
-    number = "7" if os.uname().machine == "x86_64" else "73"
-    return (process / "syscall").read_text().startswith(f"{number} ")
+    """Whether it is in the call `poll`, or in `ppoll`, which is the only one of aarch64 and what Python uses from 3.15 on."""
+    numbers = {"7", "271"} if os.uname().machine == "x86_64" else {"73"}
+    return (process / "syscall").read_text().split(" ")[0] in numbers
 
 
 def has_read_much(process: Path) -> bool:
