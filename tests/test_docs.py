@@ -139,3 +139,18 @@ def test_the_figures_of_the_readme_are_those_of_the_page_on_performance() -> Non
         assert any(figures.items() <= other.items() for other in page), (
             f"README.md has figures that docs/performance.md has not: {row}"
         )
+
+
+def test_what_an_allocation_costs_in_python_is_the_same_everywhere() -> None:
+    pages = {
+        name: " ".join((ROOT / name).read_text(encoding="utf-8").split())
+        for name in ("README.md", "docs/python.md", "docs/performance.md")
+    }
+    ratio = {
+        call: re.search(rf"\| `{re.escape(call)}` and drop \|[^|]*\|[^|]*\| ([0-9.]+) \|", pages["docs/python.md"])[1]  # type: ignore[index]
+        for call in ("allocate(1400)", "allocate_many(1400, 64)")
+    }
+    said = f"`allocate(1400)` costs {ratio['allocate(1400)']} of `bytearray(1400)`"
+    assert said in pages["README.md"]
+    batch = f"{said}, and a packet of a batch {ratio['allocate_many(1400, 64)']}"
+    assert batch in pages["docs/performance.md"]

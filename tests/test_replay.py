@@ -724,7 +724,7 @@ def soon() -> float:
 
 
 def waits(process: Path) -> bool:
-    """Whether it is in the call `poll`, or in `ppoll`, which is the only one of aarch64 and what Python uses from 3.15 on."""
+    """Whether it is in the call `poll`, or in `ppoll`: all that aarch64 has, and what Python calls from 3.15 on."""
     numbers = {"7", "271"} if os.uname().machine == "x86_64" else {"73"}
     return (process / "syscall").read_text().split(" ")[0] in numbers
 
