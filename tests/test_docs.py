@@ -8,13 +8,16 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+
+from pktalloc import Allocator
 
 ROOT = Path(__file__).parent.parent
 # The pages whose Python examples are for Linux alone.
 LINUX = {"docs/datagrams.md"}
+MEMORY_PAGES = ("docs/memory.md", "docs/parameters.md", "docs/queues.md", "src/config.rs")
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -154,3 +157,25 @@ def test_what_an_allocation_costs_in_python_is_the_same_everywhere() -> None:
     assert said in pages["README.md"]
     batch = f"{said}, and a packet of a batch {ratio['allocate_many(1400, 64)']}"
     assert batch in pages["docs/performance.md"]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or sys.maxsize < 1 << 32, reason="the figures are those of 64-bit Linux")
+def test_what_an_allocator_takes_is_what_the_pages_say() -> None:
+    pages = {name: " ".join((ROOT / name).read_text(encoding="utf-8").split()) for name in MEMORY_PAGES}
+
+    def begins_with(**settings: Any) -> int:
+        with Allocator(**settings) as allocator:
+            allocator.allocate(1400)
+            return allocator.allocated_bytes
+
+    first, small, bookkeeping = begins_with(), begins_with(window_bytes=16 << 10), begins_with() - (256 << 10)
+    said = f"holds {first:,} bytes: two windows and {bookkeeping:,} bytes of bookkeeping"
+    assert said in pages["docs/memory.md"]
+    assert f"two windows of 128 KiB and {bookkeeping:,} bytes of bookkeeping" in pages["docs/queues.md"]
+    assert f"from its first packet on: {first:,} bytes" in pages["docs/parameters.md"]
+    assert f"windows of 16 KiB and begins with {small:,} bytes" in pages["docs/parameters.md"]
+    with pytest.raises(ValueError, match="memory_limit is 1 byte") as refused:
+        Allocator(memory_limit=1)
+    least = int(str(refused.value).split("at least ")[1].split(":")[0])
+    for page in "docs/parameters.md", "src/config.rs":
+        assert f"{least:,} bytes" in pages[page].replace("/// ", ""), page
