@@ -179,3 +179,26 @@ def test_what_an_allocator_takes_is_what_the_pages_say() -> None:
     least = int(str(refused.value).split("at least ")[1].split(":")[0])
     for page in "docs/parameters.md", "src/config.rs":
         assert f"{least:,} bytes" in pages[page].replace("/// ", ""), page
+
+
+@pytest.mark.skipif(not (ROOT / "fuzz").is_dir(), reason="looks at the whole repository")
+def test_files_and_targets_that_pages_name_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in [*PAGES, ROOT / "CHANGELOG.md"]:
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"`((?:benches|docs|examples|fuzz|python|scripts|src|tests)/[\w./-]+)`", text):
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
+        for target in re.findall(r"`make ([a-z-]+)", text):
+            assert target in targets, f"{page.name} names make {target}"
+
+
+@pytest.mark.skipif(not (ROOT / "fuzz").is_dir(), reason="looks at the whole repository")
+def test_tests_that_show_what_packets_do_exist() -> None:
+    sources = "".join(
+        path.read_text(encoding="utf-8") for path in [*ROOT.glob("tests/*.rs"), *ROOT.glob("src/**/*.rs")]
+    )
+    rows = table_below((ROOT / "docs" / "packets.md").read_text(encoding="utf-8"), "Beside the others")
+    names = [name for row in rows for name in re.findall(r"`([a-z_]+)`", row["shown by"])]
+    assert len(names) > 10
+    for name in names:
+        assert f"fn {name}(" in sources, name
