@@ -4,7 +4,7 @@
 //! - `receiver`: the same for event loops, bound to one socket;
 //! - `batch`: what a receive call returns;
 //! - `socket`: waiting, signals and errors as the `socket` module has them; `address`: addresses likewise;
-//! - `pool`: scratch areas that are used again, and datagrams that an allocator had no room for; `shelf`: where they are kept;
+//! - `pool`: scratch areas that are used again, and datagrams that an allocator had no room for;
 //! - `seam`: what all of that needs from the rest of the Python face.
 
 mod address;
@@ -15,7 +15,6 @@ mod receive;
 mod receiver;
 mod seam;
 mod send;
-mod shelf;
 mod socket;
 
 use pyo3::prelude::*;

@@ -2,27 +2,27 @@
 //! delivered for want of memory must not need memory to be kept.
 
 /// Room for `N` things.
-pub(super) struct Shelf<T, const N: usize> {
+pub(crate) struct Shelf<T, const N: usize> {
     /// The first `count` places are taken, the oldest thing in the first one.
     places: [Option<T>; N],
     count: usize,
 }
 
 impl<T, const N: usize> Shelf<T, N> {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { places: [const { None }; N], count: 0 }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    pub(super) fn holds(&self, wanted: impl Fn(&T) -> bool) -> bool {
+    pub(crate) fn holds(&self, wanted: impl Fn(&T) -> bool) -> bool {
         self.places[..self.count].iter().flatten().any(wanted)
     }
 
     /// Keeps one more thing. Where there is no room left it takes the place of the oldest one, which is returned.
-    pub(super) fn put(&mut self, thing: T) -> Option<T> {
+    pub(crate) fn put(&mut self, thing: T) -> Option<T> {
         let oldest = if self.count == N { self.remove(0) } else { None };
         self.places[self.count] = Some(thing);
         self.count += 1;
@@ -31,7 +31,7 @@ impl<T, const N: usize> Shelf<T, N> {
 
     /// The oldest thing that is wanted.
     #[inline]
-    pub(super) fn take(&mut self, wanted: impl Fn(&T) -> bool) -> Option<T> {
+    pub(crate) fn take(&mut self, wanted: impl Fn(&T) -> bool) -> Option<T> {
         let index = self.places[..self.count].iter().flatten().position(wanted)?;
         self.remove(index)
     }
