@@ -9,12 +9,12 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::shelf::Shelf;
 use crate::python::call::int;
 use crate::python::errors;
 use crate::udp::Counters;
 use crate::udp::layout::Layout;
 use crate::udp::linux::{Incoming, Kernel, Outgoing, cookie};
-use crate::udp::shelf::Shelf;
 
 /// Scratch areas that are kept, and the most bytes of one that is.
 const KEPT: usize = 4;
