@@ -165,7 +165,7 @@ bench-python: $(VENV)/stamp-test ## measure the Python face beside bytearray, an
 bench-datagrams: $(VENV)/stamp-test ## measure datagrams in batches beside recvfrom, asyncio and uvloop, on loopback (a minute)
 	@$(BIN)/python benches/bench_datagrams.py
 
-conformance: $(VENV)/stamp-test ## run uvloop's own tests of datagrams, from its source archive, on pktalloc.aio
+conformance: $(VENV)/stamp-test ## run CPython's and uvloop's own tests of datagrams on ours (fetches uvloop's source archive)
 	@rm -rf target/uvloop && mkdir -p target/uvloop
 	@$(PIP) download --no-deps --no-binary uvloop --dest target/uvloop \
 	    "uvloop==$$($(BIN)/python -c 'import uvloop; print(uvloop.__version__)')"

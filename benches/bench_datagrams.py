@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
+import functools
 import os
 import shutil
 import socket
@@ -26,6 +28,7 @@ import pktalloc
 from pktalloc import Allocator, aio, send_many
 
 BATCH = 64
+SIZES = (60, 1200, 1400)
 UDP_GRO = 104
 TURN = 8
 """Rounds that one candidate has before the next: caches are then as in a program that does one thing."""
@@ -86,12 +89,39 @@ def receiving(size: int) -> dict[str, Callable[[], float]]:
         return measure
 
     rows = memoryview(bytearray(BATCH * 2048)).cast("B", (BATCH, 2048))
-    return {
+    in_c = library()
+    works = {
         "recvfrom": after_filling(plain, recvfrom),
         "recvfrom_into": after_filling(plain, recvfrom_into),
         "recv_many": after_filling(plain, plain.empty),
         "recv_many_into": after_filling(plain, lambda: pktalloc.recv_many_into(plain.here, rows)),
         "recv_many, gro": after_filling(joined, joined.empty, gso=True),
+    }
+    return works if in_c is None else {**works, "recvmmsg in C": lambda: in_c(size)}
+
+
+def receiving_one(size: int) -> dict[str, Callable[[], float]]:
+    """Time to receive the only datagram that waits at a socket, by how it is done: of one socket after the other."""
+    pairs = [Pair(size) for _ in range(BATCH)]
+    sockets = [pair.here for pair in pairs]
+    allocator = pairs[0].allocator
+
+    def of_each(receive: Callable[[socket.socket], object]) -> Callable[[], float]:
+        def all_of_them() -> None:
+            for sock in sockets:
+                receive(sock)
+
+        def measure() -> float:
+            for pair in pairs:
+                pair.there.sendto(pair.data[0], pair.address)
+            return timed(all_of_them)
+
+        return measure
+
+    return {
+        "recvfrom": of_each(lambda sock: sock.recvfrom(2048)),
+        "recv_many(1)": of_each(lambda sock: allocator.recv_many(sock, 1)),
+        "recv_many(64)": of_each(lambda sock: allocator.recv_many(sock, BATCH)),
     }
 
 
@@ -264,16 +294,28 @@ def loops_in_process(size: int, rounds: int, *, raised: bool) -> dict[str, float
     return {name: float(value) for name, _, value in (line.rpartition("=") for line in lines)}
 
 
-def raw(size: int, rounds: int) -> float | None:
-    """Nanoseconds a datagram of recvmmsg in C, where there is a compiler."""
+@functools.cache
+def library() -> Callable[[int], float] | None:
+    """What receives with recvmmsg in C, where there is a compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        program = str(Path(folder) / "datagrams")
+        built = str(Path(folder) / "datagrams.so")
         source = str(Path(__file__).with_name("datagrams.c"))
-        subprocess.run([compiler, "-O2", "-o", program, source], check=True)
-        return float(subprocess.run([program, str(size), str(rounds)], check=True, capture_output=True).stdout)
+        subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", built, source], check=True)
+        loaded = ctypes.CDLL(built)
+    if loaded.set_up() != 0:
+        raise OSError("benches/datagrams.c has no sockets")
+    loaded.receive.restype, loaded.receive.argtypes = ctypes.c_double, [ctypes.c_uint]
+
+    def receive(size: int) -> float:
+        took = float(loaded.receive(size))
+        if took < 0:
+            raise OSError("benches/datagrams.c: a system call failed")
+        return took
+
+    return receive
 
 
 def alternate(works: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
@@ -304,21 +346,26 @@ def main() -> int:
             print(f"{name}={value}")
         return 0
     verdicts = []
-    for size in (60, 1200, 1400):
+    # First, before a socket is asked for gro: from then on a process receives nothing by plain calls.
+    singles = {size: alternate(receiving_one(size), options.rounds) for size in SIZES}
+    for size, single in singles.items():
         received, sent = alternate(receiving(size), options.rounds), alternate(sending(size), options.rounds)
-        in_c = raw(size, options.rounds)
         print(f"\n{size} bytes, ns of processor time a datagram:")
-        figures: dict[str, float | None] = {**received, "recvmmsg in C": in_c, **sent}
-        for name, figure in figures.items():
-            print(f"  {name:<40} {'no compiler' if figure is None else f'{figure:8.0f}'}")
+        alone = {f"1 waiting: {name}": figure for name, figure in single.items()}
+        for name, figure in {**received, **alone, **sent}.items():
+            print(f"  {name:<40} {figure:8.0f}")
+        if "recvmmsg in C" not in received:
+            print("  no C compiler: recvmmsg in C is left out")
         verdicts += [
             judge("recv_many, of recvfrom", received["recv_many"], received["recvfrom"], 0.53),
+            judge("recv_many(1), 1 waiting, of recvfrom", single["recv_many(1)"], single["recvfrom"], 1.0),
             judge("recv_many with gro, of recvfrom", received["recv_many, gro"], received["recvfrom"], 0.14),
             judge("send_many without gso, of sendto", sent["send_many, no gso"], sent["sendto"], 0.77),
             judge("send_many, of sendto", sent["send_many"], sent["sendto"], 0.22),
             judge("send_many to a receiver with gro, of sendto", sent["send_many to gro"], sent["sendto"], 0.08),
         ]
-        if in_c is not None:
+        if "recvmmsg in C" in received:
+            in_c = received["recvmmsg in C"]
             verdicts.append(judge("recv_many, of recvmmsg in C", received["recv_many"], in_c, 1.3))
     under, raised = (loops_in_process(options.size, options.rounds, raised=raised) for raised in (False, True))
     print(f"\n{options.size} bytes, us of processor time a datagram (and with malloc's mmap threshold raised):")

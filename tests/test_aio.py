@@ -347,6 +347,75 @@ def test_errors_of_an_endpoint(run: Run) -> None:
     run(main())
 
 
+def test_an_endpoint_whose_allocator_is_closed_says_so_and_keeps_what_came(run: Run) -> None:
+    async def main() -> None:
+        allocator = pktalloc.Allocator()
+        async with (
+            aio.datagrams(local_addr=LOCAL, allocator=allocator) as server,
+            aio.datagrams(local_addr=LOCAL) as client,
+        ):
+            reader = asyncio.create_task(server.recv())
+            await asyncio.sleep(0)
+            allocator.close()
+            client.send_many([b"1", b"2"], server.get_extra_info("sockname"))
+            with pytest.raises(ValueError, match="the allocator is closed"):
+                await reader
+            with pytest.raises(ValueError, match="the allocator is closed"):
+                await server.recv()
+
+    run(main())
+
+
+def test_what_is_wrong_with_a_datagram_behind_others_is_told(run: Run) -> None:
+    async def main() -> None:
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with there:
+            there.setblocking(False)
+            async with aio.datagrams(sock=here) as endpoint:
+                datagrams = [b"%d" % number for number in range(600)]
+                went = endpoint.send_many(datagrams)
+                assert went < 600
+                # The socket has no room, so that these are kept as well.
+                for wrong in (5, "text", None, object()):
+                    with pytest.raises(TypeError, match="bytes-like"):
+                        endpoint.send_many([wrong])
+                bad: list[Any] = [(b"bad", 5), (b"bad", "/no/such/path")]
+                assert endpoint.send_many([(b"good", None), *bad, (b"better", None)]) == 0
+                draining = asyncio.create_task(endpoint.drain())
+                received: list[bytes] = []
+                while len(received) < 602:
+                    with contextlib.suppress(BlockingIOError):
+                        received.append(there.recv(100))
+                        continue
+                    await asyncio.sleep(0)
+                assert received == [*datagrams, b"good", b"better"]
+                with pytest.raises((TypeError, OSError)):
+                    await draining
+
+    run(main())
+
+
+def test_readers_that_wait_for_room_are_one_at_a_time_as_well(run: Run) -> None:
+    async def main() -> None:
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with there:
+            there.setblocking(False)
+            async with aio.datagrams(sock=here) as endpoint:
+                endpoint.send_many([b"x"] * 5000)
+                readers = [asyncio.create_task(endpoint.recv()) for _ in range(2)]
+                while "queued=0" not in repr(endpoint):
+                    with contextlib.suppress(BlockingIOError):
+                        there.recv(10)
+                        continue
+                    await asyncio.sleep(0)
+                await asyncio.wait(readers, return_when=asyncio.FIRST_COMPLETED)
+                there.send(b"one")
+                outcomes = await asyncio.gather(*readers, return_exceptions=True)
+                assert {type(outcome) for outcome in outcomes} == {pktalloc.DatagramBatch, RuntimeError}
+
+    run(main())
+
+
 def test_an_endpoint_whose_allocator_is_full_loses_nothing(run: Run) -> None:
     async def main() -> None:
         small = pktalloc.Allocator(memory_limit=160 << 10, preallocated_windows=1)
@@ -447,6 +516,28 @@ def test_a_loop_that_is_closed_with_datagrams_queued() -> None:
     there.close()
 
 
+def test_a_loop_that_is_closed_with_datagrams_of_a_protocol_queued() -> None:
+    loop = asyncio.new_event_loop()
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    async def main() -> Any:
+        transport, _ = await aio.create_datagram_endpoint(Collector, sock=here)
+        while transport.get_write_buffer_size() == 0:
+            transport.sendto(b"x")
+        there.send(b"never seen")
+        return transport
+
+    transport = loop.run_until_complete(main())
+    loop.close()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del transport
+        gc.collect()
+    assert [str(warning.message).split(" open ")[0] for warning in caught] == ["unclosed transport <DatagramTransport"]
+    assert here.fileno() == -1
+    there.close()
+
+
 # What asyncio's transports do, and ours as well.
 
 
@@ -534,6 +625,54 @@ def test_a_protocol_that_fails_is_reported_and_loses_no_other_datagram() -> None
     reports = asyncio.run(main())
     assert [str(report["exception"]) for report in reports] == ["on purpose"]
     assert "datagram_received" in reports[0]["message"]
+
+
+def test_a_protocol_whose_allocator_is_full_gets_what_came_when_there_is_room() -> None:
+    async def main() -> list[dict[str, Any]]:
+        reports: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+        small = pktalloc.Allocator(memory_limit=160 << 10, preallocated_windows=1)
+        filler: list[Any] = []
+        for size in (1000, 64):
+            with contextlib.suppress(MemoryError):
+                while True:
+                    filler.append(small.allocate(size))
+        async with protocol(Collector, LOCAL, allocator=small) as server, aio.datagrams(local_addr=LOCAL) as client:
+            to = server.transport.get_extra_info("sockname")
+            client.send_many([b"%d" % number * 300 for number in range(5)], to)
+            # The first is refused, also after a while; meanwhile another one comes, and the loop does not spin.
+            before = pktalloc.datagram_counters()["receive_calls"]
+            await asyncio.sleep(0.05)
+            client.send_many([b"5" * 300], to)
+            await asyncio.sleep(0.05)
+            assert pktalloc.datagram_counters()["receive_calls"] - before <= 1
+            assert not server.received
+            filler.clear()
+            await server.want(6)
+            assert [bytes(data) for data, _ in server.received] == [b"%d" % number * 300 for number in range(6)]
+            server.received.clear()
+        return reports
+
+    reports = asyncio.run(asyncio.wait_for(main(), 20))
+    assert [str(report["message"]) for report in reports] == ["No memory for a datagram, which is kept"]
+    assert isinstance(reports[0]["exception"], MemoryError)
+
+
+def test_a_protocol_whose_allocator_is_closed_loses_its_connection(run: Run) -> None:
+    async def main() -> None:
+        allocator = pktalloc.Allocator()
+        reports: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+        _, server = await aio.create_datagram_endpoint(Collector, LOCAL, allocator=allocator)
+        allocator.close()
+        async with aio.datagrams(local_addr=LOCAL) as client:
+            client.send_many([b"x"], server.transport.get_extra_info("sockname"))
+            error = await server.lost
+        assert isinstance(error, ValueError)
+        assert str(error) == "the allocator is closed"
+        assert [report["message"] for report in reports] == ["Fatal read error on datagram transport"]
+
+    run(main())
 
 
 def test_an_interrupt_in_a_protocol_loses_no_datagram() -> None:
@@ -763,6 +902,26 @@ def test_arguments_of_asyncio(run: Run, tmp_path: Path) -> None:
         broadcast[0].sendto(b"to all")
         broadcast[0].close()
         await broadcast[1].lost
+
+    run(main())
+
+
+def test_an_address_in_numbers_is_not_looked_up(run: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        asked: list[Any] = []
+        lookup = loop.getaddrinfo
+
+        async def getaddrinfo(host: Any, *arguments: Any, **keywords: Any) -> Any:
+            asked.append(host)
+            return await lookup(host, *arguments, **keywords)
+
+        loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]
+        for host in ("127.0.0.1", "::1", "localhost"):
+            async with protocol(Collector, (host, 0)):
+                pass
+        # Each takes a thread.
+        assert asked == ["localhost"]
 
     run(main())
 

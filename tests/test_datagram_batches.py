@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -516,6 +517,39 @@ def test_a_signal_interrupts_a_call_that_blocks_and_loses_nothing(
     assert len(receive(allocator, here, 3, count=count)) == 3
 
 
+@pytest.mark.parametrize("what", ["recv_many(1)", "recv_many(64)", "recv_many_into", "send_many"])
+def test_ctrl_c_ends_a_call_that_blocks_and_loses_nothing(allocator: Allocator, what: str) -> None:
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    rows = np.zeros((4, 10), np.uint8)
+    calls: dict[str, Callable[[], object]] = {
+        "recv_many(1)": lambda: allocator.recv_many(here, 1),
+        "recv_many(64)": lambda: allocator.recv_many(here, 64),
+        "recv_many_into": lambda: recv_many_into(here, rows),
+        "send_many": lambda: send_many(there, [b"never"]),
+    }
+    with here, there:
+        there.setblocking(False)
+        full = 0
+        if what == "send_many":
+            full = send_many(there, [b"x"] * 1000)
+        there.setblocking(True)
+        old = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            with pytest.raises(KeyboardInterrupt):
+                calls[what]()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old)
+        if full == 0:
+            there.send(b"y")
+            full = 1
+        assert len(receive(allocator, here, full)) == full
+        here.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            allocator.recv_many(here)
+
+
 def test_other_threads_run_while_a_call_waits(allocator: Allocator, sockets: Sockets) -> None:
     here, there = sockets(), sockets()
     started = threading.Event()
@@ -811,10 +845,7 @@ def test_a_closed_allocator(allocator: Allocator, sockets: Sockets) -> None:
     # Closed in the middle of a call: the datagram is not lost.
     thread = threading.Thread(target=wait)
     thread.start()
-    while (
-        not Path(f"/proc/self/task/{thread.native_id}/stat").read_text(encoding="ascii").split(") ")[1].startswith("S")
-    ):
-        pass
+    wait_until_asleep(thread)
     other.close()
     there.sendto(b"y", here.getsockname())
     thread.join()
@@ -992,3 +1023,89 @@ def test_no_memory_for_an_object_loses_no_datagram(allocator: Allocator, sockets
         here.close()
         there.close()
     assert refused
+
+
+# Until somebody in a process asks a socket for more than addresses, datagrams that come one at a time are received by
+# plain calls: in a process of its own, since other tests ask.
+BATCHES_OF_ONE = """
+import socket, threading
+from pktalloc import Allocator, datagram_counters, recv_many_into, send_many
+
+allocator = Allocator()
+rows = memoryview(bytearray(64 * 100)).cast("B", (64, 100))
+
+def calls(work):
+    before = datagram_counters()["receive_calls"]
+    batch = work()
+    return datagram_counters()["receive_calls"] - before, batch
+
+for make in ("inet", "inet6", "unix"):
+    if make == "unix":
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        address = None
+    else:
+        family, host = (socket.AF_INET, "127.0.0.1") if make == "inet" else (socket.AF_INET6, "::1")
+        here, there = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
+        here.bind((host, 0))
+        there.bind((host, 0))
+        there.connect(here.getsockname())
+        address = there.getsockname()
+    for timeout in (0, 10, None):
+        here.settimeout(timeout)
+        for receive in (
+            lambda count: allocator.recv_many(here, count, 100),
+            lambda count: recv_many_into(here, rows[:count]),
+        ):
+            for _ in range(3):
+                # One at a time; then several, which come in one batch although one was expected.
+                for length in (7, 0, 100, 101):
+                    there.send(b"x" * length)
+                    _, batch = calls(lambda: receive(64))
+                    assert (batch.sizes, batch.truncated) == ([min(length, 100)], [length > 100])
+                    assert batch.addresses == [address]
+                for count in (2, 3, 9):
+                    for _ in range(2):
+                        there.send(b"alone")
+                        assert receive(64).sizes == [5]
+                    assert send_many(there, [b"y" * number for number in range(count)], gso=False) == count
+                    assert receive(64).sizes == list(range(count))
+            for length in (7, 101):
+                there.send(b"x" * length)
+                there.send(b"stays")
+                system_calls, batch = calls(lambda: receive(1))
+                assert (system_calls, batch.sizes, batch.truncated) == (1, [min(length, 100)], [length > 100])
+                assert receive(64).sizes == [5]
+            for _ in range(2):
+                there.send(b"alone")
+                assert receive(64).sizes == [5]
+    for count in (1, 64):
+        thread = threading.Timer(0.01, there.send, (b"late",))
+        thread.start()
+        assert allocator.recv_many(here, count).sizes == [4]
+        thread.join()
+    if make == "unix":
+        socket.send_fds(there, [b"x"], [0])
+        assert allocator.recv_many(here, 1).sizes == [1]
+
+here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+here.bind(("127.0.0.1", 0))
+here.setblocking(False)
+try:
+    allocator.recv_many(here, timestamps=True, local_addresses=True)
+except BlockingIOError:
+    pass
+# From then on, also in batches of one and where nobody asks again.
+for count in (64, 64, 1):
+    there = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    there.sendto(b"x", here.getsockname())
+    batch = allocator.recv_many(here, count)
+    assert batch.timestamps_ns[0] > 0 and batch.local_addresses == ["127.0.0.1"]
+print("done")
+"""
+
+
+def test_batches_of_one() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", BATCHES_OF_ONE], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "done\n")

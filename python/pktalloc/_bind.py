@@ -14,7 +14,7 @@ Address = Any
 """What `socket.sendto()` takes: a tuple for IPv4 and IPv6, a name for Unix sockets."""
 
 
-def checked(sock: socket.socket, modifiers: dict[str, Any]) -> socket.socket:
+def check_socket(sock: socket.socket, modifiers: dict[str, Any]) -> socket.socket:
     """Take a socket that the caller made, which rules out everything that would change it."""
     if sock.type != socket.SOCK_DGRAM:
         kind = "UDP Socket" if sys.version_info < (3, 12) else "datagram socket"
@@ -26,7 +26,7 @@ def checked(sock: socket.socket, modifiers: dict[str, Any]) -> socket.socket:
     return sock
 
 
-async def made(  # noqa: PLR0913 - asyncio's arguments
+async def make_socket(  # noqa: PLR0913 - asyncio's arguments
     local_addr: Address,
     remote_addr: Address,
     *,
@@ -103,9 +103,12 @@ async def _resolved(address: Address, family: int, proto: int, flags: int) -> li
     if not (isinstance(address, tuple) and len(address) == 2):
         raise TypeError("2-tuple is expected")
     host, port = address
-    infos = await asyncio.get_running_loop().getaddrinfo(
-        host, port, family=family, type=socket.SOCK_DGRAM, proto=proto, flags=flags
-    )
+    wanted = {"family": family, "type": socket.SOCK_DGRAM, "proto": proto}
+    try:
+        # An address in numbers needs no name server, and no thread that asks one.
+        infos = socket.getaddrinfo(host, port, flags=flags | socket.AI_NUMERICHOST, **wanted)
+    except socket.gaierror:
+        infos = await asyncio.get_running_loop().getaddrinfo(host, port, flags=flags, **wanted)
     if not infos:
         raise OSError("getaddrinfo() returned empty list")
     return [((this_family, this_proto), resolved) for this_family, _, this_proto, _, resolved in infos]

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from pktalloc._bind import Address
 
-HIGH = 4096
+QUEUE_HIGH = 4096
 """Datagrams that may wait for room in the socket before those who send have to wait."""
-PATIENCE = 8
+BATCHES_A_TURN = 8
 """Batches that are handed out one after the other before other tasks get a turn."""
 
-SKIPPED = 31
+MOST_SKIPPED = 31
 """Calls, at most, that wait for the loop although there might be datagrams already."""
 
 
@@ -60,17 +60,17 @@ class DatagramEndpoint:
         self._extra = {"socket": TransportSocket(sock), "sockname": _name(sock.getsockname), "peername": peer}
         # The batch, or the error, that was received while nobody waited.
         self._batch: DatagramBatch | None = None
-        self._error: OSError | MemoryError | None = None
+        self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._reading = False
-        # The last batch was full, so that there may be more.
+        # The last batch was full, or failed, so that there may be more.
         self._more = True
         # How many calls wait for the loop before one looks at the socket first, and how many did the last time.
         self._skip = self._skipped = 0
         self._at_once = 0
         self._queue: deque[tuple[bytes, Address]] = deque()
         self._drained: asyncio.Future[None] | None = None
-        self._send_error: OSError | None = None
+        self._send_error: Exception | None = None
         self._closing = False
 
     # Receiving
@@ -92,15 +92,15 @@ class DatagramEndpoint:
 
     async def _next(self, end: type[Exception]) -> DatagramBatch:
         """Wait for a batch; raise `end` when there will be none. A single coroutine, since each one costs."""
-        if self._waiter is not None:
-            raise RuntimeError("another coroutine is already waiting for datagrams")
-        if len(self._queue) > HIGH:
+        if len(self._queue) > QUEUE_HIGH:
             await self.drain()
         self._at_once += 1
-        if self._at_once > PATIENCE:
+        if self._at_once > BATCHES_A_TURN:
             self._at_once = 0
             await asyncio.sleep(0)
         while not self._closing:
+            if self._waiter is not None:
+                raise RuntimeError("another coroutine is already waiting for datagrams")
             if self._batch is None and self._error is None:
                 self._look()
             batch, error = self._batch, self._error
@@ -129,14 +129,15 @@ class DatagramEndpoint:
             self._skipped = 0
         else:
             # To look in vain costs a system call: less often from now on.
-            self._skip = self._skipped = min(2 * self._skipped + 1, SKIPPED)
+            self._skip = self._skipped = min(2 * self._skipped + 1, MOST_SKIPPED)
 
     def _fetch(self) -> bool:
         """Receive what is there; tell whether that was something, an error included."""
         try:
             batch = self._receive(self._allocator)
-        except (OSError, MemoryError) as error:
-            self._error = error
+        except Exception as error:  # noqa: BLE001 - the one who waits for datagrams is told
+            # What was received and is kept for the next call is in no socket that the loop watches.
+            self._error, self._more = error, True
             return True
         # A short batch says that there was nothing else.
         self._more = batch is not None and (len(batch) >= self._full or batch.waiting > 0)
@@ -199,15 +200,19 @@ class DatagramEndpoint:
             raise error
 
     def _flush(self) -> None:
-        queue = self._queue
+        queue, most = self._queue, BATCH
         while queue and self._sock is not None:
-            pairs = [queue[place] for place in range(min(BATCH, len(queue)))]
+            pairs = [queue[place] for place in range(min(most, len(queue)))]
             try:
                 packets, addresses = [packet for packet, _ in pairs], [address for _, address in pairs]
                 sent = send_many(self._sock, packets, addresses, gso=self._gso)
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - the next one who sends is told
+                if len(pairs) > 1 and not isinstance(error, OSError):
+                    # One of the addresses makes no sense, and nothing was sent: one by one tells which.
+                    most = 1
+                    continue
                 self._send_error = error
                 sent = 1
             for _ in range(sent):
@@ -296,15 +301,20 @@ class DatagramEndpoint:
             self._sock.close()
 
 
+def _copied(packet: Any) -> bytes:
+    """Copy a datagram. Of a number `bytes()` alone would make zeroes."""
+    return bytes(memoryview(packet))
+
+
 def _pairs(packets: DatagramBatch | list[Any], address: Address, start: int) -> list[tuple[bytes, Address]]:
     """Copy the datagrams from `start` on, each with its address."""
     if isinstance(packets, DatagramBatch):
         addresses = packets.addresses if address is None else [address] * len(packets)
         pairs = zip(packets.packets[start:], addresses[start:], strict=False)
-        return [(bytes(packet), to) for packet, to in pairs]
+        return [(_copied(packet), to) for packet, to in pairs]
     if isinstance(address, list):
-        return [(bytes(packet), to) for packet, to in zip(packets[start:], address[start:], strict=False)]
+        return [(_copied(packet), to) for packet, to in zip(packets[start:], address[start:], strict=False)]
     if address is not None:
-        return [(bytes(packet), address) for packet in packets[start:]]
+        return [(_copied(packet), address) for packet in packets[start:]]
     rest = packets[start:]
-    return [(bytes(one[0]), one[1]) if isinstance(one, tuple) else (bytes(one), None) for one in rest]
+    return [(_copied(one[0]), one[1]) if isinstance(one, tuple) else (_copied(one), None) for one in rest]

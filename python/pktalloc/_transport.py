@@ -71,6 +71,8 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         self._closing = False
         self._lost = 0
         self._reading = False
+        # The allocator, which had refused a packet, is asked again.
+        self._retrying = False
         self._paused = False
         self._protocol_paused = False
         self._low, self._high = _limits(None, None)
@@ -128,14 +130,28 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
 
     def _delivered(self, left: int, error: BaseException | None, in_callback: bool) -> None:
         """Send what the protocol has answered, and have it given those that are left."""
+        refused = isinstance(error, MemoryError) and not in_callback
         try:
-            if error is not None:
+            if error is not None and not (refused and self._retrying):
                 self._failed(error, in_callback)
         finally:
             if self._buffer and not self._writing:
                 self._flush()
-            if left and self.is_reading():
+            if refused and self.is_reading():
+                # Until somebody has freed some.
+                self._stop_reading()
+                self._loop.call_later(RETRY, self._retry)
+            elif left and self.is_reading():
                 self._loop.call_soon(self._readable)
+
+    def _retry(self) -> None:
+        """Give the protocol what the allocator had refused, if it has room now. That it has none was reported."""
+        self._start_reading()
+        self._retrying = True
+        try:
+            self._readable()
+        finally:
+            self._retrying = False
 
     def _failed(self, error: BaseException, in_callback: bool) -> None:
         """Report what has stopped datagrams from being delivered; those that are left come next."""
@@ -145,10 +161,6 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
             self._protocol.error_received(error)
         elif isinstance(error, MemoryError):
             self._report(error, "No memory for a datagram, which is kept")
-            if self.is_reading():
-                # Until somebody has freed some.
-                self._stop_reading()
-                self._loop.call_later(RETRY, self._start_reading)
         else:
             self._fatal(error, "Fatal read error on datagram transport")
 

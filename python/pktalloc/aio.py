@@ -45,8 +45,8 @@ async def _socket(
     sock: socket.socket | None, local_addr: Address, remote_addr: Address, modifiers: dict[str, Any]
 ) -> tuple[socket.socket, Address]:
     if sock is not None:
-        return _bind.checked(sock, {"local_addr": local_addr, "remote_addr": remote_addr, **modifiers}), None
-    return await _bind.made(local_addr, remote_addr, **modifiers)
+        return _bind.check_socket(sock, {"local_addr": local_addr, "remote_addr": remote_addr, **modifiers}), None
+    return await _bind.make_socket(local_addr, remote_addr, **modifiers)
 
 
 async def create_datagram_endpoint(  # noqa: PLR0913 - asyncio's arguments, and some

@@ -5,7 +5,7 @@
 pub(crate) struct Item {
     pub(crate) base: *const u8,
     pub(crate) length: usize,
-    /// Which of the addresses; [`NOBODY`] on a connected socket.
+    /// Which of the addresses; [`NO_ADDRESS`] on a connected socket.
     pub(crate) to: u32,
 }
 
@@ -15,4 +15,4 @@ unsafe impl Send for Item {}
 unsafe impl Sync for Item {}
 
 /// The address of a datagram that has none.
-pub(crate) const NOBODY: u32 = u32::MAX;
+pub(crate) const NO_ADDRESS: u32 = u32::MAX;

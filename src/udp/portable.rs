@@ -223,7 +223,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use super::*;
-    use crate::udp::item::NOBODY;
+    use crate::udp::item::NO_ADDRESS;
 
     fn pair() -> (UdpSocket, UdpSocket) {
         let (receiver, sender) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
@@ -235,8 +235,11 @@ mod tests {
     #[test]
     fn one_datagram_a_call() {
         let (receiver, sender) = pair();
-        let items =
-            [&b"one"[..], b"", b"three"].map(|bytes| Item { base: bytes.as_ptr(), length: bytes.len(), to: NOBODY });
+        let items = [&b"one"[..], b"", b"three"].map(|bytes| Item {
+            base: bytes.as_ptr(),
+            length: bytes.len(),
+            to: NO_ADDRESS,
+        });
         let mut outgoing = Outgoing::new(Kernel);
         // SAFETY: the datagrams are constants.
         let (sent, error) = unsafe { outgoing.send(sender.as_raw_fd(), &items, &[], true) };

@@ -5,7 +5,7 @@ use std::io;
 
 use super::backend::{Kernel, Outgoing, RawAddress, encode};
 use super::handle::{AsHandle, Handle, handle};
-use super::item::{Item, NOBODY};
+use super::item::{Item, NO_ADDRESS};
 use super::{Address, Counters};
 
 /// Sends datagrams in batches.
@@ -107,7 +107,7 @@ impl Sender {
         for (datagram, address) in datagrams {
             let to = match last {
                 Some((same, to)) if same == address => to,
-                _ if *address == Address::Unnamed => NOBODY,
+                _ if *address == Address::Unnamed => NO_ADDRESS,
                 _ => {
                     let raw = encode(address).ok_or_else(|| {
                         io::Error::new(io::ErrorKind::InvalidInput, format!("no socket can have the address {address}"))

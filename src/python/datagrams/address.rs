@@ -17,41 +17,64 @@ use crate::python::errors;
 use crate::udp::linux::{RawAddress, decode, encode};
 use crate::udp::{Address, LinkAddress};
 
-/// Peers that are kept; each has one place.
-const KEPT: usize = 256;
+/// Sets of peers that are kept, each of the two last ones that belong there.
+const SETS: usize = 512;
+/// Places for objects, each of which says in which set its peer is.
+const OBJECTS: usize = 1024;
 /// Longer addresses than those of IPv6 are not kept.
 const KEPT_BYTES: usize = 28;
 
-/// Where peers are kept: by the system's bytes, and by the tuple that stands for them.
-struct Kept {
-    peers: [Option<(RawAddress, Py<PyAny>)>; KEPT],
-    by_object: [u8; KEPT],
+/// An address, and what stands for it in Python.
+struct Peer {
+    length: u8,
+    bytes: [u8; KEPT_BYTES],
+    object: Py<PyAny>,
 }
 
-static KEPT_PEERS: Mutex<Kept> = Mutex::new(Kept { peers: [const { None }; KEPT], by_object: [0; KEPT] });
+impl Peer {
+    /// `None` when the address is too long to be kept.
+    fn new(raw: &[u8], object: Py<PyAny>) -> Option<Self> {
+        let mut bytes = [0; KEPT_BYTES];
+        bytes.get_mut(..raw.len())?.copy_from_slice(raw);
+        Some(Self { length: raw.len() as u8, bytes, object })
+    }
+
+    fn raw(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+/// Where peers are kept: by the system's bytes, and by the tuple that stands for them.
+struct Kept {
+    peers: [[Option<Peer>; 2]; SETS],
+    by_object: [u16; OBJECTS],
+}
+
+static KEPT_PEERS: Mutex<Kept> =
+    Mutex::new(Kept { peers: [const { [const { None }; 2] }; SETS], by_object: [0; OBJECTS] });
 
 /// No Python code runs under the lock.
 fn kept() -> MutexGuard<'static, Kept> {
     KEPT_PEERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A number from 0 to 255 that depends on all bits.
+/// A number of 16 bits that depends on all bits.
 fn mix(mut hash: u64) -> usize {
     hash = (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (hash >> 56) as usize
+    (hash >> 48) as usize
 }
 
-fn place_of_bytes(raw: &[u8]) -> usize {
+fn set_of_bytes(raw: &[u8]) -> usize {
     let words = raw.chunks(8).map(|chunk| {
         let mut word = [0; 8];
         word[..chunk.len()].copy_from_slice(chunk);
         u64::from_ne_bytes(word)
     });
-    mix(words.fold(0, |hash: u64, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95)))
+    mix(words.fold(0, |hash: u64, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95))) % SETS
 }
 
 fn place_of_object(object: &Bound<'_, PyAny>) -> usize {
-    mix(object.as_ptr().addr() as u64)
+    mix(object.as_ptr().addr() as u64) % OBJECTS
 }
 
 /// What `recvfrom` would return as the address for these bytes of the system's.
@@ -59,21 +82,18 @@ pub(super) fn object<'py>(py: Python<'py>, raw: &[u8]) -> PyResult<Bound<'py, Py
     if raw.is_empty() {
         return Ok(py.None().into_bound(py));
     }
-    let keep = raw.len() <= KEPT_BYTES;
-    let place = place_of_bytes(raw);
-    if keep
-        && let Some((of, object)) = &kept().peers[place]
-        && of.bytes() == raw
-    {
-        return Ok(object.bind(py).clone());
+    let set = set_of_bytes(raw);
+    if let Some(peer) = kept().peers[set].iter().flatten().find(|peer| peer.raw() == raw) {
+        return Ok(peer.object.bind(py).clone());
     }
     let object = make(py, decode(raw))?;
-    if keep && let Some(raw) = RawAddress::new(raw) {
+    if let Some(peer) = Peer::new(raw, object.clone().unbind()) {
         let mut kept = kept();
-        kept.by_object[place_of_object(&object)] = place as u8;
-        let old = kept.peers[place].replace((raw, object.clone().unbind()));
+        kept.by_object[place_of_object(&object)] = set as u16;
+        let [newest, other] = &mut kept.peers[set];
+        let oldest = core::mem::replace(other, newest.replace(peer));
         drop(kept);
-        drop(old);
+        drop(oldest);
     }
     Ok(object)
 }
@@ -166,12 +186,12 @@ fn interface_name(py: Python<'_>, index: u32) -> PyResult<Bound<'_, PyAny>> {
 pub(super) fn raw(address: &Bound<'_, PyAny>, family: i32) -> PyResult<RawAddress> {
     {
         let kept = kept();
-        let place = usize::from(kept.by_object[place_of_object(address)]);
-        if let Some((raw, object)) = &kept.peers[place]
-            && object.as_ptr() == address.as_ptr()
-            && raw.bytes().first_chunk().is_some_and(|of| i32::from(u16::from_ne_bytes(*of)) == family)
+        let set = usize::from(kept.by_object[place_of_object(address)]);
+        if let Some(peer) = kept.peers[set].iter().flatten().find(|peer| peer.object.as_ptr() == address.as_ptr())
+            && peer.raw().first_chunk().is_some_and(|of| i32::from(u16::from_ne_bytes(*of)) == family)
+            && let Some(raw) = RawAddress::new(peer.raw())
         {
-            return Ok(*raw);
+            return Ok(raw);
         }
     }
     let address = match family {

@@ -5,22 +5,22 @@
 //! - `batch`: what a receive call returns;
 //! - `socket`: waiting, signals and errors as the `socket` module has them; `address`: addresses likewise;
 //! - `pool`: scratch areas that are used again, and datagrams that an allocator had no room for;
-//! - `seam`: what all of that needs from the rest of the Python face.
+//! - `packets`: what all of that needs from the rest of the Python face.
 
 mod address;
 mod batch;
 mod docs;
+mod packets;
 mod pool;
 mod receive;
 mod receiver;
-mod seam;
 mod send;
 mod socket;
 
 use pyo3::prelude::*;
 
 pub(super) use docs::RECV_MANY;
-pub(super) use seam::recv_many;
+pub(super) use packets::recv_many;
 
 use super::class;
 use crate::udp::shelf;

@@ -2,6 +2,7 @@
 
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,15 +13,15 @@ use pyo3::types::PyDict;
 use super::shelf::Shelf;
 use crate::python::call::int;
 use crate::python::errors;
-use crate::udp::Counters;
 use crate::udp::layout::Layout;
-use crate::udp::linux::{Incoming, Kernel, Outgoing, cookie};
+use crate::udp::linux::{Incoming, Kernel, Outgoing, cookie, enable};
+use crate::udp::{Counters, Options};
 
 /// Scratch areas that are kept, and the most bytes of one that is.
 const KEPT: usize = 4;
 const KEPT_BYTES: usize = 8 << 20;
 /// Sockets whose datagrams are kept until somebody asks for them. One that was closed meanwhile never does.
-const PARKED_SOCKETS: usize = 64;
+const LEFTOVER_SOCKETS: usize = 64;
 /// Sockets that are remembered for having refused joined datagrams.
 const REMEMBERED: usize = 256;
 
@@ -32,12 +33,28 @@ static IDLE: Idle<Scratch> = Mutex::new(Shelf::new());
 static IDLE_HEADERS: Idle<Scratch> = Mutex::new(Shelf::new());
 static IDLE_SENDERS: Idle<Outgoing<Kernel>> = Mutex::new(Shelf::new());
 /// Scratch areas with datagrams that no packet could be made for, by the cookie of their socket.
-static PARKED: Mutex<Shelf<(u64, Scratch), PARKED_SOCKETS>> = Mutex::new(Shelf::new());
+static LEFTOVERS: Mutex<Shelf<(u64, Scratch), LEFTOVER_SOCKETS>> = Mutex::new(Shelf::new());
 /// Whether there are any: only then does a call ask its socket for the cookie.
-static ANY_PARKED: AtomicBool = AtomicBool::new(false);
+static ANY_LEFTOVERS: AtomicBool = AtomicBool::new(false);
 /// The cookies of sockets that have refused joined datagrams.
 static REFUSED: Mutex<Shelf<u64, REMEMBERED>> = Mutex::new(Shelf::new());
 static ANY_REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether any socket of this process was asked to say more about its datagrams than who sent them. A plain call would not pass
+/// that on.
+static ANY_TOLD: AtomicBool = AtomicBool::new(false);
+
+/// Asks a socket for what is wanted; returns what of that it will tell.
+pub(super) fn ask(socket: RawFd, wanted: Options) -> io::Result<Options> {
+    ANY_TOLD.store(true, Ordering::Relaxed);
+    enable(&Kernel, socket, wanted)
+}
+
+/// Whether plain calls bring all there is to know about a datagram.
+#[inline]
+pub(super) fn plain_calls_tell_all() -> bool {
+    !ANY_TOLD.load(Ordering::Relaxed)
+}
 
 /// Nothing is done under a lock that could panic half-way, or run Python code.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -91,8 +108,8 @@ enum Kind {
 impl Lease {
     /// The area with what an earlier call on this socket has left, one that nobody uses, or a new one.
     pub(super) fn new(socket: RawFd, layout: Layout) -> PyResult<Self> {
-        let incoming = match take_parked(socket) {
-            Some(parked) => parked,
+        let incoming = match take_leftovers(socket) {
+            Some(left) => left,
             None => match take_idle(&IDLE, |incoming| incoming.layout() == layout) {
                 Some(idle) => idle,
                 None => new_scratch(layout)?,
@@ -103,7 +120,7 @@ impl Lease {
 
     /// The area with what an earlier call on this socket has left.
     pub(super) fn left(socket: RawFd) -> Option<Self> {
-        take_parked(socket).map(|incoming| Self { incoming: Some(incoming), socket, kind: Kind::Area })
+        take_leftovers(socket).map(|incoming| Self { incoming: Some(incoming), socket, kind: Kind::Area })
     }
 
     /// Headers for `slots` datagrams without an area: what arrives is gone when the lease ends.
@@ -130,10 +147,10 @@ impl Drop for Lease {
             Kind::Area if incoming.has_leftovers() => {
                 // A socket that was closed meanwhile has nobody to deliver to.
                 if let Ok(cookie) = cookie(self.socket) {
-                    let mut parked = lock(&PARKED);
-                    let oldest = parked.put((cookie, incoming));
-                    ANY_PARKED.store(true, Ordering::Relaxed);
-                    drop(parked);
+                    let mut leftovers = lock(&LEFTOVERS);
+                    let oldest = leftovers.put((cookie, incoming));
+                    ANY_LEFTOVERS.store(true, Ordering::Relaxed);
+                    drop(leftovers);
                     drop(oldest);
                 }
             }
@@ -161,14 +178,14 @@ pub(super) fn new_scratch(layout: Layout) -> PyResult<Scratch> {
 }
 
 #[inline]
-fn take_parked(socket: RawFd) -> Option<Scratch> {
-    if !ANY_PARKED.load(Ordering::Relaxed) {
+fn take_leftovers(socket: RawFd) -> Option<Scratch> {
+    if !ANY_LEFTOVERS.load(Ordering::Relaxed) {
         return None;
     }
     let cookie = cookie(socket).ok()?;
-    let mut parked = lock(&PARKED);
-    let (_, incoming) = parked.take(|(of, _)| *of == cookie)?;
-    ANY_PARKED.store(!parked.is_empty(), Ordering::Relaxed);
+    let mut leftovers = lock(&LEFTOVERS);
+    let (_, incoming) = leftovers.take(|(of, _)| *of == cookie)?;
+    ANY_LEFTOVERS.store(!leftovers.is_empty(), Ordering::Relaxed);
     Some(incoming)
 }
 
@@ -218,15 +235,13 @@ impl Sums {
         }
     }
 
+    /// For threads that hold the interpreter's lock, one of which at a time is here.
     pub(super) fn add(&self, counters: Counters) {
-        self.calls.fetch_add(counters.calls, Ordering::Relaxed);
-        self.datagrams.fetch_add(counters.datagrams, Ordering::Relaxed);
-        if counters.joined > 0 {
-            self.joined.fetch_add(counters.joined, Ordering::Relaxed);
-        }
-        if counters.refused > 0 {
-            self.refused.fetch_add(counters.refused, Ordering::Relaxed);
-        }
+        let add = |sum: &AtomicU64, more| sum.store(sum.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        add(&self.calls, counters.calls);
+        add(&self.datagrams, counters.datagrams);
+        add(&self.joined, counters.joined);
+        add(&self.refused, counters.refused);
     }
 }
 

@@ -8,15 +8,15 @@ use pyo3::prelude::*;
 
 use super::address;
 use super::batch::{DatagramBatch, empty_list, empty_view, set};
-use super::pool::Lease;
-use super::seam::{self, Source};
+use super::packets::{self, Source};
+use super::pool::{Lease, ask, plain_calls_tell_all};
 use super::socket::{For, Socket, Waited, os_error, timed_out};
 use crate::python::call::Arguments;
 use crate::python::class::Object;
 use crate::python::errors;
 use crate::udp::Options;
 use crate::udp::layout::{Layout, Received};
-use crate::udp::linux::{Incoming, Kernel, MOST, enable};
+use crate::udp::linux::{Incoming, Kernel, MOST};
 
 /// The largest size of a datagram that may be asked for. No system's are as long.
 const MOST_BYTES: usize = 1 << 24;
@@ -25,7 +25,7 @@ const AREA: usize = 64 << 20;
 
 /// What becomes of datagrams.
 #[derive(Clone, Copy)]
-pub(super) enum Into<'a, 'py> {
+pub(super) enum Output<'a, 'py> {
     Packets(Source<'a, 'py>),
     /// Those that were joined into parts of one packet.
     Slices(Source<'a, 'py>),
@@ -78,10 +78,10 @@ pub(super) fn recv_many<'py>(source: Source<'_, 'py>, arguments: Arguments<'_, '
     let slices = truth(slices)?;
     // Where the kernel does not join datagrams, there is no reason to ask for them one by one.
     let mut layout = layout(count, size, options.gro)?;
-    let mut socket = Socket::of(&sock)?;
+    let mut socket = Socket::of(sock)?;
     drop(source.heap()?);
     if options != Options::default() {
-        let told = enable(&Kernel, socket.number, options).map_err(|error| os_error(source.py(), &error))?;
+        let told = ask(socket.number, options).map_err(|error| os_error(source.py(), &error))?;
         layout.joined = told.gro;
     }
     if socket.kind == libc::SOCK_SEQPACKET {
@@ -89,23 +89,48 @@ pub(super) fn recv_many<'py>(source: Source<'_, 'py>, arguments: Arguments<'_, '
         layout.most = 1;
     }
     let mut lease = Lease::new(socket.number, layout)?;
-    fill(source.py(), &mut socket, lease.incoming())?;
-    let into = if slices { Into::Slices(source) } else { Into::Packets(source) };
-    Ok(deliver(source.py(), lease.incoming(), into)?.into_any())
+    fill(&mut socket, lease.incoming())?;
+    let output = if slices { Output::Slices(source) } else { Output::Packets(source) };
+    Ok(deliver(source.py(), lease.incoming(), output)?.into_any())
+}
+
+/// Whether the next call is to be a plain one: for a single datagram, or where the last calls brought no more than that.
+fn plainly(incoming: &Incoming<Kernel>) -> bool {
+    let Layout { most, joined, .. } = incoming.layout();
+    (most == 1 || incoming.expects_single()) && !joined && plain_calls_tell_all()
+}
+
+/// Receives what is there, without waiting unless `block` says so.
+#[inline]
+pub(super) fn fill_once(incoming: &mut Incoming<Kernel>, socket: i32, block: bool) -> io::Result<()> {
+    if plainly(incoming) {
+        incoming.fill_plainly(incoming.layout().most, socket, block)
+    } else {
+        incoming.fill(socket, block)
+    }
 }
 
 /// Receives what is there, at least one datagram; waits as the socket says.
-fn fill(py: Python<'_>, socket: &mut Socket, incoming: &mut Incoming<Kernel>) -> PyResult<()> {
+fn fill(socket: &mut Socket<'_, '_>, incoming: &mut Incoming<Kernel>) -> PyResult<()> {
+    let (py, number) = (socket.py(), socket.number);
+    // Of calls that block, only those for one datagram can be interrupted without harm to the next.
+    let may_block = incoming.layout().most == 1;
+    let mut block = false;
     loop {
-        let (number, block) = (socket.number, socket.waits_for_ever());
-        match py.detach(|| incoming.fill(number, block)) {
+        match py.detach(|| fill_once(incoming, number, block)) {
             Ok(()) if incoming.peek().is_some() => return Ok(()),
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match socket.wait(py, For::Datagrams)? {
-                Waited::Ready | Waited::Interrupted => {}
-                Waited::TimedOut => return Err(timed_out()),
-                Waited::NonBlocking => return Err(os_error(py, &error)),
-            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if may_block && !block && socket.waits_for_ever()? {
+                    block = true;
+                    continue;
+                }
+                match socket.wait(For::Datagrams)? {
+                    Waited::Ready | Waited::Interrupted => {}
+                    Waited::TimedOut => return Err(timed_out()),
+                    Waited::NonBlocking => return Err(os_error(py, &error)),
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => py.check_signals()?,
             Err(error) => return Err(os_error(py, &error)),
         }
@@ -117,12 +142,12 @@ fn fill(py: Python<'_>, socket: &mut Socket, incoming: &mut Incoming<Kernel>) ->
 pub(super) fn deliver<'py>(
     py: Python<'py>,
     incoming: &mut Incoming<Kernel>,
-    into: Into<'_, 'py>,
+    output: Output<'_, 'py>,
 ) -> PyResult<Bound<'py, DatagramBatch>> {
     let count = incoming.remaining();
     let (packets, addresses) = (empty_list(py, count)?, empty_list(py, count)?);
     let batch = DatagramBatch::new(&packets, &addresses, count)?;
-    let mut maker = Maker::new(into);
+    let mut maker = Maker::new(output);
     for index in 0..count {
         let next = incoming.peek().expect("as many as were counted");
         let outcome = maker.next(py, incoming, &next).and_then(|made| {
@@ -150,19 +175,19 @@ pub(super) fn deliver<'py>(
 
 /// Makes one object after the other.
 pub(super) struct Maker<'a, 'py> {
-    into: Into<'a, 'py>,
+    output: Output<'a, 'py>,
     /// The packet that the current run of joined datagrams lies in, how many of its bytes are handed out, and how many it has.
     run: Option<(Bound<'py, PyAny>, usize, usize)>,
-    /// The last peer: the system's bytes and what stands for them.
-    last: Option<([u8; 32], usize, Bound<'py, PyAny>)>,
+    /// The message that was asked last who sent it, and what stands for that peer.
+    last: Option<(usize, Bound<'py, PyAny>)>,
 }
 
 /// A packet and the address that it came from.
 type Made<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
 
 impl<'a, 'py> Maker<'a, 'py> {
-    pub(super) fn new(into: Into<'a, 'py>) -> Self {
-        Self { into, run: None, last: None }
+    pub(super) fn new(output: Output<'a, 'py>) -> Self {
+        Self { output, run: None, last: None }
     }
 
     /// Makes objects of the next datagram.
@@ -173,16 +198,16 @@ impl<'a, 'py> Maker<'a, 'py> {
         incoming: &Incoming<Kernel>,
         next: &Received<'_>,
     ) -> PyResult<Made<'py>> {
-        let address = self.address(py, incoming.address())?;
-        let packet = match self.into {
-            Into::Packets(source) => seam::packet_of(source, next.bytes)?,
-            Into::Bytes => bytes_of(py, next.bytes)?,
-            Into::Slices(source) => {
+        let address = self.address(py, incoming)?;
+        let packet = match self.output {
+            Output::Packets(source) => packets::packet_of(source, next.bytes)?,
+            Output::Bytes => bytes_of(py, next.bytes)?,
+            Output::Slices(source) => {
                 let (packet, start, length) = match self.run.take() {
                     Some(run) => run,
                     None => {
                         let run = incoming.peek_joined().expect("there is a next one").bytes;
-                        (seam::packet_of(source, run)?, 0, run.len())
+                        (packets::packet_of(source, run)?, 0, run.len())
                     }
                 };
                 let part = part_of(&packet, start, next.bytes.len())?;
@@ -194,20 +219,17 @@ impl<'a, 'py> Maker<'a, 'py> {
         Ok((packet, address))
     }
 
-    /// The address as an object: that of the last datagram, where the peer is the same.
+    /// Who sent the next datagram, as an object: that of the last one, where the peer is the same.
     #[inline]
-    fn address(&mut self, py: Python<'py>, raw: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-        if let Some((last, length, object)) = &self.last
-            && last[..*length] == *raw
+    fn address(&mut self, py: Python<'py>, incoming: &Incoming<Kernel>) -> PyResult<Bound<'py, PyAny>> {
+        let raw = incoming.address();
+        if let Some((message, object)) = &self.last
+            && incoming.address_of(*message) == raw
         {
             return Ok(object.clone());
         }
         let object = address::object(py, raw)?;
-        let mut last = [0; 32];
-        if let Some(room) = last.get_mut(..raw.len()) {
-            room.copy_from_slice(raw);
-            self.last = Some((last, raw.len(), object.clone()));
-        }
+        self.last = Some((incoming.message_number(), object.clone()));
         Ok(object)
     }
 }
@@ -261,11 +283,11 @@ pub(super) fn recv_many_into<'py>(
     ecn: bool,
     dropped: bool,
 ) -> PyResult<Bound<'py, DatagramBatch>> {
-    let mut socket = Socket::of(sock)?;
+    let mut socket = Socket::of(sock.as_borrowed())?;
     let rows = Rows::of(rows)?;
     let options = Options { gro: false, time: timestamps, destination: local_addresses, traffic_class: ecn, dropped };
     if options != Options::default() {
-        enable(&Kernel, socket.number, options).map_err(|error| os_error(py, &error))?;
+        ask(socket.number, options).map_err(|error| os_error(py, &error))?;
     }
     let most = if socket.kind == libc::SOCK_SEQPACKET { 1 } else { rows.count.min(MOST) };
     // What an earlier call has left lies in a scratch area.
@@ -281,17 +303,17 @@ pub(super) fn recv_many_into<'py>(
         // meanwhile is as with `recv_into`.
         unsafe { incoming.arrive_at(rows.start, rows.stride, rows.length, most) };
     }
-    fill(py, &mut socket, incoming)?;
+    fill(&mut socket, incoming)?;
     let count = incoming.remaining().min(most);
     let (none, addresses) = (empty_list(py, 0)?, empty_list(py, count)?);
     let batch = DatagramBatch::new(&none, &addresses, count)?;
-    let mut maker = Maker::new(Into::Bytes);
+    let mut maker = Maker::new(Output::Bytes);
     let mut filled = 0;
     while filled < count {
         // A row has all that the kernel has joined: only `recv_many(gro=True)` takes that apart.
         let next = if in_rows { incoming.peek_joined() } else { incoming.peek() };
         let Some(next) = next else { break };
-        let address = match maker.address(py, incoming.address()) {
+        let address = match maker.address(py, incoming) {
             Ok(address) => address,
             // There is no memory for it, and the datagram is in its row already.
             Err(_) if in_rows => py.None().into_bound(py),

@@ -11,14 +11,14 @@ use pyo3::types::PyTuple;
 
 use super::address::tuple_of;
 use super::batch::DatagramBatch;
-use super::pool::{RECEIVED, Scratch, new_scratch};
-use super::receive::{Into, Maker, deliver, layout};
-use super::seam;
+use super::packets;
+use super::pool::{RECEIVED, Scratch, ask, new_scratch};
+use super::receive::{Maker, Output, deliver, fill_once, layout};
 use super::socket::{Socket, os_error};
 use crate::python::call::{int, none, truth};
 use crate::python::errors;
 use crate::udp::Options;
-use crate::udp::linux::{Calls, Incoming, Kernel, enable};
+use crate::udp::linux::{Calls, Incoming, Kernel};
 
 /// Calls of `deliver` that ask for a single datagram after one that found no more.
 const SINGLE: u8 = 2;
@@ -45,11 +45,11 @@ impl Receiver {
     #[new]
     #[pyo3(signature = (sock, count = 64, size = 65536, *, gro = false))]
     fn new(sock: &Bound<'_, PyAny>, count: usize, size: usize, gro: bool) -> PyResult<Self> {
-        let socket = Socket::of(sock)?;
+        let socket = Socket::of(sock.as_borrowed())?;
         let mut layout = layout(count.max(1), size, false)?;
         if gro {
             let wanted = Options { gro, ..Options::default() };
-            layout.joined = enable(&Kernel, socket.number, wanted).map_err(|error| os_error(sock.py(), &error))?.gro;
+            layout.joined = ask(socket.number, wanted).map_err(|error| os_error(sock.py(), &error))?.gro;
         }
         // Or the socket was asked before it came here.
         layout.joined |= Kernel.option(socket.number, libc::SOL_UDP, libc::UDP_GRO).is_ok_and(|value| value != 0);
@@ -72,13 +72,13 @@ impl Receiver {
         py: Python<'py>,
         allocator: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, DatagramBatch>>> {
-        let source = seam::source(allocator)?;
+        let source = packets::source(allocator)?;
         let mut lease = self.lease()?;
         if !lease.fill(py, false)? {
             return Ok(None);
         }
-        let into = source.map_or(Into::Bytes, Into::Packets);
-        deliver(py, lease.incoming(), into).map(Some)
+        let output = source.map_or(Output::Bytes, Output::Packets);
+        deliver(py, lease.incoming(), output).map(Some)
     }
 
     /// Give the protocol of a transport, `transport._protocol`, one datagram after the other.
@@ -96,8 +96,8 @@ impl Receiver {
         allocator: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let mut in_callback = false;
-        let outcome = seam::source(allocator).and_then(|source| {
-            self.deliver_each(transport, source.map_or(Into::Bytes, Into::Packets), &mut in_callback)
+        let outcome = packets::source(allocator).and_then(|source| {
+            self.deliver_each(transport, source.map_or(Output::Bytes, Output::Packets), &mut in_callback)
         });
         let (left, error) = match outcome {
             Ok(0) if !buffer.is_truthy()? => return Ok(()),
@@ -144,7 +144,7 @@ impl Receiver {
     fn deliver_each<'py>(
         &self,
         transport: &Bound<'py, PyAny>,
-        into: Into<'_, 'py>,
+        output: Output<'_, 'py>,
         in_callback: &mut bool,
     ) -> PyResult<usize> {
         let py = transport.py();
@@ -164,7 +164,7 @@ impl Receiver {
             single => single.saturating_sub(1),
         };
         self.single.store(next, Ordering::Relaxed);
-        let mut maker = Maker::new(into);
+        let mut maker = Maker::new(output);
         while let Some(next) = incoming.peek() {
             let made = maker.next(py, incoming, &next)?;
             incoming.consume();
@@ -220,8 +220,8 @@ impl InUse<'_> {
         let incoming = self.incoming();
         let fill = || match single {
             true if incoming.layout().joined => incoming.fill_up_to(1, socket, false),
-            true => incoming.fill_plainly(socket),
-            false => incoming.fill(socket, false),
+            true => incoming.fill_plainly(1, socket, false),
+            false => fill_once(incoming, socket, false),
         };
         match py.detach(fill) {
             Ok(()) => Ok(incoming.peek().is_some()),

@@ -9,11 +9,11 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use super::address;
 use super::batch::{DatagramBatch, empty_view};
+use super::packets::PinnedPacket;
 use super::pool;
-use super::seam::PinnedPacket;
 use super::socket::{For, Socket, Waited, os_error, timed_out};
 use crate::python::errors;
-use crate::udp::item::{Item, NOBODY};
+use crate::udp::item::{Item, NO_ADDRESS};
 use crate::udp::linux::{Calls, Kernel, Outgoing, RawAddress};
 
 /// Send many datagrams in few system calls; return how many went.
@@ -49,13 +49,13 @@ pub(super) fn send_many<'py>(
     address: Option<&Bound<'py, PyAny>>,
     gso: bool,
 ) -> PyResult<usize> {
-    let mut socket = Socket::of(sock)?;
+    let mut socket = Socket::of(sock.as_borrowed())?;
     let mut datagrams = Datagrams::new(py, socket.number);
     datagrams.collect(packets, address)?;
     let join = gso && datagrams.items.len() > 1 && !pool::has_refused(socket.number);
     let mut sender = pool::take_sender();
     let mut sent = 0;
-    let outcome = send(py, &mut socket, &mut sender, &datagrams, join, &mut sent);
+    let outcome = send(&mut socket, &mut sender, &datagrams, join, &mut sent);
     pool::give_sender(sender, socket.number);
     match outcome {
         // What went before is told; the error comes back with the next call, if it lasts.
@@ -74,14 +74,13 @@ enum Stopped {
 
 /// Sends until everything has gone, and counts.
 fn send(
-    py: Python<'_>,
-    socket: &mut Socket,
+    socket: &mut Socket<'_, '_>,
     sender: &mut Outgoing<Kernel>,
     datagrams: &Datagrams<'_>,
     join: bool,
     sent: &mut usize,
 ) -> Result<(), Stopped> {
-    let number = socket.number;
+    let (py, number) = (socket.py(), socket.number);
     let addresses = &datagrams.addresses[..];
     let mut stalled = false;
     while let Some(items) = datagrams.items.get(*sent..)
@@ -93,7 +92,7 @@ fn send(
         stalled &= went == 0;
         let Some(error) = error else { return Ok(()) };
         let error = match error.kind() {
-            io::ErrorKind::WouldBlock if socket.waits_for_ever() && went == 0 => {
+            io::ErrorKind::WouldBlock if went == 0 && socket.waits_for_ever().map_err(Stopped::AtDatagram)? => {
                 // SAFETY: as above.
                 match py.detach(|| unsafe { sender.send_waiting(number, next, addresses) }) {
                     Ok(()) => {
@@ -106,7 +105,7 @@ fn send(
             _ => error,
         };
         match error.kind() {
-            io::ErrorKind::WouldBlock => match socket.wait(py, For::Room { stalled }).map_err(Stopped::BySignal)? {
+            io::ErrorKind::WouldBlock => match socket.wait(For::Room { stalled }).map_err(Stopped::BySignal)? {
                 Waited::Ready => stalled = true,
                 Waited::Interrupted => {}
                 Waited::TimedOut => return Err(Stopped::AtDatagram(timed_out())),
@@ -188,7 +187,7 @@ impl<'py> Datagrams<'py> {
                             let to = self.address(&pair.get_item(1)?)?;
                             self.push(pair.get_item(0)?, to)?;
                         }
-                        _ => self.push(element, NOBODY)?,
+                        _ => self.push(element, NO_ADDRESS)?,
                     }
                 }
                 Ok(())
@@ -234,7 +233,7 @@ impl<'py> Datagrams<'py> {
             return Ok(*to);
         }
         let to = if address.is_none() {
-            NOBODY
+            NO_ADDRESS
         } else {
             let family = match self.family {
                 Some(family) => family,

@@ -15,12 +15,12 @@ use crate::python::errors;
 use crate::udp::linux::{Calls, Kernel};
 
 /// A socket during a call.
-pub(super) struct Socket {
+pub(super) struct Socket<'a, 'py> {
+    object: Borrowed<'a, 'py, PyAny>,
     pub(super) number: RawFd,
     /// `SOCK_DGRAM`, `SOCK_RAW`, …
     pub(super) kind: i32,
-    /// How long it waits: for ever, or up to this, from the first wait on.
-    timeout: Option<Duration>,
+    /// When waiting ends, once it has begun.
     deadline: Option<Instant>,
 }
 
@@ -36,7 +36,7 @@ pub(super) enum For {
 }
 
 /// How long a full Unix peer is left alone.
-const WHILE: Duration = Duration::from_millis(1);
+const RETRY_AFTER: Duration = Duration::from_millis(1);
 
 /// How a wait ended without an exception.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,9 +95,9 @@ fn small(number: &Bound<'_, PyAny>) -> PyResult<i32> {
     }
 }
 
-impl Socket {
-    /// Reads the descriptor, the kind and the timeout of a `socket.socket`, as its own calls know them: without a system call.
-    pub(super) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+impl<'a, 'py> Socket<'a, 'py> {
+    /// Reads the descriptor and the kind of a `socket.socket`, as its own calls know them: without a system call.
+    pub(super) fn of(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         let py = object.py();
         let class = Class::get(py)?;
         if !object.is_instance(class.class.bind(py))? {
@@ -111,28 +111,35 @@ impl Socket {
         if number < 0 {
             return Err(os_error(py, &io::Error::from_raw_os_error(libc::EBADF)));
         }
-        let kind = small(&attribute(class.kind.bind(py), object)?)?;
+        let kind = small(&attribute(class.kind.bind(py), &object)?)?;
         if kind == libc::SOCK_STREAM {
             let text = object.repr()?;
             return Err(errors::value(format_args!("a datagram socket was expected, got {text}")));
         }
-        let timeout = attribute(class.timeout.bind(py), object)?;
+        Ok(Self { object, number, kind, deadline: None })
+    }
+
+    pub(super) fn py(&self) -> Python<'py> {
+        self.object.py()
+    }
+
+    /// How long its calls wait; `None` is for ever. Asked only when there is something to wait for.
+    fn timeout(&self) -> PyResult<Option<Duration>> {
+        let py = self.object.py();
+        let timeout = attribute(Class::get(py)?.timeout.bind(py), &self.object)?;
         // The `socket` module refuses negative ones; what is too long to count is for ever.
-        let timeout = match timeout.is_none() {
-            true => None,
-            false => Duration::try_from_secs_f64(timeout.extract()?).ok(),
-        };
-        Ok(Self { number, kind, timeout, deadline: None })
+        Ok(if timeout.is_none() { None } else { Duration::try_from_secs_f64(timeout.extract()?).ok() })
     }
 
     /// Whether a call may block for as long as it takes.
-    pub(super) fn waits_for_ever(&self) -> bool {
-        self.timeout.is_none()
+    pub(super) fn waits_for_ever(&self) -> PyResult<bool> {
+        Ok(self.timeout()?.is_none())
     }
 
     /// Waits as the socket says. What signal handlers raise is an error.
-    pub(super) fn wait(&mut self, py: Python<'_>, what: For) -> PyResult<Waited> {
-        let left = match self.timeout {
+    pub(super) fn wait(&mut self, what: For) -> PyResult<Waited> {
+        let py = self.object.py();
+        let left = match self.timeout()? {
             None => None,
             Some(Duration::ZERO) => return Ok(Waited::NonBlocking),
             Some(timeout) => {
@@ -153,7 +160,7 @@ impl Socket {
             For::Datagrams => libc::POLLIN,
             For::Room { stalled } => {
                 if stalled {
-                    py.detach(|| std::thread::sleep(WHILE));
+                    py.detach(|| std::thread::sleep(RETRY_AFTER));
                 }
                 libc::POLLOUT
             }

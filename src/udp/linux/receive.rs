@@ -116,6 +116,9 @@ pub(crate) struct Incoming<C> {
     info: Info,
     /// Datagrams that were not handed out, each of the joined ones counted.
     remaining: usize,
+    /// How many of the last calls that brought anything brought a single datagram, one after the other.
+    #[cfg(feature = "python")]
+    singles: u8,
     /// An error that came behind datagrams.
     deferred: Option<io::Error>,
     counters: Counters,
@@ -157,6 +160,8 @@ impl<C: Calls> Incoming<C> {
             start: 0,
             info: Info::default(),
             remaining: 0,
+            #[cfg(feature = "python")]
+            singles: 0,
             deferred: None,
             counters: Counters::default(),
         };
@@ -243,22 +248,23 @@ impl<C: Calls> Incoming<C> {
             self.reset(self.touched);
             let headers = core::ptr::slice_from_raw_parts_mut(self.headers.at(0), most);
             self.touched = most;
+            self.counters.calls += 1;
             // SAFETY: the headers lead into the areas, which nobody else uses now.
             self.received = unsafe { self.receive(socket, headers, wait) }?.min(most);
             self.touched = self.received;
-            self.counters.calls += 1;
         }
-        self.remaining = (0..self.received).map(|index| self.count(index)).sum();
-        self.close_descriptors();
-        self.read_info();
-        self.counters.datagrams += self.remaining as u64;
+        self.take_in();
         Ok(())
     }
 
-    /// Receives one datagram as a plain call does, which costs less, and says nothing about it but who sent it and whether it
-    /// fitted. For sockets on which the kernel joins none.
+    /// Receives as [`fill_up_to`](Self::fill_up_to) does, by plain calls: where a single datagram is there, that costs less.
+    /// They say nothing about it but who sent it and whether it fitted. For sockets on which the kernel joins none.
+    ///
+    /// A second call looks for a second datagram, unless `most` is 1. Where there is one, the others come in one call. With
+    /// `wait` the first call blocks.
     #[cfg(feature = "python")]
-    pub(crate) fn fill_plainly(&mut self, socket: RawFd) -> io::Result<()> {
+    pub(crate) fn fill_plainly(&mut self, most: usize, socket: RawFd, wait: bool) -> io::Result<()> {
+        let most = most.clamp(1, self.layout.most);
         if self.peek().is_some() {
             return Ok(());
         }
@@ -266,14 +272,54 @@ impl<C: Calls> Incoming<C> {
             return Err(error);
         }
         self.forget();
-        self.reset(self.touched.max(1));
-        self.touched = 1;
-        self.counters.calls += 1;
-        // SAFETY: the header leads into the areas, which nobody else uses now.
-        unsafe { self.calls.receive_plainly(socket, self.headers.at(0)) }?;
-        (self.received, self.remaining) = (1, 1);
-        self.counters.datagrams += 1;
+        self.reset(self.touched);
+        for index in 0..most.min(2) {
+            self.touched = index + 1;
+            self.counters.calls += 1;
+            let flags = if wait && index == 0 { 0 } else { libc::MSG_DONTWAIT };
+            // SAFETY: the header leads into the areas, which nobody else uses now.
+            match unsafe { self.calls.receive_plainly(socket, self.headers.at(index), flags) } {
+                Ok(()) => self.received += 1,
+                Err(error) if index == 0 => return Err(error),
+                Err(error) => self.defer(error),
+            }
+        }
+        if self.received == 2 && most > 2 {
+            let others = core::ptr::slice_from_raw_parts_mut(self.headers.at(2), most - 2);
+            self.touched = most;
+            self.counters.calls += 1;
+            // SAFETY: as in `fill_up_to`.
+            match unsafe { self.receive(socket, others, false) } {
+                Ok(more) => self.received += more.min(most - 2),
+                Err(error) => self.defer(error),
+            }
+        }
+        self.take_in();
         Ok(())
+    }
+
+    /// Whether the last two calls that brought anything brought a single datagram each: the next one may do the same.
+    #[cfg(feature = "python")]
+    pub(crate) fn expects_single(&self) -> bool {
+        self.singles >= 2
+    }
+
+    /// Counts what a call has received, and reads what was said about the first.
+    fn take_in(&mut self) {
+        self.remaining = self.received;
+        for index in 0..self.received {
+            if control_length(self.header(index)) > 0 {
+                self.remaining += self.count(index) - 1;
+                // Nobody here asks for the descriptors that Unix peers pass along, and each would be leaked.
+                control::descriptors(self.control(index)).for_each(drop);
+            }
+        }
+        self.read_info();
+        self.counters.datagrams += self.remaining as u64;
+        #[cfg(feature = "python")]
+        {
+            self.singles = if self.remaining == 1 { self.singles.saturating_add(1) } else { 0 };
+        }
     }
 
     /// Nothing is there any more.
@@ -301,7 +347,7 @@ impl<C: Calls> Incoming<C> {
             let header = core::ptr::slice_from_raw_parts_mut(self.headers.at(index), 1);
             self.touched = index + 1;
             self.counters.calls += 1;
-            // SAFETY: as in `fill`.
+            // SAFETY: as in `fill_up_to`.
             match unsafe { self.receive(socket, header, wait && index == 0) } {
                 Ok(0) => break,
                 Ok(_) => {}
@@ -333,8 +379,9 @@ impl<C: Calls> Incoming<C> {
             return Err(error);
         }
         self.forget();
-        self.reset(self.touched.max(1));
+        self.reset(self.touched);
         self.touched = 1;
+        self.counters.calls += 1;
         // SAFETY: the first elements of the areas, which nobody else uses now, and the caller's room.
         let outcome = unsafe {
             let slot = *self.vectors.at(0);
@@ -344,7 +391,6 @@ impl<C: Calls> Incoming<C> {
             *self.vectors.at(0) = slot;
             outcome
         };
-        self.counters.calls += 1;
         if outcome? == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -412,15 +458,6 @@ impl<C: Calls> Incoming<C> {
         let length = control_length(self.header(index));
         // SAFETY: an element of the area, which the kernel is done with.
         unsafe { &(&*self.controls.at(index)).0[..length.min(control::ROOM)] }
-    }
-
-    /// Closes the descriptors that Unix peers have passed along: nobody here asks for any, and each would be leaked.
-    fn close_descriptors(&self) {
-        for index in 0..self.received {
-            if control_length(self.header(index)) > 0 {
-                control::descriptors(self.control(index)).for_each(drop);
-            }
-        }
     }
 
     /// Reads what was said about the message that is next.
@@ -493,9 +530,20 @@ impl<C: Calls> Incoming<C> {
 
     /// The same as the system has it; empty when the sender has no address.
     pub(crate) fn address(&self) -> &[u8] {
-        let length = self.header(self.message).msg_hdr.msg_namelen as usize;
+        self.address_of(self.message)
+    }
+
+    /// Which message of the last call the next datagram came in.
+    #[cfg(feature = "python")]
+    pub(crate) fn message_number(&self) -> usize {
+        self.message
+    }
+
+    /// Who sent a message of the last call, as the system has it.
+    pub(crate) fn address_of(&self, message: usize) -> &[u8] {
+        let length = self.header(message).msg_hdr.msg_namelen as usize;
         // SAFETY: an element of the area, which the kernel is done with.
-        unsafe { &(&*self.names.at(self.message)).0[..length.min(sockaddr::ROOM)] }
+        unsafe { &(&*self.names.at(message)).0[..length.min(sockaddr::ROOM)] }
     }
 
     /// Counts the next datagram as handed out.

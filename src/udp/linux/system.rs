@@ -18,7 +18,7 @@ pub(crate) trait Calls {
     /// # Safety
     /// As for [`receive`](Self::receive).
     #[cfg(feature = "python")]
-    unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr) -> io::Result<()>;
+    unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr, flags: libc::c_int) -> io::Result<()>;
 
     /// `sendmmsg`, or `sendmsg` for one: returns how many went.
     ///
@@ -85,9 +85,9 @@ impl Calls for Kernel {
 
     #[cfg(feature = "python")]
     #[inline]
-    unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr) -> io::Result<()> {
+    unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr, flags: libc::c_int) -> io::Result<()> {
         // With this flag the kernel says how long the datagram was, not how much of it there was room for.
-        let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+        let flags = flags | libc::MSG_TRUNC;
         // SAFETY: the caller's promise.
         unsafe {
             let message = &mut (*header).msg_hdr;

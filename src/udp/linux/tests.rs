@@ -14,7 +14,7 @@ use super::send::Outgoing;
 use super::system::{Calls, Kernel};
 use super::{RawAddress, encode, wait_to_receive};
 use crate::udp::Options;
-use crate::udp::item::{Item, NOBODY};
+use crate::udp::item::{Item, NO_ADDRESS};
 use crate::udp::layout::Layout;
 
 fn arrival(bytes: &[u8]) -> Arrival {
@@ -78,10 +78,14 @@ impl Calls for Shim {
     }
 
     #[cfg(feature = "python")]
-    unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr) -> io::Result<()> {
+    unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr, flags: libc::c_int) -> io::Result<()> {
         let single = core::ptr::slice_from_raw_parts_mut(header, 1);
         // SAFETY: the caller's promise.
-        unsafe { self.receive(socket, single, libc::MSG_DONTWAIT) }.map(drop)
+        unsafe {
+            self.receive(socket, single, flags)?;
+            (*header).msg_hdr.msg_controllen = 0;
+        }
+        Ok(())
     }
 
     unsafe fn send(&self, _: RawFd, headers: *mut [libc::mmsghdr], flags: libc::c_int) -> io::Result<usize> {
@@ -344,7 +348,7 @@ fn outgoing(can_cut: bool, takes: impl IntoIterator<Item = Result<usize, i32>>) 
 }
 
 fn send(outgoing: &mut Outgoing<Shim>, datagrams: &[&[u8]]) -> (usize, Option<i32>) {
-    let item = |bytes: &&[u8]| Item { base: bytes.as_ptr(), length: bytes.len(), to: NOBODY };
+    let item = |bytes: &&[u8]| Item { base: bytes.as_ptr(), length: bytes.len(), to: NO_ADDRESS };
     let items: Vec<Item> = datagrams.iter().map(item).collect();
     // SAFETY: the datagrams outlive the call.
     let (sent, error) = unsafe { outgoing.send(0, &items, &[], true) };
@@ -454,7 +458,7 @@ fn a_closed_descriptor_is_an_error_of_its_own() {
 #[test]
 fn one_datagram_is_waited_with() {
     let mut outgoing = outgoing(true, [Err(libc::EINTR), Err(libc::EAGAIN)]);
-    let item = Item { base: b"ab".as_ptr(), length: 2, to: NOBODY };
+    let item = Item { base: b"ab".as_ptr(), length: 2, to: NO_ADDRESS };
     // SAFETY: the datagram is a constant.
     let mut send = || unsafe { outgoing.send_waiting(0, &item, &[]) };
     assert_eq!(send().unwrap_err().kind(), io::ErrorKind::Interrupted);
@@ -541,7 +545,7 @@ fn every_failure_of_a_send_call_says_how_many_went() {
             assert_eq!(outgoing.counters().datagrams, 4);
         }
         let mut outgoing = outgoing(true, [Err(failure)]);
-        let item = Item { base: b"ab".as_ptr(), length: 2, to: NOBODY };
+        let item = Item { base: b"ab".as_ptr(), length: 2, to: NO_ADDRESS };
         // SAFETY: the datagram is a constant.
         let outcome = unsafe { outgoing.send_waiting(0, &item, &[]) };
         assert_eq!(error(outcome), Some(failure));
@@ -550,7 +554,7 @@ fn every_failure_of_a_send_call_says_how_many_went() {
     let mut outgoing = outgoing(false, [Ok(0)]);
     // SAFETY: there are no datagrams to be read.
     let (sent, error) = unsafe {
-        let item = Item { base: b"ab".as_ptr(), length: 2, to: NOBODY };
+        let item = Item { base: b"ab".as_ptr(), length: 2, to: NO_ADDRESS };
         outgoing.send(0, &[item], &[], false)
     };
     assert_eq!((sent, error.map(|error| error.kind())), (0, Some(io::ErrorKind::WouldBlock)));
@@ -625,12 +629,12 @@ fn a_plain_call_brings_one_datagram_and_says_whether_it_fitted() {
     sender.connect(receiver.local_addr().unwrap()).unwrap();
     let mut incoming = Incoming::new(Kernel, PLAIN);
     let number = receiver.as_raw_fd();
-    assert_eq!(error(incoming.fill_plainly(number)), Some(libc::EAGAIN));
+    assert_eq!(error(incoming.fill_plainly(1, number, false)), Some(libc::EAGAIN));
     for length in [100, 101, 0, 3000, 7] {
         sender.send(&vec![length as u8; length]).unwrap();
-        incoming.fill_plainly(number).unwrap();
+        incoming.fill_plainly(1, number, false).unwrap();
         // Nothing more is received while there is one.
-        incoming.fill_plainly(number).unwrap();
+        incoming.fill_plainly(1, number, false).unwrap();
         assert_eq!(incoming.remaining(), 1);
         let next = incoming.peek().unwrap();
         assert_eq!((next.bytes, next.truncated), (&vec![length as u8; length.min(100)][..], length > 100));
@@ -640,6 +644,52 @@ fn a_plain_call_brings_one_datagram_and_says_whether_it_fitted() {
     }
     assert_eq!((incoming.counters().datagrams, incoming.counters().calls), (5, 6));
     incoming.defer(io::Error::from_raw_os_error(libc::ECONNREFUSED));
-    assert_eq!(error(incoming.fill_plainly(number)), Some(libc::ECONNREFUSED));
-    assert_eq!(error(incoming.fill_plainly(libc::c_int::MAX)), Some(libc::EBADF));
+    assert_eq!(error(incoming.fill_plainly(1, number, false)), Some(libc::ECONNREFUSED));
+    assert_eq!(error(incoming.fill_plainly(1, libc::c_int::MAX, false)), Some(libc::EBADF));
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn plain_calls_look_for_a_second_datagram_and_fetch_the_others_at_once() {
+    let one = |bytes: &[u8]| Ok(vec![arrival(bytes)]);
+    let outcome = |most, calls: Vec<Result<Vec<Arrival>, i32>>| {
+        let mut incoming = incoming(PLAIN, calls);
+        incoming.fill_plainly(most, 0, true).unwrap();
+        let left = incoming.remaining();
+        let received = drain(&mut incoming);
+        assert_eq!((left, incoming.counters().datagrams as usize), (received.len(), received.len()));
+        // Only the first may be waited for.
+        let waited = |flags: &i32| flags & libc::MSG_DONTWAIT == 0;
+        let waits: Vec<bool> = incoming.calls().flags.borrow().iter().map(waited).collect();
+        assert!(waits[0] && !waits[1..].contains(&true));
+        assert_eq!(waits.len() as u64, incoming.counters().calls);
+        let next = incoming.fill(0, false).err();
+        (received.concat(), waits.len(), next.and_then(|error| error.raw_os_error()))
+    };
+    let again = Some(libc::EAGAIN);
+    assert_eq!(outcome(1, vec![one(b"1"), one(b"2")]), (b"1".to_vec(), 1, None));
+    assert_eq!(outcome(8, vec![one(b"1")]), (b"1".to_vec(), 2, again));
+    assert_eq!(outcome(2, vec![one(b"1"), one(b"2"), one(b"3")]), (b"12".to_vec(), 2, None));
+    assert_eq!(outcome(8, vec![one(b"1"), one(b"2")]), (b"12".to_vec(), 3, again));
+    let more = Ok(vec![arrival(b"3"), arrival(b"4")]);
+    assert_eq!(outcome(8, vec![one(b"1"), one(b"2"), more]), (b"1234".to_vec(), 3, again));
+    // An error behind datagrams is the next call's.
+    let refused = Some(libc::ECONNREFUSED);
+    assert_eq!(outcome(8, vec![one(b"1"), Err(libc::ECONNREFUSED), one(b"2")]), (b"1".to_vec(), 2, refused));
+    assert_eq!(outcome(8, vec![one(b"1"), one(b"2"), Err(libc::ECONNREFUSED)]), (b"12".to_vec(), 3, refused));
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn two_single_datagrams_make_a_third_expected_and_several_end_that() {
+    let one = || Ok(vec![arrival(b"1")]);
+    let calls = [one(), Err(libc::EAGAIN), one(), Err(libc::EAGAIN), Ok(vec![arrival(b"2"), arrival(b"3")]), one()];
+    let mut incoming = incoming(PLAIN, calls);
+    for (failed, expected) in
+        [(false, false), (true, false), (false, true), (true, true), (false, false), (false, false)]
+    {
+        assert_eq!(incoming.fill(0, false).is_err(), failed);
+        drain(&mut incoming);
+        assert_eq!(incoming.expects_single(), expected);
+    }
 }
