@@ -293,6 +293,29 @@ for place in places:
     assert status == 0, (place, status)
 """
 
+ALONE = """
+import _testcapi, gc
+gc.disable()
+
+class Numbers:
+    def __iter__(self):
+        yield from range(60)
+    def __repr__(self):
+        return f"{sum(number for number in self)} {sum(number for number in self)}"
+
+for start in range(200):
+    for stop in start + 1, start + 3:
+        try:
+            try:
+                _testcapi.set_nomemory(start, stop)
+                repr(Numbers())
+            finally:
+                _testcapi.remove_mem_hooks()
+        except BaseException:
+            pass
+"""
+"""The interpreter by itself."""
+
 END = """
 if wrong is not None:
     sys.exit(f"ended with {{wrong}} instead of {{usual}} or MemoryError")
@@ -323,6 +346,8 @@ def imports(how: str, places: range, width: int = 1, **environment: str) -> list
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **environment}
     )
+    if how == "refused" and done.returncode != 0 and run(ALONE, {}).returncode < 0:
+        pytest.skip("this interpreter crashes by itself where its allocator refuses, as 3.12.1 and 3.13.0 do")
     assert done.returncode == 0, done.stdout[-100:] + done.stderr
     return done.stdout.split()
 
@@ -359,5 +384,7 @@ def test_a_call_where_the_system_has_no_memory(call: str) -> None:
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 def test_a_call_where_python_has_no_memory(call: str) -> None:
     finished = run((START + REFUSED + END).format(call=call), {})
+    if finished.returncode < 0 and run(ALONE, {}).returncode < 0:
+        pytest.skip("this interpreter crashes by itself where its allocator refuses, as 3.12.1 and 3.13.0 do")
     # A generator that cannot be finished for want of memory is reported by the interpreter.
     assert finished.returncode == 0, finished.stderr
