@@ -166,12 +166,13 @@ pub(crate) trait Geometry: Copy {
         self.holes_start() + self.window_units() / 8
     }
 
-    /// Bytes of the stacks of cached blocks, of which one region of an allocator makes use; none where they would be a large
-    /// part of it.
+    /// Bytes of the stacks of cached blocks, of which one region of an allocator makes use, up to the page of the map, so that
+    /// the maps of windows that go back are whole pages; none where they would be a large part of the region.
     #[inline(always)]
     fn cache_bytes(self) -> usize {
         let bytes = (LONGEST_CACHED as usize + 1) * CACHE_PLACES * size_of::<usize>();
-        if self.is_single() || self.region_bytes() < CACHE_REGION_BYTES { 0 } else { bytes }
+        let up_to_page = (self.cache_start() + bytes).next_multiple_of(GUARD_BYTES) - self.cache_start();
+        if self.is_single() || self.region_bytes() < CACHE_REGION_BYTES { 0 } else { up_to_page }
     }
 
     /// Where the map starts.

@@ -284,10 +284,15 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.set_limit(units.end);
     }
 
+    /// Why the last allocation failed.
+    pub(crate) fn refusal(&self) -> AllocError {
+        self.refusal.get()
+    }
+
     /// The slow path of [`allocate`](Self::allocate). `None` leaves the reason in `refusal`.
     #[cold]
     #[inline(never)]
-    fn allocate_slow(&self, size: usize) -> Option<NonNull<[u8]>> {
+    pub(crate) fn allocate_slow(&self, size: usize) -> Option<NonNull<[u8]>> {
         let block = if size == 0 {
             Err(AllocError::ZeroSize)
         } else if self.settings.check {

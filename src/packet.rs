@@ -29,7 +29,7 @@ use crate::error::AllocError;
 use crate::system::System;
 
 use bytes_like::bytes_like;
-use owner::sealed::Local;
+use owner::sealed::{Local, Plain};
 pub use owner::{Owner, Source};
 pub use room::Room;
 pub use space::Space;
@@ -108,7 +108,7 @@ use span::{Block, Span};
 /// what a packet holds is whole units. No safe function shows bytes that nobody has written. An empty packet without
 /// headroom holds no memory, unless some was [reserved](Self::reserve). A packet has at most 2 GiB less 4 KiB.
 ///
-/// A packet takes three words and its owner. That of an [`Allocator`] stays on that one's thread:
+/// A packet takes two words and its owner. That of an [`Allocator`] stays on that one's thread:
 ///
 /// ```compile_fail,E0277
 /// let allocator = pktalloc::Allocator::new();
@@ -255,13 +255,14 @@ impl<O: Owner> Packet<O> {
     #[inline]
     pub(crate) fn with_room(source: impl Source<Owner = O>, space: Space) -> Result<Self, AllocError> {
         let (start, size) = space.layout(O::UNIT);
-        if size.wrapping_sub(1) >= span::LONGEST {
-            return if size == 0 { Ok(Self::empty(source)) } else { Err(AllocError::TooLarge) };
-        }
-        let block = source.take(size)?;
+        let span = match source.take_hot(size) {
+            Some(span) => span,
+            None if size == 0 => return Ok(Self::empty(source)),
+            None if size > span::LONGEST => return Err(AllocError::TooLarge),
+            None => source.take_slow(size)?,
+        };
         // SAFETY: the block is new, and has the size that was asked for at least.
-        let span = unsafe { Span::new(block, start) };
-        Ok(Self { span, owner: source.owner() })
+        Ok(Self { span: unsafe { span.behind(start) }, owner: source.owner() })
     }
 
     #[inline]
@@ -292,8 +293,7 @@ impl<O: Owner> Packet<O> {
 }
 
 impl<O: Owner + Local> Packet<O> {
-    /// The packet that [`into_raw`](Self::into_raw) took apart, or a block that was allocated by hand. Its capacity is
-    /// taken to be its length, until it is resized.
+    /// The packet that [`into_raw`](Self::into_raw) took apart, or a block that was allocated by hand.
     ///
     /// # Safety
     /// The block came from the allocator that `owner` leads to, is live, and is used by nobody else afterwards; all
@@ -302,7 +302,7 @@ impl<O: Owner + Local> Packet<O> {
     pub unsafe fn from_raw(owner: O, block: Option<NonNull<[u8]>>) -> Self {
         let span = block.map_or(Span::EMPTY, |bytes| {
             // SAFETY: the caller says so.
-            let mut span = unsafe { Span::new(Block::plain(bytes), 0) };
+            let mut span = Span::new(unsafe { owner.block(bytes.cast()) });
             span.set_len(bytes.len());
             span
         });
@@ -329,7 +329,7 @@ impl<O: Owner + Local> Packet<O> {
         if len == 0 {
             self.release();
         }
-        let start = self.span.block().start;
+        let start = self.span.start();
         if self.headroom() > 0 {
             // SAFETY: the packet's bytes lie in its block, behind the headroom.
             unsafe { start.copy_from(self.span.bytes(), len) };
@@ -346,7 +346,7 @@ impl<O: Owner> Packet<O> {
     #[inline]
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.span.capacity()
+        self.len() + self.tailroom()
     }
 
     /// Bytes in front of the packet that [`prepend`](Self::prepend) can use.
@@ -360,7 +360,10 @@ impl<O: Owner> Packet<O> {
     #[inline]
     #[must_use]
     pub fn tailroom(&self) -> usize {
-        self.span.tailroom()
+        match self.span.short_tailroom() {
+            Some(tailroom) => tailroom,
+            None => self.block().size - self.headroom() - self.len(),
+        }
     }
 
     /// What leads to the packet's allocator.
@@ -445,14 +448,15 @@ impl<O: Owner> Packet<O> {
     /// Gives back the units behind the packet beyond `tailroom` bytes, as [`truncate`](Self::truncate) does.
     #[inline]
     pub fn shrink_to(&mut self, tailroom: usize) {
-        if tailroom < self.tailroom() {
-            let block = self.span.block();
-            let kept = block.size - self.tailroom() + tailroom;
+        let cut = self.tailroom().saturating_sub(tailroom);
+        if cut > 0 {
+            let block = self.block();
+            let kept = block.size - cut;
             // SAFETY: the block is live, and nothing behind what is kept is used.
             let left = unsafe { self.owner.cut(block, kept) };
             if kept == 0 {
                 self.span = Span::EMPTY;
-            } else {
+            } else if left.size < block.size {
                 // SAFETY: what is left of the block has headroom and bytes of the packet.
                 unsafe { self.span.set_block(left) };
             }
@@ -466,7 +470,7 @@ impl<O: Owner> Packet<O> {
     /// As for [`reserve`](Self::reserve).
     pub fn resize(&mut self, len: usize) -> Result<(), AllocError> {
         if let Some(more) = len.checked_sub(self.len()) {
-            self.ensure(len)?;
+            self.make_room(more, false)?;
             self.append_zeros(more);
         } else {
             self.truncate(len);
@@ -482,11 +486,7 @@ impl<O: Owner> Packet<O> {
     /// [`AllocError::NoTailroom`]. The packet is as it was then.
     #[inline]
     pub fn reserve(&mut self, additional: usize) -> Result<(), AllocError> {
-        if additional <= self.tailroom() {
-            return Ok(());
-        }
-        let needed = self.len().checked_add(additional).ok_or(AllocError::TooLarge)?;
-        self.ensure(needed.max(self.capacity() + self.capacity() / 2).min(needed.max(span::LONGEST - self.headroom())))
+        self.make_room(additional, true)
     }
 
     /// Adds a copy of `bytes` behind the packet's.
@@ -505,8 +505,18 @@ impl<O: Owner> Packet<O> {
     /// As for [`reserve`](Self::reserve).
     #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), AllocError> {
-        self.reserve(bytes.len())?;
-        self.append(bytes);
+        if !self.span.has_tailroom(bytes.len()) {
+            self.make_room(bytes.len(), true)?;
+            self.append(bytes);
+            return Ok(());
+        }
+        // The usual case by itself, so that little is done in it.
+        // SAFETY: there is room behind the packet's bytes; they cannot be borrowed as `bytes` at the same time.
+        unsafe {
+            let end = self.span.bytes().add(self.len());
+            end.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+        }
+        self.span = self.span.extended(bytes.len());
         Ok(())
     }
 
@@ -560,11 +570,21 @@ impl<O: Owner> Packet<O> {
         self.span.set_len(len);
     }
 
-    /// Takes the packet apart, so that its block is freed by somebody else.
+    /// The block, of size 0 where there is none. A part of the caller, so that a packet can stay in registers.
+    #[inline(always)]
+    pub(crate) fn block(&self) -> Block {
+        match self.span.short_block() {
+            Some(block) => block,
+            // SAFETY: the span is this packet's, and long.
+            None => unsafe { self.owner.long_block(self.span) },
+        }
+    }
+
+    /// The packet's bytes in its block.
     #[inline]
     #[cfg_attr(not(feature = "shared"), allow(dead_code))]
-    pub(crate) fn into_span(self) -> Span {
-        ManuallyDrop::new(self).span
+    pub(crate) fn span(&self) -> Span {
+        self.span
     }
 
     /// The packet with this span.
@@ -590,16 +610,12 @@ impl<O: Owner> Packet<O> {
         Ok(value)
     }
 
-    /// Makes the capacity at least `bytes`. A part of the caller, so that a packet can stay in registers.
+    /// Makes room for `additional` bytes behind the packet's. A part of the caller, so that a packet can stay in registers.
     #[inline(always)]
-    fn ensure(&mut self, bytes: usize) -> Result<(), AllocError> {
-        if bytes > self.capacity() {
-            let size = bytes.checked_add(self.headroom()).ok_or(AllocError::TooLarge)?;
-            // SAFETY: the block, if there is one, is live, and replaced by the one that it becomes.
-            unsafe {
-                let block = self.owner.grow(self.span.block(), size)?;
-                self.span.set_block(block);
-            }
+    fn make_room(&mut self, additional: usize, grows: bool) -> Result<(), AllocError> {
+        if !self.span.has_tailroom(additional) {
+            // SAFETY: the span is replaced by the one that it becomes.
+            self.span = unsafe { self.owner.make_room(self.span, additional, grows)? };
         }
         Ok(())
     }

@@ -23,11 +23,12 @@
 //! - [`batch`] is what a thread has freed and not yet handed in;
 //! - [`owner`] keeps apart what is the owner's and what is everybody's, and says what its end means;
 //! - [`pool`] is an allocator for each of many threads, or memory that they share;
-//! - [`packet`] is what packets know of their owner;
+//! - [`packet`] is what packets know of their owner, and [`label`] what lies in front of long ones;
 //! - [`frozen`] is the packet that many hold, and [`references`] counts them.
 
 mod batch;
 mod frozen;
+mod label;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod owner;
@@ -46,7 +47,7 @@ use crate::error::{AllocError, IntegrityError};
 use crate::geometry::Fixed;
 use crate::heap::Heap;
 use crate::packet::owner::sealed::Take;
-use crate::packet::span::Block;
+use crate::packet::span::Span;
 use crate::packet::{Source, packet_methods};
 use crate::stats::Stats;
 use crate::system::{Os, System};
@@ -178,25 +179,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
 
     packet_methods!('a, AnyThread<UNIT, WINDOW_UNITS, S>);
 
-    /// A packet of `len` bytes that contains whatever it contains.
-    ///
-    /// # Errors
-    /// As for [`packet`](Self::packet).
-    ///
-    /// # Safety
-    /// Every byte is written before it is read; `Deref` shows them all.
-    #[inline]
-    pub unsafe fn packet_uninit(&self, len: usize) -> Result<SharedPacket<UNIT, WINDOW_UNITS, S>, AllocError> {
-        let mut packet = self.packet_for(len)?;
-        // SAFETY: the block has room for them, and the caller initialises them.
-        unsafe { packet.set_len(len) };
-        Ok(packet)
-    }
-
-    /// The slow path of [`take`](Take::take). `None` leaves the reason in `refusal`.
+    /// [`take_slow`](Take::take_slow), which comes back in registers. `None` leaves the reason in `refusal`.
     #[cold]
     #[inline(never)]
-    fn take_slow(&self, size: usize) -> Option<Block> {
+    fn take_refilled(&self, size: usize) -> Option<Span> {
         self.key.come_to_hand();
         self.key.take_slow(size).inspect_err(|&error| self.refusal.set(error)).ok()
     }
@@ -249,12 +235,13 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Take for &SharedAl
     type Owner = AnyThread<UNIT, WINDOW_UNITS, S>;
 
     #[inline(always)]
-    fn take(self, size: usize) -> Result<Block, AllocError> {
-        match self.key.take_hot(size) {
-            Some(block) => Ok(block),
-            // Not a `Result`: this comes back in registers.
-            None => self.take_slow(size).ok_or_else(|| self.refusal.get()),
-        }
+    fn take_hot(self, size: usize) -> Option<Span> {
+        self.key.take_hot(size)
+    }
+
+    #[inline(always)]
+    fn take_slow(self, size: usize) -> Result<Span, AllocError> {
+        self.take_refilled(size).ok_or_else(|| self.refusal.get())
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pktalloc::system::{Os, Role, System};
+use pktalloc::workload::SplitMix64;
 use pktalloc::{Allocator, Config};
 
 unsafe extern "C" {
@@ -309,4 +310,31 @@ fn the_region_with_the_cache_stays_as_long_as_that_is_open() {
         assert_eq!((system.written(), allocator.integrity_check()), (0, Ok(())), "round {round}");
     }
     assert!(!system.0.borrow().is_empty(), "regions went");
+}
+
+/// Whatever came before, nothing more than in a new allocator is held once all is freed and trimmed: not a page of the maps.
+#[test]
+fn trim_goes_back_to_the_floor_to_the_byte() {
+    let floor = |allocator: &Allocator| {
+        drop(allocator.packet(1400).unwrap());
+        allocator.trim();
+        allocator.allocated_bytes()
+    };
+    let least = floor(&Allocator::new());
+    for in_order in [true, false] {
+        let allocator = Allocator::new();
+        let mut random = SplitMix64::new(9);
+        let mut queue: VecDeque<_> =
+            (0..30_000).map(|_| allocator.packet(32 + random.below(2000) as usize).unwrap()).collect();
+        for _ in 0..60_000 {
+            let index = if in_order { 0 } else { random.below(queue.len() as u64) as usize };
+            drop(queue.swap_remove_front(index));
+            queue.push_back(allocator.packet(32 + random.below(2000) as usize).unwrap());
+        }
+        while let Some(last) = queue.len().checked_sub(1) {
+            drop(queue.swap_remove_front(if in_order { 0 } else { random.below(last as u64 + 1) as usize }));
+        }
+        assert_eq!(floor(&allocator), least, "in order: {in_order}");
+        assert_eq!(allocator.integrity_check(), Ok(()));
+    }
 }

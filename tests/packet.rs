@@ -261,7 +261,7 @@ fn a_packet_can_be_taken_apart_and_put_together() {
     // SAFETY: both are what `into_raw` returned.
     let mut packet = unsafe { Packet::from_raw(owner, block) };
     packet.extend_from_slice(&[4; 12]).unwrap();
-    assert_eq!((packet.len(), packet.capacity(), allocator.used_bytes()), (512, 768, 768));
+    assert_eq!((packet.len(), packet.capacity(), allocator.used_bytes()), (512, 512, 512));
     drop(packet);
     assert_eq!((Rc::strong_count(&allocator), allocator.used_bytes()), (1, 0));
 
@@ -314,9 +314,10 @@ fn packets_compare_with_whatever_has_bytes() {
 }
 
 #[test]
-fn a_packet_takes_four_words() {
-    assert_eq!(size_of::<Packet<&Allocator>>(), 4 * size_of::<usize>());
-    assert_eq!(size_of::<Option<Packet<RcAllocator>>>(), 4 * size_of::<usize>());
+#[cfg(target_pointer_width = "64")]
+fn a_packet_takes_three_words() {
+    assert_eq!(size_of::<Packet<&Allocator>>(), 3 * size_of::<usize>());
+    assert_eq!(size_of::<Option<Packet<RcAllocator>>>(), 3 * size_of::<usize>());
 }
 
 #[test]

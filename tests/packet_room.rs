@@ -377,11 +377,65 @@ proptest! {
     }
 }
 
+/// Calls on packets whose blocks are about as long as the longest of which the packet itself knows the size.
+fn calls_around_32_kib() -> Vec<Call> {
+    let around = (32_700..32_800).flat_map(|bytes| {
+        [
+            Call::New(bytes, 20, 0),
+            Call::Extend(16),
+            Call::Prepend(20),
+            Call::Advance(40),
+            Call::Resize(32_768),
+            Call::Truncate(bytes - 100),
+            Call::Extend(100),
+            Call::ShrinkTo(0),
+            Call::New(0, 0, bytes),
+            Call::Extend(bytes),
+            Call::Advance(bytes),
+            Call::Clear,
+            Call::Fill(bytes, 40),
+            Call::Truncate(0),
+            Call::Extend(bytes),
+        ]
+    });
+    around.collect()
+}
+
+/// Runs them with units of one size.
+fn run_around_32_kib<const UNIT: usize, const WINDOW_UNITS: usize>(calls: &[Call]) {
+    for check in [false, true] {
+        let config = Config::<UNIT, WINDOW_UNITS>::default().check(check);
+        let allocator = Allocator::with_config(config).unwrap();
+        run(|space| allocator.packet(space), true, calls);
+        assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
+        #[cfg(feature = "shared")]
+        {
+            let allocator = pktalloc::SharedAllocator::with_config(config).unwrap();
+            run(|space| allocator.packet(space), false, calls);
+            assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
+        }
+    }
+}
+
+#[test]
+fn packets_that_cannot_tell_their_size_hold_what_others_do() {
+    let calls = calls_around_32_kib();
+    run_around_32_kib::<16, 2048>(&calls);
+    run_around_32_kib::<64, 2048>(&calls);
+    run_around_32_kib::<512, 256>(&calls);
+    run_around_32_kib::<4096, 256>(&calls);
+}
+
 /// The rows of the table beside other buffers each name the test that shows them.
 #[test]
 fn every_row_of_the_table_beside_other_buffers_is_a_test() {
-    let tests =
-        [include_str!("packet_room.rs"), include_str!("frozen.rs"), include_str!("pool.rs"), include_str!("shared.rs")];
+    let tests = [
+        include_str!("packet_room.rs"),
+        include_str!("frozen.rs"),
+        include_str!("pool.rs"),
+        include_str!("shared/contents.rs"),
+        include_str!("shared/frees.rs"),
+    ];
     let page = include_str!("../docs/packets.md");
     let (_, table) = page.split_once("| shown by |").unwrap();
     let rows: Vec<_> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();

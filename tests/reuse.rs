@@ -332,3 +332,40 @@ fn what_is_cached_keeps_no_large_block_out() {
         assert_eq!(allocator.integrity_check(), Ok(()));
     }
 }
+
+/// As asyncio receives: room for 256 KiB is asked for and cut down to a datagram, which leaves in any order. It lies alone in
+/// a window, and what is cached of it keeps that from the next receive.
+#[test]
+fn long_reserves_cut_down_to_little_do_not_spread() {
+    const RESERVE: usize = 262_177;
+    const WINDOWS: u64 = 3;
+    let allocator = Allocator::new();
+    let mut random = SplitMix64::new(3);
+    let mut queue: Vec<(NonNull<u8>, usize)> = Vec::new();
+    let (mut cut, mut most_cut) = (0, 0);
+    for turn in 0..200_000 {
+        let (block, size) = if turn % 40 == 0 {
+            let block = allocator.allocate(RESERVE).unwrap().cast();
+            // SAFETY: the block is live.
+            let kept = unsafe { allocator.reallocate(block, 71, Realloc::CopyExisting) }.unwrap();
+            assert_eq!(kept.cast(), block, "a block with the room stays where it is");
+            (block, 71)
+        } else {
+            let size = [80, 184, 960, 1246][random.below(4) as usize];
+            (allocator.allocate(size).unwrap().cast(), size)
+        };
+        queue.push((block, size));
+        cut += u64::from(size == 71);
+        most_cut = most_cut.max(cut);
+        if queue.len() > 4000 {
+            let (block, size) = queue.swap_remove(random.below(queue.len() as u64) as usize);
+            // SAFETY: the block is live and not used afterwards.
+            unsafe { allocator.free_sized(block, size) };
+            cut -= u64::from(size == 71);
+        }
+    }
+    assert_eq!(allocator.integrity_check(), Ok(()));
+    // Twice the windows that these take where no other packet comes between.
+    let (held, least) = (allocator.stats().peak_allocated_bytes, most_cut * WINDOWS * (128 << 10));
+    assert!(held < 2 * least, "{held} bytes were held for {most_cut} reserves that were cut");
+}

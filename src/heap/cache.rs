@@ -15,8 +15,8 @@
 //!
 //! A stack that is full leaves frees to the windows; an empty one leaves allocations to the extent. A cached block goes on
 //! counting as live in its window, and its byte in the map says that it is cached, so that a second free of it shows. That
-//! pins its window, so each stack gives half of its blocks back now and then, and more often while more is cached than
-//! a part of what lives.
+//! pins its window, so each stack gives half of its blocks back now and then, and the fullest one more often while
+//! [much is free](Heap::is_sparse) in windows with blocks.
 //!
 //! The stacks lie in the bookkeeping of a region. Regions of one window, which are for memory that is scarce, have none.
 
@@ -33,9 +33,6 @@ use crate::system::System;
 /// Ticks from one stack that gives half of its blocks back to the next. A stack that nobody uses is empty after a quarter of
 /// a million packets; one that is in use has always as many as its length's share of a queue goes up and down by.
 const AGING: u32 = if cfg!(fuzzing) { 1 } else { 16 };
-/// The part of what lives that may be cached besides, and units that may be cached in any case: more would pin windows.
-const LIVE_PART: u64 = 4;
-const FREE_UNITS: u64 = 2048;
 
 /// One for each length, from 0 on.
 const STACKS: usize = LONGEST_CACHED as usize + 1;
@@ -62,8 +59,8 @@ pub(super) struct Cache {
     ticks: Cell<u32>,
     /// The stack that gave back last.
     last: Cell<u32>,
-    /// Whether more is cached than live blocks are worth.
-    is_over: Cell<bool>,
+    /// Whether much was free in windows with blocks when a stack gave back last.
+    is_sparse: Cell<bool>,
 }
 
 impl Cache {
@@ -76,7 +73,7 @@ impl Cache {
             open: Cell::new(None),
             ticks: Cell::new(0),
             last: Cell::new(0),
-            is_over: Cell::new(false),
+            is_sparse: Cell::new(false),
         }
     }
 
@@ -258,34 +255,47 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Has the cache take blocks or not, and one stack give blocks back: half of them now and then, and with every tick while
-    /// too much is cached; all of them once no more are taken.
+    /// Has the cache take blocks, and one stack give half of its own back now and then; or take no more.
     pub(super) fn tend_cache(&self, in_order: bool) {
         let cache = &self.cache;
         let ticks = cache.ticks.get().wrapping_add(1);
         cache.ticks.set(ticks);
         let is_due = ticks.is_multiple_of(AGING);
         if is_due {
-            cache.is_over.set(cache.units() > self.used_units() / LIVE_PART + FREE_UNITS);
+            self.look_for_space();
         }
-        let taking = u32::from(cache.taking.get());
-        if in_order {
-            if taking > 0 {
-                self.give_back_cached(taking, 0);
-                cache.taking.set(taking as u8 - 1);
-            }
+        if in_order || cache.is_sparse.get() {
+            self.drain_cache();
             return;
         }
-        if taking < LONGEST_CACHED {
+        if cache.taking.get() < LONGEST_CACHED as u8 {
             if cache.open.get().is_none() {
                 self.open_cache();
             }
             cache.taking.set(if cache.open.get().is_some() { LONGEST_CACHED as u8 } else { 0 });
         }
-        if is_due || cache.is_over.get() {
+        if is_due {
             let units = cache.last.get() % LONGEST_CACHED + 1;
             cache.last.set(units);
             self.give_back_cached(units, cache.len(units) / 2);
+        }
+    }
+
+    /// Finds out whether much is free in windows with blocks, and has the cache take no more if so.
+    pub(super) fn look_for_space(&self) {
+        let is_sparse = self.is_sparse(&self.cold.borrow());
+        self.cache.is_sparse.set(is_sparse);
+        if is_sparse {
+            self.drain_cache();
+        }
+    }
+
+    /// Has the cache take no more blocks of the greatest length that it takes, and give these back.
+    fn drain_cache(&self) {
+        let taking = self.cache.taking.get();
+        if taking > 0 {
+            self.give_back_cached(taking.into(), 0);
+            self.cache.taking.set(taking - 1);
         }
     }
 

@@ -37,6 +37,8 @@ const SLACK_PART: u64 = 16;
 const SLACK_WINDOWS: u64 = 2;
 /// Windows that count among the empty ones that are kept: the current one, and what bookkeeping amounts to.
 const IN_USE: usize = 4;
+/// Windows whose worth of free units is not much yet.
+const SPARSE_WINDOWS: u64 = 8;
 /// Reusable windows among which the emptiest is looked for.
 const CANDIDATES: usize = 8;
 /// Reusable windows whose holes are looked at for one extent.
@@ -151,6 +153,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn free_units(&self, cold: &Cold) -> u64 {
         let with_blocks = cold.held_windows - cold.empty.len();
         with_blocks as u64 * self.geometry.block_units().len() as u64 - self.used_units()
+    }
+
+    /// Whether much is free in windows that have blocks, be they cached ones: half of what lives, and a few windows.
+    pub(super) fn is_sparse(&self, cold: &Cold) -> bool {
+        let window = self.geometry.block_units().len() as u64;
+        self.free_units(cold) > self.used_units() / 2 + SPARSE_WINDOWS * window
     }
 
     /// How many of them whole windows need.

@@ -323,6 +323,14 @@ impl<G: Geometry, S: System> Heap<G, S> {
             self.close_extent(window);
             self.retire(cold, window);
         }
+        // The ones with the lowest addresses stay, side by side, so that their maps share pages.
+        for index in 0..cold.regions.len() {
+            let Some(region) = cold.regions.nth(index) else { break };
+            for window in region.held(geometry).filter(|window| window.place.get() == Place::Empty) {
+                cold.empty.remove(window);
+                cold.empty.push_back(window);
+            }
+        }
         // Windows that cannot go back stay in front, each looked at once.
         for _ in 0..cold.empty.len() {
             if cold.held_windows > self.settings.preallocated_windows {
@@ -367,15 +375,21 @@ impl<G: Geometry, S: System> Heap<G, S> {
             return;
         }
         let header = region.header(geometry);
-        for run in runs(header.reserved.word() & header.mapped.word()) {
+        // With the neighbours, with which they may share a page.
+        let mapped = header.mapped.word();
+        for run in runs(header.reserved.word() & (mapped | mapped << 1 | mapped >> 1)) {
             // SAFETY: no block lies in these windows.
             let gone = unsafe { self.system.discard(region.maps(run.clone(), geometry)) } / geometry.map_bytes();
             if gone > 0 {
-                let (unmapped, rest) = (run.start..run.start + gone, run.start + gone..run.end);
-                unmapped.for_each(|index| header.mapped.clear(index));
-                // They may have lost a part.
-                rest.for_each(|index| region.window(index, geometry).clear_map(geometry));
-                cold.held_bytes -= (gone * geometry.map_bytes()) as u64;
+                for index in run.clone().filter(|&index| header.mapped.test(index)) {
+                    if index < run.start + gone {
+                        header.mapped.clear(index);
+                        cold.held_bytes -= geometry.map_bytes() as u64;
+                    } else {
+                        // It may have lost a part.
+                        region.window(index, geometry).clear_map(geometry);
+                    }
+                }
             }
         }
     }

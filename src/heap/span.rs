@@ -25,6 +25,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(super) fn allocate_span(&self, units: u32) -> Result<NonNull<[u8]>, AllocError> {
         let geometry = self.geometry;
         let windows = (units as usize).div_ceil(geometry.window_units());
+        // A cached block may be all that there is in a window.
+        self.look_for_space();
         let cold = &mut *self.cold.borrow_mut();
         let placed = match self.take_run(cold, windows) {
             // What empty windows hold may be what is missing.

@@ -12,18 +12,25 @@ use crate::system::System;
 
 /// Traits that cannot be named from outside, and with them what they are for.
 pub(crate) mod sealed {
-    use super::{AllocError, Block, Deref, Span};
+    use super::{AllocError, Block, Deref, NonNull, Span};
 
     /// What a packet asks of its owner. An implementor leads to the same allocator every time, also after it was moved.
     pub trait Blocks {
         /// The alignment of blocks.
         const UNIT: usize;
 
-        /// A block of at least `size` bytes, not 0, that begins with the bytes of `block`, if that is one.
+        /// The span with at least `additional` bytes of tailroom, which are [not there for sure](Span::has_tailroom). A packet that `grows` on and on gets half as many again as it
+        /// had room for.
         ///
         /// # Safety
-        /// `block` is live or none; on `Ok` only the returned one is used.
-        unsafe fn grow(&self, block: Block, size: usize) -> Result<Block, AllocError>;
+        /// The span is that of a packet of this owner; on `Ok` only the returned one is used.
+        unsafe fn make_room(&self, span: Span, additional: usize, grows: bool) -> Result<Span, AllocError>;
+
+        /// The block of a span that does not know its size.
+        ///
+        /// # Safety
+        /// The span is that of a packet of this owner, and long.
+        unsafe fn long_block(&self, span: Span) -> Block;
 
         /// Gives what lies behind the first `size` bytes of a block back as far as that can be done; returns what is left,
         /// with `size` 0 nothing.
@@ -38,7 +45,7 @@ pub(crate) mod sealed {
 
         /// Frees the block of a packet that goes, if it has one. Hands the words of the span on to a function, which is no part of the
         /// caller: the end of a packet is in many places, among them all that may panic, and were it longer it would be a function
-        /// that wants the packet in memory, where it is stored in words and loaded as a whole right after.
+        /// that wants the packet in memory.
         ///
         /// # Safety
         /// The span is that of a packet of this owner that is not used any more.
@@ -50,8 +57,12 @@ pub(crate) mod sealed {
         /// The owner of what is taken.
         type Owner: Blocks;
 
-        /// A block of at least `size` bytes, not 0 and [`LONGEST`](super::LONGEST) at most.
-        fn take(self, size: usize) -> Result<Block, AllocError>;
+        /// The span of a new block of at least `size` bytes, where there is one at hand; `None` for sizes that make no sense,
+        /// and for 0.
+        fn take_hot(self, size: usize) -> Option<Span>;
+
+        /// The span of a new block of at least `size` bytes, not 0 and [`LONGEST`](super::LONGEST) at most.
+        fn take_slow(self, size: usize) -> Result<Span, AllocError>;
 
         /// The owner of what was taken.
         fn owner(self) -> Self::Owner;
@@ -60,8 +71,14 @@ pub(crate) mod sealed {
     /// An owner that leads to an allocator by itself.
     pub trait Local: Deref<Target: Plain> + Blocks {}
 
-    /// Marks allocators whose blocks are all that a packet has.
-    pub trait Plain {}
+    /// Allocators whose blocks are all that a packet has.
+    pub trait Plain {
+        /// A live block of the allocator's.
+        ///
+        /// # Safety
+        /// It starts there.
+        unsafe fn block(&self, start: NonNull<u8>) -> Block;
+    }
 }
 
 use sealed::{Blocks, Local, Plain, Take};
@@ -83,9 +100,15 @@ macro_rules! local_owner {
 
             // Hands the allocator on, not itself, so that a packet that may grow needs no place in memory.
             #[inline(always)]
-            unsafe fn grow(&self, block: Block, size: usize) -> Result<Block, AllocError> {
+            unsafe fn make_room(&self, span: Span, additional: usize, grows: bool) -> Result<Span, AllocError> {
                 // SAFETY: the caller keeps the same contract.
-                unsafe { grow(&**self, block, size) }
+                unsafe { make_room(&**self, span, additional, grows) }
+            }
+
+            #[inline(always)]
+            unsafe fn long_block(&self, span: Span) -> Block {
+                // SAFETY: the caller keeps the same contract.
+                unsafe { long_block(&**self, span) }
             }
 
             #[inline]
@@ -96,7 +119,11 @@ macro_rules! local_owner {
                         Blocks::free(self, block);
                         return Block::NONE;
                     }
-                    Block { size: self.shrink_to(block.start, size).unwrap_or(block.size), ..block }
+                    if size.next_multiple_of(UNIT) >= block.size {
+                        return block;
+                    }
+                    let left = self.shrink_to(block.start, size).unwrap_or(block.size);
+                    Block::plain(NonNull::slice_from_raw_parts(block.start, left))
                 }
             }
 
@@ -108,9 +135,9 @@ macro_rules! local_owner {
 
             #[inline(always)]
             unsafe fn end(&self, span: Span) {
-                let (bytes, lengths, front) = span.words();
+                let (bytes, numbers) = span.words();
                 // SAFETY: the caller keeps the same contract.
-                unsafe { end(&**self, bytes, lengths, front) }
+                unsafe { end(&**self, bytes, numbers) }
             }
         }
 
@@ -119,19 +146,30 @@ macro_rules! local_owner {
     };
 }
 
-/// See [`Blocks::grow`].
+/// See [`Blocks::make_room`].
 ///
 /// # Safety
 /// As there; the block is the allocator's.
 #[cold]
 #[inline(never)]
-unsafe fn grow<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+unsafe fn make_room<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
     allocator: &Allocator<UNIT, WINDOW_UNITS, S>,
-    block: Block,
-    size: usize,
-) -> Result<Block, AllocError> {
+    mut span: Span,
+    additional: usize,
+    grows: bool,
+) -> Result<Span, AllocError> {
+    // SAFETY: the caller keeps the same contract.
+    let block = span.short_block().unwrap_or_else(|| unsafe { long_block(allocator, span) });
+    let capacity = block.size - span.headroom();
+    if additional <= capacity - span.len() {
+        return Ok(span);
+    }
+    let mut size = (span.headroom() + span.len()).saturating_add(additional);
     if size > LONGEST {
         return Err(AllocError::TooLarge);
+    }
+    if grows {
+        size = size.max(block.size + capacity / 2).min(LONGEST);
     }
     let grown = if block.size == 0 {
         allocator.allocate(size)
@@ -139,7 +177,27 @@ unsafe fn grow<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
         // SAFETY: the caller keeps the same contract.
         unsafe { allocator.reallocate(block.start, size, Realloc::CopyExisting) }
     };
-    grown.map(Block::plain)
+    // SAFETY: the block is as long as was asked for.
+    grown.map(|block| unsafe {
+        span.set_block(Block::plain(block));
+        span
+    })
+}
+
+/// The long block of a span.
+///
+/// # Safety
+/// As for [`Blocks::long_block`]; the block is the allocator's.
+#[cold]
+#[inline(never)]
+unsafe fn long_block<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+    allocator: &Allocator<UNIT, WINDOW_UNITS, S>,
+    span: Span,
+) -> Block {
+    let start = span.start();
+    // SAFETY: the caller keeps the same contract.
+    let size = unsafe { allocator.capacity(start) }.min(LONGEST);
+    Block { start, size, is_long: true }
 }
 
 /// See [`Blocks::end`].
@@ -150,19 +208,41 @@ unsafe fn grow<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
 unsafe fn end<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
     allocator: &Allocator<UNIT, WINDOW_UNITS, S>,
     bytes: NonNull<u8>,
-    lengths: u64,
-    front: usize,
+    numbers: u64,
 ) {
     // SAFETY: the caller keeps the same contract.
     unsafe {
-        let span = Span::of_words(bytes, lengths, front);
-        if span.has_block() {
-            allocator.free(span.block().start);
+        let span = Span::of_words(bytes, numbers);
+        match span.short_block() {
+            Some(block) if span.has_block() => allocator.free(block.start),
+            Some(_) => {}
+            None => free_long(allocator, bytes, numbers),
         }
     }
 }
 
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Plain for Allocator<UNIT, WINDOW_UNITS, S> {}
+/// Frees the block of a long span.
+///
+/// # Safety
+/// As for [`Blocks::end`], for the words of a span.
+#[cold]
+#[inline(never)]
+unsafe fn free_long<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+    allocator: &Allocator<UNIT, WINDOW_UNITS, S>,
+    bytes: NonNull<u8>,
+    numbers: u64,
+) {
+    // SAFETY: the caller keeps the same contract.
+    unsafe { allocator.free(Span::of_words(bytes, numbers).start()) }
+}
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Plain for Allocator<UNIT, WINDOW_UNITS, S> {
+    #[inline]
+    unsafe fn block(&self, start: NonNull<u8>) -> Block {
+        // SAFETY: the caller says so.
+        Block::plain(NonNull::slice_from_raw_parts(start, unsafe { self.capacity(start) }))
+    }
+}
 
 local_owner!(&'a Allocator<UNIT, WINDOW_UNITS, S>, 'a);
 local_owner!(RcAllocator<UNIT, WINDOW_UNITS, S>);
@@ -171,8 +251,13 @@ impl<'a, const UNIT: usize, const WINDOW_UNITS: usize, S: System> Take for &'a A
     type Owner = &'a Allocator<UNIT, WINDOW_UNITS, S>;
 
     #[inline(always)]
-    fn take(self, size: usize) -> Result<Block, AllocError> {
-        self.allocate(size).map(Block::plain)
+    fn take_hot(self, size: usize) -> Option<Span> {
+        self.heap.allocate_hot(size).map(|block| Span::new(Block::plain(block)))
+    }
+
+    #[inline(always)]
+    fn take_slow(self, size: usize) -> Result<Span, AllocError> {
+        self.heap.allocate_slow(size).map(|block| Span::new(Block::plain(block))).ok_or_else(|| self.heap.refusal())
     }
 
     #[inline(always)]
@@ -187,8 +272,13 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Take for &RcAlloca
     type Owner = RcAllocator<UNIT, WINDOW_UNITS, S>;
 
     #[inline(always)]
-    fn take(self, size: usize) -> Result<Block, AllocError> {
-        self.allocate(size).map(Block::plain)
+    fn take_hot(self, size: usize) -> Option<Span> {
+        (&**self).take_hot(size)
+    }
+
+    #[inline(always)]
+    fn take_slow(self, size: usize) -> Result<Span, AllocError> {
+        (&**self).take_slow(size)
     }
 
     #[inline(always)]

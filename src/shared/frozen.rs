@@ -29,15 +29,15 @@ use crate::system::{Os, System};
 #[repr(C)]
 struct Tail {
     references: References,
-    /// Bytes of the block in front of this; the block's tag on top.
+    /// Bytes of the block in front of this; on top whether it is long.
     size: u32,
 }
 
 // The model checker's atomics are larger, and count no packets.
 const _: () = assert!(cfg!(all(test, loom)) || size_of::<Tail>() == TAIL_BYTES && align_of::<Tail>() <= TAIL_BYTES);
 
-/// The bit of a tail's size that is the block's tag.
-const TAG: u32 = 1 << (u32::BITS - 1);
+/// The bit of a tail's size that says that the block is long.
+const LONG: u32 = 1 << (u32::BITS - 1);
 
 /// Bytes of a packet that many hold and nobody changes: cheap to clone, slice, split and advance.
 ///
@@ -93,14 +93,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
     #[inline]
     #[must_use]
     pub fn freeze(self) -> FrozenPacket<UNIT, WINDOW_UNITS, S> {
-        let span = self.into_span();
-        let Block { start, size, tag } = span.block();
-        let tail = span.has_block().then(|| {
+        let packet = ManuallyDrop::new(self);
+        let (span, Block { start, size, is_long }) = (packet.span(), packet.block());
+        let tail = (size > 0).then(|| {
             // SAFETY: a block of this owner has a tail behind what its packet may use, which nobody else writes to; its
             // pointer may reach that.
             unsafe {
                 let tail = start.add(size).cast();
-                tail.write(Tail { references: References::one(), size: size as u32 | if tag { TAG } else { 0 } });
+                tail.write(Tail { references: References::one(), size: size as u32 | if is_long { LONG } else { 0 } });
                 tail
             }
         });
@@ -222,7 +222,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
             unsafe {
                 let block = Self::block(tail);
                 let headroom = this.bytes.offset_from_unsigned(block.start);
-                let mut span = Span::new(block, headroom);
+                let mut span = Span::new(block).behind(headroom);
                 span.set_len(this.len);
                 span
             }
@@ -257,14 +257,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
     unsafe fn block(tail: NonNull<Tail>) -> Block {
         // SAFETY: the caller says so.
         let lengths = unsafe { (*tail.as_ptr()).size };
-        let (size, tag) = ((lengths & !TAG) as usize, lengths & TAG != 0);
+        let (size, is_long) = ((lengths & !LONG) as usize, lengths & LONG != 0);
         let (end, region) = (tail.addr().get(), Fixed::<UNIT, WINDOW_UNITS, S>::new().region_bytes());
         let start = end.wrapping_sub(size);
-        if !start.is_multiple_of(UNIT) || !tag && (start ^ end) >= region {
+        if !start.is_multiple_of(UNIT) || !is_long && (start ^ end) >= region {
             overwritten(end);
         }
         // SAFETY: `freeze` wrote how far the block reaches in front of its tail, whose pointer is derived from the block's.
-        Block { start: unsafe { tail.cast().sub(size) }, size, tag }
+        Block { start: unsafe { tail.cast().sub(size) }, size, is_long }
     }
 }
 

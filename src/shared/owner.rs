@@ -27,6 +27,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicUsize;
 
 use super::batch;
+use super::label::Label;
 use super::queue::{Bundle, Queue, Taken};
 use super::sync::{AtomicBool, Ordering, wait_a_little};
 use crate::geometry::Fixed;
@@ -136,14 +137,18 @@ pub(super) struct Shared<const UNIT: usize, const WINDOW_UNITS: usize, S: System
 /// A heap of a shape that is known at compile time.
 pub(super) type HeapOf<const UNIT: usize, const WINDOW_UNITS: usize, S> = Heap<Fixed<UNIT, WINDOW_UNITS, S>, S>;
 
+/// An address at which there is no owner. Not null, which a region without an owner leads to.
+const NO_OWNER: *const Owner = (&raw const NOTHING).cast();
+static NOTHING: u8 = 0;
 /// The number of no thread.
 const NOBODY: usize = usize::MAX;
 
 std::thread_local! {
     /// The number of this thread, once it has owned a heap; 0 before.
     static NUMBER: Cell<usize> = const { Cell::new(0) };
-    /// The owner at hand: one that is bound to this thread, the one that was bound or had to look for memory last.
-    static AT_HAND: Cell<*const Owner> = const { Cell::new(ptr::null()) };
+    /// The owner at hand: one that is bound to this thread, the one that was bound or had to look for memory last; otherwise
+    /// [`NO_OWNER`].
+    static AT_HAND: Cell<*const Owner> = const { Cell::new(NO_OWNER) };
 }
 
 /// A number that no other thread has or had.
@@ -221,20 +226,18 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
     /// Has all packets come back by the queue. On the thread that the key is bound to, if it is.
     pub(super) fn unbind(&self) {
         if AT_HAND.get() == ptr::from_ref(self.owner()) {
-            AT_HAND.set(ptr::null());
+            AT_HAND.set(NO_OWNER);
         }
         self.owner().place.0.thread.store(NOBODY, Ordering::Relaxed);
     }
 
-    /// Stores the owner in front of a block that lies in no region. Its *label* takes the block's first unit.
+    /// Labels a block of which a packet may use `size` bytes.
     ///
     /// # Safety
-    /// The block is one of this heap's, and nobody uses its first unit.
-    pub(super) unsafe fn label(&self, block: NonNull<u8>) {
-        const { assert!(size_of::<OwnerPointer>() <= UNIT && align_of::<OwnerPointer>() <= UNIT) };
-        let pointer = OwnerPointer::new(block.addr().get(), self.0.as_ptr().cast_const().cast());
-        // SAFETY: the caller says so, and an owner pointer fits.
-        unsafe { block.cast().write(pointer) };
+    /// The block is one of this heap's, and begins with room for a label, which nobody uses.
+    pub(super) unsafe fn label(&self, block: NonNull<u8>, size: usize) {
+        // SAFETY: the caller says so.
+        unsafe { Label::write(block, self.0.as_ptr().cast_const().cast(), size) };
     }
 
     fn owner(&self) -> &Owner {
@@ -401,11 +404,11 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> OwnerOf<UNIT, WIND
     /// As for [`at`](Self::at), and the block is live for as long as the reference is used.
     #[inline(always)]
     pub(super) unsafe fn heap_at_hand<'a>(pointer: NonNull<OwnerPointer>) -> Option<&'a HeapOf<UNIT, WINDOW_UNITS, S>> {
-        // SAFETY: the caller says so. What a thread has at hand is null, or the address of an owner that is bound to it or was
-        // forgotten there, and which therefore stands: so the heap may be used here.
+        // SAFETY: the caller says so. What a thread has at hand is where no owner is, or the address of an owner that is bound to it
+        // or was forgotten there, and which therefore stands: so the heap may be used here.
         unsafe {
             let shared: *const Shared<UNIT, WINDOW_UNITS, S> = OwnerPointer::owner(pointer).cast();
-            if !shared.is_null() && shared.cast() == AT_HAND.get() { Some(&(*shared).heap.0) } else { None }
+            if shared.cast() == AT_HAND.get() { Some(&(*shared).heap.0) } else { None }
         }
     }
 

@@ -2,21 +2,26 @@
 //!
 //! ```text
 //! block ├ label ┼──────── what the packet may use ────────┼ tail ┤
-//!       only where the block lies in no region              8 bytes, for the references to a frozen packet
+//!       only of long blocks                                 8 bytes, for the references to a frozen packet
 //! ```
+//!
+//! A block is long when it lies in no region, or when a packet may use more of it than a span can say. The header of a
+//! region says whose its blocks are; the [label](super::label) of a long block says that and its size.
 
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use super::batch;
+use super::label::Label;
 use super::owner::{HeapOf, Key, Owner, OwnerOf, Returns};
 use super::queue::BUNDLE_BYTES;
 use crate::error::AllocError;
 use crate::geometry::Fixed;
+use crate::map::LONGEST_EXACT;
 use crate::packet::Packet;
 use crate::packet::owner::sealed::Blocks;
-use crate::packet::span::{Block, LONGEST, Span};
+use crate::packet::span::{Block, LONGEST, LONGEST_SHORT, Span};
 use crate::region::{OwnerPointer, Region};
 use crate::system::{Os, System};
 
@@ -60,21 +65,25 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
     /// The owner of every block of its type.
     pub(super) const HERE: Self = Self(PhantomData);
 
-    /// What a packet may use of a block that lies in a region.
+    /// Bytes of a label.
+    const LABEL_BYTES: usize = Label::bytes(UNIT);
+
+    /// What a packet may use of a block that is not long, `longest` bytes at most.
     #[inline(always)]
-    pub(super) fn in_region(block: NonNull<[u8]>) -> Block {
+    pub(super) fn short(block: NonNull<[u8]>, longest: usize) -> Block {
         debug_assert!(block.len() >= BUNDLE_BYTES && block.len().is_multiple_of(TAIL_BYTES));
-        Block { start: block.cast(), size: block.len() - TAIL_BYTES, tag: false }
+        Block { start: block.cast(), size: (block.len() - TAIL_BYTES).min(longest), is_long: false }
     }
 
     /// What a packet may use of a block that is labelled.
     ///
     /// # Safety
     /// The block is longer than a label and a tail.
-    pub(super) unsafe fn labelled(block: NonNull<[u8]>) -> Block {
+    pub(super) unsafe fn long(block: NonNull<[u8]>) -> Block {
         debug_assert!(block.len().is_multiple_of(TAIL_BYTES));
+        let size = (block.len() - Self::LABEL_BYTES - TAIL_BYTES).min(LONGEST);
         // SAFETY: the caller says so.
-        Block { start: unsafe { block.cast().add(UNIT) }, size: block.len() - UNIT - TAIL_BYTES, tag: true }
+        Block { start: unsafe { block.cast().add(Self::LABEL_BYTES) }, size, is_long: true }
     }
 
     /// Bytes to ask the heap for, so that a packet may use `size`.
@@ -86,7 +95,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
     /// Bytes of a block in front of what its packet may use: of its label, if it has one.
     #[inline(always)]
     fn front(block: Block) -> usize {
-        if block.tag { UNIT } else { 0 }
+        if block.is_long { Self::LABEL_BYTES } else { 0 }
     }
 
     /// The heap's block.
@@ -96,18 +105,32 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
         unsafe { block.start.sub(Self::front(block)) }
     }
 
+    /// The label of a long block.
+    ///
+    /// # Safety
+    /// What the packet may use of the block starts there.
+    #[inline(always)]
+    unsafe fn label(start: NonNull<u8>) -> NonNull<Label> {
+        // SAFETY: the label lies in the block.
+        unsafe { start.sub(Self::LABEL_BYTES).cast() }
+    }
+
     /// What leads to a block's owner.
     ///
     /// # Safety
     /// The block is live.
     #[inline(always)]
     unsafe fn owner_pointer(block: Block) -> NonNull<OwnerPointer> {
-        if block.tag {
-            return Self::whole(block).cast();
-        }
         let geometry = Fixed::<UNIT, WINDOW_UNITS, S>::new();
-        // SAFETY: the block lies in a region that is held, and its pointer may reach that (`region`, invariant 3).
-        unsafe { Region::of_block(block.start, geometry) }.owner_pointer(geometry)
+        // SAFETY: the caller says so; without a label the block lies in a region that is held, and its pointer may reach that
+        // (`region`, invariant 3).
+        unsafe {
+            if block.is_long {
+                Label::owner_pointer(Self::label(block.start))
+            } else {
+                Region::of_block(block.start, geometry).owner_pointer(geometry)
+            }
+        }
     }
 
     /// A block's owner.
@@ -122,7 +145,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
         let pointer = unsafe { Self::owner_pointer(block) };
         // SAFETY: as above.
         unsafe { OwnerOf::at(pointer) }.unwrap_or_else(|| {
-            let place = if block.tag { "packet's label" } else { "region's header" };
+            let place = if block.is_long { "packet's label" } else { "region's header" };
             panic!("cannot free: the {place} at {pointer:p} was overwritten")
         })
     }
@@ -132,14 +155,60 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
     /// # Safety
     /// As there, for the words of a span.
     #[inline(never)]
-    unsafe fn end_words(bytes: NonNull<u8>, lengths: u64, front: usize) {
+    unsafe fn end_words(bytes: NonNull<u8>, numbers: u64) {
         // SAFETY: the caller keeps the same contract.
         unsafe {
-            let span = Span::of_words(bytes, lengths, front);
+            let span = Span::of_words(bytes, numbers);
             if span.has_block() {
-                Self::free_block(span.block());
+                match span.short_block() {
+                    Some(block) => Self::free_block(block),
+                    None => Self::free_long(span),
+                }
             }
         }
+    }
+
+    /// Frees the block of a long span.
+    ///
+    /// # Safety
+    /// As for [`free`](Blocks::free).
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_long(span: Span) {
+        // SAFETY: the caller keeps the same contract.
+        unsafe { Self::free_block(Self::long_block_of(span)) }
+    }
+
+    /// Whether a long span has so many bytes of tailroom.
+    ///
+    /// # Safety
+    /// It is that of a packet.
+    #[cold]
+    #[inline(never)]
+    unsafe fn has_long_tailroom(span: Span, bytes: usize) -> bool {
+        // SAFETY: the caller says so.
+        let block = unsafe { Self::long_block_of(span) };
+        bytes <= block.size - span.headroom() - span.len()
+    }
+
+    /// The block of a long span.
+    ///
+    /// # Safety
+    /// It is that of a packet.
+    ///
+    /// # Panics
+    /// When stray bytes have overwritten the label.
+    #[cold]
+    #[inline(never)]
+    unsafe fn long_block_of(span: Span) -> Block {
+        let start = span.start();
+        // SAFETY: the caller says so.
+        let (label, size) = unsafe {
+            let label = Self::label(start);
+            (label, Label::size(label))
+        };
+        let size = size.unwrap_or_else(|| panic!("cannot use the packet: its label at {label:p} was overwritten"));
+        Block { start, size, is_long: true }
     }
 
     /// Frees a block.
@@ -150,12 +219,12 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
     unsafe fn free_block(block: Block) {
         // SAFETY: the caller keeps the same contract; without a label the block starts with what its packet may use.
         unsafe {
-            if !block.tag
+            if !block.is_long
                 && let Some(heap) = OwnerOf::<UNIT, WINDOW_UNITS, S>::heap_at_hand(Self::owner_pointer(block))
             {
                 heap.free(block.start);
             } else {
-                Self::free_elsewhere(block.start, block.size, block.tag);
+                Self::free_elsewhere(block.start, block.size, block.is_long);
             }
         }
     }
@@ -169,8 +238,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
     /// As [`owner`](Self::owner).
     #[cold]
     #[inline(never)]
-    unsafe fn free_elsewhere(start: NonNull<u8>, size: usize, tag: bool) {
-        let block = Block { start, size, tag };
+    unsafe fn free_elsewhere(start: NonNull<u8>, size: usize, is_long: bool) {
+        let block = Block { start, size, is_long };
         // SAFETY: the block is live, nobody else's, and not used afterwards; it is aligned to a unit and has room for a
         // bundle.
         unsafe {
@@ -179,7 +248,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
                 return heap.free(Self::whole(block));
             }
             match Owner::returns(owner.owner()) {
-                Returns::Batched if !block.tag => {
+                Returns::Batched if !block.is_long => {
                     batch::hand_in(owner.owner(), block.start, block.size + TAIL_BYTES);
                 }
                 Returns::Locked if owner.with_lock(false, |heap| heap.free(Self::whole(block))).is_some() => {}
@@ -193,8 +262,18 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for AnyThre
     const UNIT: usize = UNIT;
 
     #[inline(always)]
-    unsafe fn grow(&self, _: Block, _: usize) -> Result<Block, AllocError> {
+    unsafe fn make_room(&self, span: Span, additional: usize, _: bool) -> Result<Span, AllocError> {
+        // SAFETY: the caller keeps the same contract.
+        if span.is_long() && unsafe { Self::has_long_tailroom(span, additional) } {
+            return Ok(span);
+        }
         Err(AllocError::NoTailroom)
+    }
+
+    #[inline(always)]
+    unsafe fn long_block(&self, span: Span) -> Block {
+        // SAFETY: the caller keeps the same contract.
+        unsafe { Self::long_block_of(span) }
     }
 
     #[inline]
@@ -207,7 +286,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for AnyThre
             }
             let kept = Self::front(block) + Self::whole_size(size);
             let whole = Self::front(block) + block.size + TAIL_BYTES;
-            if kept >= whole {
+            if kept.next_multiple_of(UNIT) >= whole {
                 return block;
             }
             let shrink = |heap: &HeapOf<UNIT, WINDOW_UNITS, S>| heap.shrink(Self::whole(block), kept);
@@ -219,11 +298,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for AnyThre
                     owner.heap().map(shrink).or_else(|| owner.with_lock(true, shrink))
                 }
             };
-            match left {
-                // With a check behind it the block has exactly as many bytes as it was asked to keep.
-                Some(Ok(left)) => Block { size: left - Self::front(block) - TAIL_BYTES, ..block },
-                _ => block,
+            // With a check behind it the block has exactly as many bytes as it was asked to keep.
+            let Some(Ok(left)) = left else { return block };
+            let size = left - Self::front(block) - TAIL_BYTES;
+            if !block.is_long {
+                return Block { size: size.min(LONGEST_SHORT), ..block };
             }
+            Label::set_size(Self::label(block.start), size);
+            Block { size, ..block }
         }
     }
 
@@ -235,9 +317,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for AnyThre
 
     #[inline(always)]
     unsafe fn end(&self, span: Span) {
-        let (bytes, lengths, front) = span.words();
+        let (bytes, numbers) = span.words();
         // SAFETY: the caller keeps the same contract.
-        unsafe { Self::end_words(bytes, lengths, front) };
+        unsafe { Self::end_words(bytes, numbers) };
     }
 }
 
@@ -255,18 +337,26 @@ pub(super) const TAKEN_AT_A_TIME: usize = 64;
 
 /// Blocks of a heap for packets.
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_UNITS, S> {
+    /// The most bytes that a packet uses of a block from the hot path of the heap, where all of those are short.
+    const LONGEST_HOT: usize = if LONGEST_EXACT as usize * UNIT <= LONGEST_SHORT { usize::MAX } else { LONGEST_SHORT };
+
     /// Units of the extent from one look at what came back to the next, while anything does.
     const UNITS_AT_ONCE: usize = TAKEN_AT_A_TIME * BUNDLE_BYTES.div_ceil(UNIT);
 
-    /// A block of which a packet may use `size` bytes, [`LONGEST`] at most, where the heap has one at hand.
+    /// The span of a new block of which a packet may use `size` bytes, where the heap has one at hand; `None` for 0, and where
+    /// the block would be long.
     #[inline(always)]
-    pub(super) fn take_hot(&self, size: usize) -> Option<Block> {
+    pub(super) fn take_hot(&self, size: usize) -> Option<Span> {
+        if size.wrapping_sub(1) >= LONGEST_SHORT {
+            return None;
+        }
         // Whole units, none of which is smaller than a bundle.
-        self.heap().allocate_hot(size + TAIL_BYTES).map(AnyThread::<UNIT, WINDOW_UNITS, S>::in_region)
+        let block = self.heap().allocate_hot(size + TAIL_BYTES)?;
+        Some(Span::new(AnyThread::<UNIT, WINDOW_UNITS, S>::short(block, Self::LONGEST_HOT)))
     }
 
-    /// A block of which a packet may use `size` bytes. The heap gets some of what came back first.
-    pub(super) fn take_slow(&self, size: usize) -> Result<Block, AllocError> {
+    /// The span of a new block of which a packet may use `size` bytes, not 0. The heap gets some of what came back first.
+    pub(super) fn take_slow(&self, size: usize) -> Result<Span, AllocError> {
         if size > LONGEST {
             return Err(AllocError::TooLarge);
         }
@@ -278,29 +368,31 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
                 // What is to come back may be what is missing.
                 Err(AllocError::MemoryLimit | AllocError::OutOfMemory) if self.collect_at_most(TAKEN_AT_A_TIME) > 0 => {
                 }
-                outcome => return outcome,
+                outcome => return outcome.map(Span::new),
             }
         }
     }
 
     /// A block of whole units for a packet.
     fn take_once(&self, size: usize) -> Result<Block, AllocError> {
-        if self.heap().stays_in_region(size) {
-            return self.heap().allocate(size).map(AnyThread::<UNIT, WINDOW_UNITS, S>::in_region);
+        if size <= LONGEST_SHORT + TAIL_BYTES && self.heap().stays_in_region(size) {
+            let block = self.heap().allocate(size)?;
+            return Ok(AnyThread::<UNIT, WINDOW_UNITS, S>::short(block, LONGEST_SHORT));
         }
-        let block = self.heap().allocate(UNIT + size)?;
-        // SAFETY: the block is new, and of no region; it has a unit, and what was asked for behind it.
+        let whole = self.heap().allocate(AnyThread::<UNIT, WINDOW_UNITS, S>::LABEL_BYTES + size)?;
+        // SAFETY: the block is new, and has a label's bytes, and what was asked for behind them.
         unsafe {
-            self.label(block.cast());
-            Ok(AnyThread::<UNIT, WINDOW_UNITS, S>::labelled(block))
+            let block = AnyThread::<UNIT, WINDOW_UNITS, S>::long(whole);
+            self.label(whole.cast(), block.size);
+            Ok(block)
         }
     }
 
-    /// A block of which a packet may use `size` bytes, [`LONGEST`] at most.
+    /// The span of a new block of which a packet may use `size` bytes, not 0.
     #[inline]
-    pub(super) fn take(&self, size: usize) -> Result<Block, AllocError> {
+    pub(super) fn take(&self, size: usize) -> Result<Span, AllocError> {
         match self.take_hot(size) {
-            Some(block) => Ok(block),
+            Some(span) => Ok(span),
             None => self.take_slow(size),
         }
     }

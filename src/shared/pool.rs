@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Without a limit a thread has a `SharedAllocator` of its own, so that nothing is shared on the way, and what one thread
-//! hoards is nobody else's loss. With a limit it is: the memory must be found wherever it lies, also while the thread that used it
+//! keeps is nobody else's loss. With a limit it is: the memory must be found wherever it lies, also while the thread that used it
 //! sleeps. So the heaps of a limited pool belong to no thread. Who allocates takes a heap's lock, if it is free, and otherwise another
 //! heap's; who frees a packet does so as well, and otherwise uses the queue of remote frees.
 
@@ -29,7 +29,7 @@ use crate::error::AllocError;
 use crate::geometry::Fixed;
 use crate::heap::Heap;
 use crate::packet::owner::sealed::Take;
-use crate::packet::span::Block;
+use crate::packet::span::Span;
 use crate::packet::{Source, packet_methods};
 use crate::system::Os;
 
@@ -215,6 +215,14 @@ impl Pool {
         }
     }
 
+    /// This thread's allocator, if the pool is the one that the thread used last.
+    #[inline(always)]
+    fn current(&self) -> Option<&SharedAllocator> {
+        let current = CURRENT.get();
+        // SAFETY: the thread's current allocator stands: `CURRENT` is cleared before it is taken down.
+        ptr::eq(current.pool, Arc::as_ptr(&self.0)).then(|| unsafe { &*current.allocator })
+    }
+
     /// This thread's allocator, if the pool has no limit and the thread does not end.
     fn mine(&self) -> Option<&SharedAllocator> {
         let Inner::Threads { config, idle } = &*self.0 else { return None };
@@ -236,22 +244,23 @@ impl Pool {
         allocator.ok().map(|allocator| unsafe { &*allocator.as_ptr() })
     }
 
-    /// A block where the pool is not the one that this thread used last.
+    /// The span of a new block where the pool is not the one that this thread used last.
     #[inline(never)]
-    fn take_otherwise(&self, size: usize) -> Result<Block, AllocError> {
+    fn take_otherwise(&self, size: usize) -> Result<Span, AllocError> {
+        let take = |allocator: &SharedAllocator| allocator.take_hot(size).map_or_else(|| allocator.take_slow(size), Ok);
         match &*self.0 {
             Inner::Threads { config, .. } => match self.mine() {
                 Some(allocator) => {
                     CURRENT.set(Current { pool: Arc::as_ptr(&self.0), allocator });
-                    allocator.take(size)
+                    take(allocator)
                 }
                 // The thread is being taken down. The memory goes with the packet.
-                None => new_allocator(*config).take(size),
+                None => take(&new_allocator(*config)),
             },
             Inner::Shares(shares) => {
                 let first = number_of_this_thread() & (shares.len() - 1);
                 match shares[first].try_with(|key| key.take_hot(size)) {
-                    Some(Some(block)) => Ok(block),
+                    Some(Some(span)) => Ok(span),
                     _ => take_anywhere(shares, first, size),
                 }
             }
@@ -264,14 +273,14 @@ fn new_allocator(config: Config) -> SharedAllocator {
     SharedAllocator::with_config(config).expect("the pool was made with these settings")
 }
 
-/// A block of any share: of the first, if it is not busy and has one, or else of one that is not busy, and at last of whichever, with
+/// The span of a new block of any share: of the first, if it is not busy and has one, or else of one that is not busy, and at last of whichever, with
 /// all that came back.
 #[cold]
-fn take_anywhere(shares: &[Share], first: usize, size: usize) -> Result<Block, AllocError> {
+fn take_anywhere(shares: &[Share], first: usize, size: usize) -> Result<Span, AllocError> {
     let from = |first: usize| (0..shares.len()).map(move |place| &shares[(first + place) % shares.len()]);
     for share in from(first) {
-        if let Some(Ok(block)) = share.try_with(|key| key.take(size)) {
-            return Ok(block);
+        if let Some(Ok(span)) = share.try_with(|key| key.take(size)) {
+            return Ok(span);
         }
     }
     let mut refusal = AllocError::OutOfMemory;
@@ -285,7 +294,7 @@ fn take_anywhere(shares: &[Share], first: usize, size: usize) -> Result<Block, A
             }
         });
         match taken {
-            Ok(block) => return Ok(block),
+            Ok(span) => return Ok(span),
             Err(error) => refusal = error,
         }
     }
@@ -311,13 +320,15 @@ impl Take for &Pool {
     type Owner = AnyThread;
 
     #[inline(always)]
-    fn take(self, size: usize) -> Result<Block, AllocError> {
-        let current = CURRENT.get();
-        if ptr::eq(current.pool, Arc::as_ptr(&self.0)) {
-            // SAFETY: the thread's current allocator stands: `CURRENT` is cleared before it is taken down.
-            unsafe { &*current.allocator }.take(size)
-        } else {
-            self.take_otherwise(size)
+    fn take_hot(self, size: usize) -> Option<Span> {
+        self.current()?.take_hot(size)
+    }
+
+    #[inline(always)]
+    fn take_slow(self, size: usize) -> Result<Span, AllocError> {
+        match self.current() {
+            Some(allocator) => allocator.take_slow(size),
+            None => self.take_otherwise(size),
         }
     }
 
@@ -357,8 +368,7 @@ mod tests {
             take_anywhere(&shares, 0, 1400).unwrap()
         });
         // SAFETY: the block is live and its owner that of any thread.
-        let free =
-            |block| unsafe { crate::packet::owner::sealed::Blocks::free(&AnyThread::<64, 2048, Os>::HERE, block) };
+        let free = |span| unsafe { crate::packet::owner::sealed::Blocks::end(&AnyThread::<64, 2048, Os>::HERE, span) };
         assert!(shares[1].with(|key| key.heap().used_bytes()) == 1408);
         free(taken.unwrap());
         let mut blocks = Vec::new();
@@ -366,7 +376,7 @@ mod tests {
             blocks.push(block);
         }
         assert!(blocks.len() > 5000, "{}", blocks.len());
-        assert_eq!(take_anywhere(&shares, 1, 1400), Err(AllocError::MemoryLimit));
+        assert_eq!(take_anywhere(&shares, 1, 1400).err(), Some(AllocError::MemoryLimit));
         blocks.into_iter().for_each(free);
         for share in &shares {
             share.with(|key| {

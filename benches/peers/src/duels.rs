@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::hint::black_box;
+use std::ptr::NonNull;
 use std::time::Duration;
 use std::{fmt, ptr};
 
@@ -155,14 +156,15 @@ fn codec(side: Side) -> Box<dyn FnMut()> {
     }
 }
 
-/// 64 turns of a queue of 1024 packets.
+/// 64 turns of a queue of 1024 packets whose length shows only when they come. Both sides know it when they leave.
 fn queue(side: Side) -> Box<dyn FnMut()> {
     const DEPTH: usize = 1024;
-    let payload = [7_u8; PACKET];
+    // At the same address on both sides: how long a copy takes depends on it.
+    static PAYLOAD: [u8; PACKET] = [7; PACKET];
     let allocator: &'static Allocator = Box::leak(Box::new(Allocator::new()));
     match side {
         Side::Ours => {
-            let packet = move || allocator.packet_from(black_box(&payload)).expect("there is memory");
+            let packet = move || allocator.packet_from(black_box(&PAYLOAD[..])).expect("there is memory");
             let mut packets: VecDeque<_> = (0..DEPTH).map(|_| packet()).collect();
             Box::new(move || {
                 for _ in 0..64 * DEPTH {
@@ -172,20 +174,21 @@ fn queue(side: Side) -> Box<dyn FnMut()> {
             })
         }
         Side::Theirs => {
-            let block = move || {
-                let block = allocator.allocate(PACKET).expect("there is memory").cast::<u8>();
+            let packet = move || {
+                let payload = black_box(&PAYLOAD[..]);
+                let block = allocator.allocate(payload.len()).expect("there is memory").cast::<u8>();
                 // SAFETY: the block has room for the payload.
-                unsafe { ptr::copy_nonoverlapping(black_box(&payload).as_ptr(), block.as_ptr(), PACKET) };
-                block
+                unsafe { ptr::copy_nonoverlapping(payload.as_ptr(), block.as_ptr(), payload.len()) };
+                NonNull::slice_from_raw_parts(block, payload.len())
             };
-            let mut blocks: VecDeque<_> = (0..DEPTH).map(|_| block()).collect();
+            let mut packets: VecDeque<_> = (0..DEPTH).map(|_| packet()).collect();
             Box::new(move || {
                 for _ in 0..64 * DEPTH {
-                    if let Some(oldest) = blocks.pop_front() {
+                    if let Some(oldest) = packets.pop_front() {
                         // SAFETY: the block is live, and left the queue.
-                        unsafe { allocator.free_sized(oldest, PACKET) };
+                        unsafe { allocator.free_sized(oldest.cast(), oldest.len()) };
                     }
-                    blocks.push_back(block());
+                    packets.push_back(packet());
                 }
             })
         }

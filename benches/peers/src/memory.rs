@@ -2,11 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::ptr::NonNull;
 use std::str::FromStr;
 
-use pktalloc::Allocator;
 use pktalloc::workload::{Cycle, Op, Pattern, Pinned, Queue, Sizes, Stream, drained_burst};
+use pktalloc::{AllocError, Allocator, Room};
 
 use crate::cell::{Cell, QueueCell, Touch, TraceCell};
 use crate::clock::{reset_peak, resident_bytes, resident_peak};
@@ -332,24 +331,20 @@ pub(crate) fn received_in_batches() -> Result<Held, String> {
     const SLOT: usize = 2048;
     const BYTES: usize = 200;
     const HELD: usize = 16_384;
-    let failed = |error| format!("batches: {error}");
     let allocator: Allocator = Allocator::new();
     let mut queue = VecDeque::with_capacity(HELD + BATCH);
-    let mut batch = [NonNull::dangling(); BATCH];
+    let mut batch = Vec::with_capacity(BATCH);
     let mut worst = 0;
     for round in 0..4 * HELD / BATCH {
-        allocator.allocate_batch(SLOT, &mut batch).map_err(failed)?;
-        for &block in &batch {
-            // SAFETY: the block is live, and nobody uses what is behind the first bytes.
-            unsafe { allocator.shrink(block, BYTES) }.map_err(failed)?;
-            queue.push_back(block);
-        }
-        while queue.len() > HELD {
-            if let Some(block) = queue.pop_front() {
-                // SAFETY: allocated above, and taken out of the queue.
-                unsafe { allocator.free(block) };
-            }
-        }
+        let receive = |rooms: &mut [Room<'_>]| {
+            rooms.iter_mut().for_each(|room| room.append(&[7; BYTES]));
+            Ok(rooms.len())
+        };
+        allocator
+            .packets_with(BATCH, SLOT, &mut batch, receive)
+            .map_err(|error: AllocError| format!("batches: {error}"))?;
+        queue.extend(batch.drain(..));
+        queue.drain(..queue.len().saturating_sub(HELD));
         if round >= 2 * HELD / BATCH {
             worst = worst.max(allocator.allocated_bytes());
         }

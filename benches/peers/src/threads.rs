@@ -115,8 +115,10 @@ impl Sharing for Shared {
 
     #[inline(always)]
     fn packet(owner: &SharedAllocator) -> SharedPacket {
-        // SAFETY: nothing is read that `exchange` has not written.
-        unsafe { owner.packet_uninit(PACKET_BYTES) }.expect("there is memory for packets")
+        let mut packet = owner.packet_for(PACKET_BYTES).expect("there is memory for packets");
+        // SAFETY: there is room for as many bytes, and nothing is read that `exchange` has not written.
+        unsafe { packet.set_len(PACKET_BYTES) };
+        packet
     }
 
     #[inline(always)]

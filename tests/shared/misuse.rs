@@ -1,0 +1,91 @@
+//! Bookkeeping that stray bytes have overwritten, seen from other threads.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+
+use pktalloc::system::{Os, System};
+use pktalloc::{Config, SharedAllocator, SharedPacket};
+
+#[test]
+fn a_packet_whose_owner_pointer_was_overwritten_is_not_freed() {
+    // The header of a region lies behind its guard.
+    let (region, header) = (Os::REGION_BYTES, 4096);
+    for (check, large) in [(false, false), (false, true), (true, false), (true, true)] {
+        let allocator = SharedAllocator::with_config(Config::new().check(check)).unwrap();
+        let packet = allocator.packet(if large { 10 << 20 } else { 1000 }).unwrap();
+        let front =
+            packet.as_ptr().map_addr(|address| if large { address - 64 } else { (address & !(region - 1)) + header });
+        // SAFETY: that is memory of the allocator's, which nobody uses meanwhile.
+        let flip = |byte: usize| unsafe { front.add(byte).cast_mut().write(!front.add(byte).read()) };
+        let drop_while_overwritten = |byte, elsewhere| {
+            // SAFETY: dropping the copy frees nothing; the packet is there afterwards.
+            let copy = unsafe { std::ptr::read(&packet) };
+            flip(byte);
+            let outcome = if elsewhere {
+                thread::spawn(|| drop(copy)).join()
+            } else {
+                catch_unwind(AssertUnwindSafe(|| drop(copy)))
+            };
+            flip(byte);
+            let message = *outcome.unwrap_err().downcast::<String>().unwrap();
+            assert!(message.starts_with("cannot ") && message.contains("overwritten"), "{message}");
+        };
+        let word = size_of::<usize>();
+        // A label says how long the block is as well, and has a seal for that.
+        for byte in 0..if large { 4 } else { 2 } * word {
+            drop_while_overwritten(byte, true);
+            // Where a region leads to the owner at hand nobody looks at the seal behind that, unless every call checks.
+            if byte < word || large || check {
+                drop_while_overwritten(byte, false);
+            }
+        }
+        if large {
+            flip(2 * word);
+            let message = *catch_unwind(|| packet.capacity()).unwrap_err().downcast::<String>().unwrap();
+            flip(2 * word);
+            assert!(message.starts_with("cannot ") && message.contains("overwritten"), "{message}");
+        }
+        drop(packet);
+        assert_eq!(allocator.used_bytes(), 0);
+    }
+}
+
+/// Zeros over it, as a stray write leaves them, look like no owner at all.
+#[test]
+fn a_zeroed_owner_pointer_is_a_panic_on_every_thread() {
+    let allocator = SharedAllocator::new();
+    let packet = allocator.packet(1000).unwrap();
+    let header = packet
+        .as_ptr()
+        .map_addr(|address| (address & !(Os::REGION_BYTES - 1)) + 4096)
+        .cast_mut()
+        .cast::<[u8; 2 * size_of::<usize>()]>();
+    // SAFETY: that is the region's owner pointer, which nobody reads meanwhile.
+    let before = unsafe { header.replace([0; 2 * size_of::<usize>()]) };
+    for elsewhere in [true, false] {
+        // SAFETY: dropping the copy frees nothing; the packet is there afterwards.
+        let copy = unsafe { std::ptr::read(&packet) };
+        let outcome =
+            if elsewhere { thread::spawn(|| drop(copy)).join() } else { catch_unwind(AssertUnwindSafe(|| drop(copy))) };
+        let message = *outcome.unwrap_err().downcast::<String>().unwrap();
+        assert!(message.contains("overwritten"), "{message}");
+    }
+    // SAFETY: as above.
+    unsafe { header.write(before) };
+    drop(packet);
+    assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
+}
+
+/// Packets that overflow run away from their region's bookkeeping.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_bookkeeping_of_a_region_lies_in_front_of_its_packets() {
+    let allocator = SharedAllocator::new();
+    let packets: Vec<SharedPacket> = (0..5000).map(|_| allocator.packet(1400).unwrap()).collect();
+    // With pointers of four bytes it fits into one window.
+    let bookkeeping = if cfg!(target_pointer_width = "64") { 2 } else { 1 } * (128 << 10);
+    for packet in &packets {
+        let offset = packet.as_ptr().addr() % Os::REGION_BYTES;
+        assert!(offset >= bookkeeping, "a packet lies {offset} bytes into its region");
+    }
+}
