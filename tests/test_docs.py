@@ -195,7 +195,7 @@ def test_files_and_targets_that_pages_name_exist() -> None:
 @pytest.mark.skipif(not (ROOT / "fuzz").is_dir(), reason="looks at the whole repository")
 def test_tests_that_show_what_packets_do_exist() -> None:
     sources = "".join(
-        path.read_text(encoding="utf-8") for path in [*ROOT.glob("tests/*.rs"), *ROOT.glob("src/**/*.rs")]
+        path.read_text(encoding="utf-8") for path in [*ROOT.glob("tests/**/*.rs"), *ROOT.glob("src/**/*.rs")]
     )
     rows = table_below((ROOT / "docs" / "packets.md").read_text(encoding="utf-8"), "Beside the others")
     names = [name for row in rows for name in re.findall(r"`([a-z_]+)`", row["shown by"])]
