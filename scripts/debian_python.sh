@@ -23,8 +23,10 @@ if ! "$python" -V >/dev/null 2>&1; then
     # The oldest suite that has it, with what it depends on there.
     found=$(newer "$here" apt-cache madison "python$version-venv" | awk '{ sub("/.*", "", $6); print $6 }' | tail -n 1)
     [ -n "$found" ] || { echo "debian_python: Debian has no python$version-venv" >&2; exit 1; }
-    # Some of our tests are the interpreter's own; not every version has them packed.
+    # Some of our tests are the interpreter's own; not every version has them packed. NumPy wants the library of C++, for
+    # which a processor that is not the machine's has none here.
     own=$(SUITES=$found newer "$here" apt-cache pkgnames "libpython$version-testsuite")
+    [ -z "$ARCH" ] || own="$own libstdc++6"
     SUITES=$found newer "$here" apt-get -qq --download-only --no-install-recommends install "python$version-venv" $own >&2
     for package in "$here"/apt/cache/archives/*.deb; do
         dpkg-deb -x "$package" "$root"

@@ -15,6 +15,7 @@ import os
 import socket
 import sys
 import unittest
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -39,6 +40,9 @@ SKIPPED = {
     "test_create_datagram_endpoint_reuse_address_warning": REUSE,
     "test_udp_sendto_dns": "uvloop refuses names in sendto(); asyncio looks them up, and so does ours",
 }
+
+if "A UDP Socket was expected" in Path(test_base_events.__file__).read_text(encoding="utf-8"):
+    SKIPPED["test_create_datagram_endpoint_wrong_sock"] = "asks for a wording that asyncio had once"
 
 ALLOCATOR = pktalloc.Allocator()
 PLAIN = socket.socket

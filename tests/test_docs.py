@@ -8,13 +8,16 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+
+from pktalloc import Allocator
 
 ROOT = Path(__file__).parent.parent
 # The pages whose Python examples are for Linux alone.
 LINUX = {"docs/datagrams.md"}
+MEMORY_PAGES = ("docs/memory.md", "docs/parameters.md", "docs/queues.md", "src/config.rs")
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -139,3 +142,63 @@ def test_the_figures_of_the_readme_are_those_of_the_page_on_performance() -> Non
         assert any(figures.items() <= other.items() for other in page), (
             f"README.md has figures that docs/performance.md has not: {row}"
         )
+
+
+def test_what_an_allocation_costs_in_python_is_the_same_everywhere() -> None:
+    pages = {
+        name: " ".join((ROOT / name).read_text(encoding="utf-8").split())
+        for name in ("README.md", "docs/python.md", "docs/performance.md")
+    }
+    ratio = {
+        call: re.search(rf"\| `{re.escape(call)}` and drop \|[^|]*\|[^|]*\| ([0-9.]+) \|", pages["docs/python.md"])[1]  # type: ignore[index]
+        for call in ("allocate(1400)", "allocate_many(1400, 64)")
+    }
+    said = f"`allocate(1400)` costs {ratio['allocate(1400)']} of `bytearray(1400)`"
+    assert said in pages["README.md"]
+    batch = f"{said}, and a packet of a batch {ratio['allocate_many(1400, 64)']}"
+    assert batch in pages["docs/performance.md"]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or sys.maxsize < 1 << 32, reason="the figures are those of 64-bit Linux")
+def test_what_an_allocator_takes_is_what_the_pages_say() -> None:
+    pages = {name: " ".join((ROOT / name).read_text(encoding="utf-8").split()) for name in MEMORY_PAGES}
+
+    def begins_with(**settings: Any) -> int:
+        with Allocator(**settings) as allocator:
+            allocator.allocate(1400)
+            return allocator.allocated_bytes
+
+    first, small, bookkeeping = begins_with(), begins_with(window_bytes=16 << 10), begins_with() - (256 << 10)
+    said = f"holds {first:,} bytes: two windows and {bookkeeping:,} bytes of bookkeeping"
+    assert said in pages["docs/memory.md"]
+    assert f"two windows of 128 KiB and {bookkeeping:,} bytes of bookkeeping" in pages["docs/queues.md"]
+    assert f"from its first packet on: {first:,} bytes" in pages["docs/parameters.md"]
+    assert f"windows of 16 KiB and begins with {small:,} bytes" in pages["docs/parameters.md"]
+    with pytest.raises(ValueError, match="memory_limit is 1 byte") as refused:
+        Allocator(memory_limit=1)
+    least = int(str(refused.value).split("at least ")[1].split(":")[0])
+    for page in "docs/parameters.md", "src/config.rs":
+        assert f"{least:,} bytes" in pages[page].replace("/// ", ""), page
+
+
+@pytest.mark.skipif(not (ROOT / "fuzz").is_dir(), reason="looks at the whole repository")
+def test_files_and_targets_that_pages_name_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in [*PAGES, ROOT / "CHANGELOG.md"]:
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"`((?:benches|docs|examples|fuzz|python|scripts|src|tests)/[\w./-]+)`", text):
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
+        for target in re.findall(r"`make ([a-z-]+)", text):
+            assert target in targets, f"{page.name} names make {target}"
+
+
+@pytest.mark.skipif(not (ROOT / "fuzz").is_dir(), reason="looks at the whole repository")
+def test_tests_that_show_what_packets_do_exist() -> None:
+    sources = "".join(
+        path.read_text(encoding="utf-8") for path in [*ROOT.glob("tests/**/*.rs"), *ROOT.glob("src/**/*.rs")]
+    )
+    rows = table_below((ROOT / "docs" / "packets.md").read_text(encoding="utf-8"), "Beside the others")
+    names = [name for row in rows for name in re.findall(r"`([a-z_]+)`", row["shown by"])]
+    assert len(names) > 10
+    for name in names:
+        assert f"fn {name}(" in sources, name

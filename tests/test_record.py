@@ -144,9 +144,10 @@ def test_a_python_program_is_recorded_and_replayed(record: Record, tmp_path: Pat
     code = "for n in range(2000): b = bytearray(1400); b += bytes(1000)"
     _, calls, done = record(sys.executable, "-c", code)
     assert done.returncode == 0
-    assert (
-        sum(count for (call, size), count in calls.items() if call == "allocate" and 1400 <= int(size) <= 1410) >= 2000
-    )
+    # From Python 3.15 on the bytes of a `bytearray` are those of a `bytes` object, which has a header.
+    header = sys.getsizeof(b"")
+    sizes = range(1400, 1411 + header)
+    assert sum(count for (call, size), count in calls.items() if call == "allocate" and int(size) in sizes) >= 2000
     replayed = subprocess.run(
         [*COMMAND, "replay", tmp_path / "trace.csv.gz", "--rounds", "1", "--allocators", "malloc", "--json"],
         capture_output=True,
@@ -157,8 +158,8 @@ def test_a_python_program_is_recorded_and_replayed(record: Record, tmp_path: Pat
 
 def test_an_interrupt_is_for_the_program(tmp_path: Path) -> None:
     code = (
-        "import signal, sys\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(5))\n"
-        "print('ready', flush=True)\nsignal.pause()"
+        "import signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
+        "print('ready', flush=True)\nsignal.sigwait([signal.SIGINT])\nsys.exit(5)"
     )
     process = subprocess.Popen(
         [*COMMAND, "record", "-o", tmp_path / "trace.csv", "--", sys.executable, "-c", code],

@@ -113,7 +113,7 @@ def test_the_shipped_capture_replays_as_a_table(demo: Path) -> None:
     text = " ".join(done.stdout.split())
     assert re.search(r"Medians of \d+ rounds; [\d.]+ ns of each are the replay's own loop", text), text
     assert re.search(
-        r"system's malloc.* [\d.]+ (against|and) [\d.]+ ns per packet(, but [a-z ]+)?, as calls from native code;", text
+        r"system's malloc.* [\d.]+ (against|and) [\d.]+ ns per packet\. The calls come from native code;", text
     ), text
     assert "1 round;" in " ".join(run(demo, "--allocators", "malloc", "--rounds", 1).stdout.split())
 
@@ -631,9 +631,8 @@ def test_rounds_that_disagree_are_said_to() -> None:
     )
     apart = said(20, {"low": 0.9, "median": 2, "high": 3})
     assert apart.startswith(
-        "This run cannot tell pktalloc and the system's malloc apart on this traffic: 10.0 and 20.0 ns"
+        "The rounds disagree whether pktalloc or the system's malloc is faster on this traffic: 10.0 and 20.0 ns"
     )
-    assert "but too many of its rounds say otherwise" in apart
 
 
 def test_the_median_of_an_even_number_lies_between() -> None:
@@ -724,9 +723,9 @@ def soon() -> float:
 
 
 def waits(process: Path) -> bool:
-    """Whether it is in the call `poll` (on aarch64: `ppoll`)."""
-    number = "7" if os.uname().machine == "x86_64" else "73"
-    return (process / "syscall").read_text().startswith(f"{number} ")
+    """Whether it is in the call `poll`, or in `ppoll`: all that aarch64 has, and what Python calls from 3.15 on."""
+    numbers = {"7", "271"} if os.uname().machine == "x86_64" else {"73"}
+    return (process / "syscall").read_text().split(" ")[0] in numbers
 
 
 def has_read_much(process: Path) -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 import stat
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ Address = Any
 def check_socket(sock: socket.socket, modifiers: dict[str, Any]) -> socket.socket:
     """Take a socket that the caller made, which rules out everything that would change it."""
     if sock.type != socket.SOCK_DGRAM:
-        kind = "UDP Socket" if sys.version_info < (3, 12) else "datagram socket"
-        raise ValueError(f"A {kind} was expected, got {sock!r}")
+        raise ValueError(f"A datagram socket was expected, got {sock!r}")
     given = ", ".join(f"{name}={value}" for name, value in modifiers.items() if value)
     if given:
         raise ValueError(f"socket modifier keyword arguments can not be used when sock is specified. ({given})")

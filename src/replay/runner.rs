@@ -8,7 +8,7 @@ use crate::workload::Op;
 use crate::{Config, Occupancy, WindowState};
 
 use super::calls::{Call, CallKind};
-use super::clock::{processor_time, resident_bytes};
+use super::clock::{give_back_what_is_free, processor_time, resident_bytes};
 use super::error::Error;
 use super::memory::{filled, push};
 use super::pattern::{FULLY_WRITTEN_BYTES, find_change, write};
@@ -222,6 +222,7 @@ impl<'p> Runner<'p> {
         };
         watcher.moments.reserve_exact(MOMENTS + 2);
         let (mut longest, mut longest_call) = (Duration::ZERO, "none");
+        give_back_what_is_free();
         watcher.baseline = resident_bytes().unwrap_or(0);
         let stride = program.len().div_ceil(MOMENTS).max(1);
         let mut next_report = 0;

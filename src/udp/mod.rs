@@ -62,6 +62,9 @@ mod receiver;
 #[cfg(any(test, target_os = "linux", target_os = "android"))]
 mod segments;
 mod sender;
+// The Python face keeps things on it; without that face only its tests do.
+#[cfg(any(test, all(feature = "python", target_os = "linux")))]
+pub(crate) mod shelf;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use linux as backend;

@@ -166,8 +166,7 @@ def verdict(result: dict[str, Any]) -> dict[str, str]:
         if 1 / NOTABLE_RATIO <= ratio <= NOTABLE_RATIO:
             sentence = f"This run shows no difference between pktalloc and {rival} on this traffic: {figures}"
         else:
-            disagree = "but too many of its rounds say otherwise"
-            sentence = f"This run cannot tell pktalloc and {rival} apart on this traffic: {figures}, {disagree}"
+            sentence = f"The rounds disagree whether pktalloc or {rival} is faster on this traffic: {figures}"
     else:
         figures = f"{other:.1f} against {own:.1f} ns per {result['unit']}"
         sentence = f"{capital(rival)} is {times(1 / ratio)} times as fast as pktalloc on this traffic: {figures}"
@@ -175,7 +174,7 @@ def verdict(result: dict[str, Any]) -> dict[str, str]:
     return {
         "best": best["name"],
         "winner": winner,
-        "verdict": f"{sentence}, as calls from native code; a Python program spends more around them.{memory}",
+        "verdict": f"{sentence}. The calls come from native code; a Python program spends more around them.{memory}",
     }
 
 

@@ -23,6 +23,7 @@ pub(super) use docs::RECV_MANY;
 pub(super) use packets::recv_many;
 
 use super::class;
+use crate::udp::shelf;
 
 /// Enters functions and classes into the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -10,6 +10,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::shelf::Shelf;
 use crate::python::call::int;
 use crate::python::errors;
 use crate::udp::layout::Layout;
@@ -24,16 +25,19 @@ const LEFTOVER_SOCKETS: usize = 64;
 /// Sockets that are remembered for having refused joined datagrams.
 const REMEMBERED: usize = 256;
 
-static IDLE: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
+/// What the next call can use again.
+type Idle<T> = Mutex<Shelf<T, KEPT>>;
+
+static IDLE: Idle<Scratch> = Mutex::new(Shelf::new());
 /// Those without an area, for calls that bring a place for datagrams to arrive at.
-static IDLE_HEADERS: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
-static IDLE_SENDERS: Mutex<Vec<Outgoing<Kernel>>> = Mutex::new(Vec::new());
+static IDLE_HEADERS: Idle<Scratch> = Mutex::new(Shelf::new());
+static IDLE_SENDERS: Idle<Outgoing<Kernel>> = Mutex::new(Shelf::new());
 /// Scratch areas with datagrams that no packet could be made for, by the cookie of their socket.
-static LEFTOVERS: Mutex<Vec<(u64, Scratch)>> = Mutex::new(Vec::new());
+static LEFTOVERS: Mutex<Shelf<(u64, Scratch), LEFTOVER_SOCKETS>> = Mutex::new(Shelf::new());
 /// Whether there are any: only then does a call ask its socket for the cookie.
 static ANY_LEFTOVERS: AtomicBool = AtomicBool::new(false);
 /// The cookies of sockets that have refused joined datagrams.
-static REFUSED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+static REFUSED: Mutex<Shelf<u64, REMEMBERED>> = Mutex::new(Shelf::new());
 static ANY_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// Whether any socket of this process was asked to say more about its datagrams than who sent them. A plain call would not pass
@@ -144,8 +148,7 @@ impl Drop for Lease {
                 // A socket that was closed meanwhile has nobody to deliver to.
                 if let Ok(cookie) = cookie(self.socket) {
                     let mut leftovers = lock(&LEFTOVERS);
-                    let oldest = (leftovers.len() >= LEFTOVER_SOCKETS).then(|| leftovers.remove(0));
-                    leftovers.push((cookie, incoming));
+                    let oldest = leftovers.put((cookie, incoming));
                     ANY_LEFTOVERS.store(true, Ordering::Relaxed);
                     drop(leftovers);
                     drop(oldest);
@@ -157,18 +160,13 @@ impl Drop for Lease {
     }
 }
 
-fn take_idle(idle: &Mutex<Vec<Scratch>>, fits: impl Fn(&Incoming<Kernel>) -> bool) -> Option<Scratch> {
-    let mut idle = lock(idle);
-    let index = idle.iter().position(|scratch| fits(scratch))?;
-    Some(idle.swap_remove(index))
+fn take_idle(idle: &Idle<Scratch>, fits: impl Fn(&Incoming<Kernel>) -> bool) -> Option<Scratch> {
+    lock(idle).take(|scratch| fits(scratch))
 }
 
 /// Keeps a scratch area for the next call, instead of the one kept longest.
-fn keep(idle: &Mutex<Vec<Scratch>>, incoming: Scratch) {
-    let mut idle = lock(idle);
-    let oldest = (idle.len() >= KEPT).then(|| idle.remove(0));
-    idle.push(incoming);
-    drop(idle);
+fn keep(idle: &Idle<Scratch>, incoming: Scratch) {
+    let oldest = lock(idle).put(incoming);
     drop(oldest);
 }
 
@@ -186,15 +184,14 @@ fn take_leftovers(socket: RawFd) -> Option<Scratch> {
     }
     let cookie = cookie(socket).ok()?;
     let mut leftovers = lock(&LEFTOVERS);
-    let index = leftovers.iter().position(|(of, _)| *of == cookie)?;
-    let (_, incoming) = leftovers.remove(index);
+    let (_, incoming) = leftovers.take(|(of, _)| *of == cookie)?;
     ANY_LEFTOVERS.store(!leftovers.is_empty(), Ordering::Relaxed);
     Some(incoming)
 }
 
 /// A sender for the duration of a call.
 pub(super) fn take_sender() -> Outgoing<Kernel> {
-    let idle = lock(&IDLE_SENDERS).pop();
+    let idle = lock(&IDLE_SENDERS).take(|_| true);
     idle.unwrap_or_else(|| Outgoing::new(Kernel))
 }
 
@@ -204,23 +201,17 @@ pub(super) fn give_sender(mut sender: Outgoing<Kernel>, socket: RawFd) {
     if sender.take_refusal()
         && let Ok(cookie) = cookie(socket)
     {
-        let mut refused = lock(&REFUSED);
-        if refused.len() >= REMEMBERED {
-            refused.remove(0);
-        }
-        refused.push(cookie);
+        lock(&REFUSED).put(cookie);
         ANY_REFUSED.store(true, Ordering::Relaxed);
     }
-    let mut idle = lock(&IDLE_SENDERS);
-    if idle.len() < KEPT {
-        idle.push(sender);
-    }
+    let oldest = lock(&IDLE_SENDERS).put(sender);
+    drop(oldest);
 }
 
 /// Whether this socket has refused joined datagrams before.
 #[inline]
 pub(super) fn has_refused(socket: RawFd) -> bool {
-    ANY_REFUSED.load(Ordering::Relaxed) && cookie(socket).is_ok_and(|cookie| lock(&REFUSED).contains(&cookie))
+    ANY_REFUSED.load(Ordering::Relaxed) && cookie(socket).is_ok_and(|cookie| lock(&REFUSED).holds(|of| *of == cookie))
 }
 
 /// Sums over all calls of the process.

@@ -189,6 +189,7 @@ pub(super) fn os_error(py: Python<'_>, error: &io::Error) -> PyErr {
     let number = match error.raw_os_error() {
         Some(number) => number,
         None if error.kind() == io::ErrorKind::WouldBlock => libc::EAGAIN,
+        None if error.kind() == io::ErrorKind::OutOfMemory => return errors::no_memory(),
         None => return io::Error::new(error.kind(), error.to_string()).into(),
     };
     // SAFETY: errno is this thread's, and the thread is attached.

@@ -1,5 +1,6 @@
 //! Datagrams on their way out: as many as go in one system call, joined where they are equal and the socket can cut them.
 
+use std::collections::TryReserveError;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -84,7 +85,9 @@ impl<C: Calls> Outgoing<C> {
         // Whether a call with joined datagrams failed in a way that may come from joining them, and for good.
         let mut suspected = false;
         while sent < items.len() {
-            self.prepare(&items[sent..], addresses, join);
+            if let Err(error) = self.prepare(&items[sent..], addresses, join) {
+                return (sent, Some(error));
+            }
             let headers = &raw mut self.headers[..];
             self.counters.calls += 1;
             // SAFETY: the headers lead to the items and to the vectors and messages beside them, none of which moves before the
@@ -127,7 +130,7 @@ impl<C: Calls> Outgoing<C> {
         item: &Item,
         addresses: &[RawAddress],
     ) -> io::Result<()> {
-        self.prepare(core::slice::from_ref(item), addresses, false);
+        self.prepare(core::slice::from_ref(item), addresses, false)?;
         self.counters.calls += 1;
         // SAFETY: as in `send`.
         let went = unsafe { self.calls.send(socket, &raw mut self.headers[..], libc::MSG_NOSIGNAL) }?;
@@ -141,13 +144,14 @@ impl<C: Calls> Outgoing<C> {
         matches!(self.calls.option(socket, libc::SOL_UDP, libc::UDP_SEGMENT), Ok(0))
     }
 
-    /// Sets up the headers for the first items.
-    fn prepare(&mut self, items: &[Item], addresses: &[RawAddress], join: bool) {
+    /// Sets up the headers for the first items; an error when there is no memory for them.
+    fn prepare(&mut self, items: &[Item], addresses: &[RawAddress], join: bool) -> io::Result<()> {
         let items = &items[..items.len().min(MOST)];
         self.headers.clear();
         self.vectors.clear();
         self.segments.clear();
         self.counts.clear();
+        self.reserve(items.len(), join).map_err(|_| io::ErrorKind::OutOfMemory)?;
         self.vectors.extend(
             items.iter().map(|item| libc::iovec { iov_base: item.base.cast_mut().cast(), iov_len: item.length }),
         );
@@ -181,6 +185,16 @@ impl<C: Calls> Outgoing<C> {
             vectors = vectors.wrapping_add(count);
             first += count;
         }
+        Ok(())
+    }
+
+    /// Makes room for the headers of so many datagrams.
+    fn reserve(&mut self, datagrams: usize, join: bool) -> Result<(), TryReserveError> {
+        self.vectors.try_reserve(datagrams)?;
+        self.headers.try_reserve(datagrams)?;
+        self.counts.try_reserve(datagrams)?;
+        // A message belongs to two datagrams at least.
+        if join { self.segments.try_reserve(datagrams / 2) } else { Ok(()) }
     }
 }
 
