@@ -338,3 +338,80 @@ fn trim_goes_back_to_the_floor_to_the_byte() {
         assert_eq!(allocator.integrity_check(), Ok(()));
     }
 }
+
+/// The operating system, where pages contain anything once they were taken back, and which begins with a region of which some
+/// windows have pages.
+#[derive(Clone, Default)]
+struct Scribbling<const REGION_BYTES: usize> {
+    resident: Rc<Cell<u64>>,
+}
+
+// SAFETY: every region is the operating system's.
+unsafe impl<const BYTES: usize> System for Scribbling<BYTES> {
+    const REGION_BYTES: usize = BYTES;
+
+    fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
+        Os.allocate(layout, role)
+    }
+
+    unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, role: Role) {
+        // SAFETY: it came from `allocate` with this layout.
+        unsafe { Os.free(memory, layout, role) };
+    }
+
+    unsafe fn discard(&self, bytes: NonNull<[u8]>) -> usize {
+        let page = page_bytes() as usize;
+        let before = bytes.addr().get().next_multiple_of(page) - bytes.addr().get();
+        let whole = bytes.len().saturating_sub(before) / page * page;
+        if whole > 0 {
+            // SAFETY: the caller does not use these bytes any more.
+            unsafe { bytes.cast::<u8>().add(before).write_bytes(0xa5, whole) };
+        }
+        whole
+    }
+
+    fn take_kept(&self, layout: Layout) -> Option<(NonNull<u8>, u64)> {
+        let resident = self.resident.take();
+        if resident == 0 { None } else { Some((self.allocate(layout, Role::Region)?, resident)) }
+    }
+}
+
+/// A part of a window's map that was taken back contains anything, be it less than the map.
+#[test]
+fn a_map_that_has_lost_a_part_is_none_any_more() {
+    let config = Config::<16, 8192>::default().preallocated_windows(0);
+    let allocator = Allocator::with_config_in(config, Scribbling::<{ 512 << 10 }>::default()).unwrap();
+    let allocate = || allocator.allocate(4000).unwrap().cast::<u8>();
+    let window = |block: &NonNull<u8>| block.addr().get() >> 17;
+    let blocks: Vec<_> = (0..90).map(|_| allocate()).collect();
+    let middle = window(&blocks[45]);
+    let (gone, kept): (Vec<_>, Vec<_>) = blocks.into_iter().partition(|block| window(block) == middle);
+    assert!(kept.iter().any(|block| window(block) < middle) && kept.iter().any(|block| window(block) > middle));
+    for block in gone {
+        // SAFETY: the block is live and leaves the list.
+        unsafe { allocator.free(block) };
+    }
+    allocator.trim();
+    let again: Vec<_> = (0..30).map(|_| allocate()).collect();
+    assert!(again.iter().any(|block| window(block) == middle));
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
+/// Maps that share no page with one that is in use go back, whatever lies beside them.
+#[test]
+fn maps_go_back_also_behind_a_window_that_never_had_one() {
+    let trimmed = |resident: u64| {
+        let system = Scribbling::<{ 8 << 20 }>::default();
+        system.resident.set(resident << 10);
+        let config = Config::default().preallocated_windows(0);
+        let allocator = Allocator::<64, 2048, _>::with_config_in(config, system).unwrap();
+        let packets: Vec<_> = (0..resident.count_ones()).map(|_| allocator.packet(128 << 10).unwrap()).collect();
+        let kept = packets.into_iter().next_back();
+        allocator.trim();
+        assert_eq!(allocator.integrity_check(), Ok(()));
+        let bytes = allocator.allocated_bytes();
+        drop(kept);
+        bytes
+    };
+    assert_eq!(trimmed(0b111), trimmed(0b100));
+}
