@@ -300,9 +300,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for AnyThre
             };
             // With a check behind it the block has exactly as many bytes as it was asked to keep.
             let Some(Ok(left)) = left else { return block };
-            let size = left - Self::front(block) - TAIL_BYTES;
+            let longest = if block.is_long { LONGEST } else { LONGEST_SHORT };
+            let size = (left - Self::front(block) - TAIL_BYTES).min(longest);
             if !block.is_long {
-                return Block { size: size.min(LONGEST_SHORT), ..block };
+                return Block { size, ..block };
             }
             Label::set_size(Self::label(block.start), size);
             Block { size, ..block }
