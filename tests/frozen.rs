@@ -146,6 +146,28 @@ fn a_packet_whose_end_was_overwritten_is_not_freed() {
     assert_eq!(allocator.used_bytes(), 0);
 }
 
+/// Neither the count nor the size at the end of a block ends the process.
+#[test]
+fn an_overwritten_end_is_one_panic_however_many_handles_there_are() {
+    let allocator = SharedAllocator::new();
+    let end_of = |frozen: &FrozenPacket| frozen[1400..].as_ptr().cast_mut().cast::<u32>();
+    let frozen = allocator.packet_from(&[1; 1400]).unwrap().freeze();
+    let count = end_of(&frozen);
+    // SAFETY: that is the end of the packet's block, which nobody reads meanwhile.
+    unsafe { count.write(0xf8f8_f8f8) };
+    let message = *catch_unwind(|| frozen.clone()).unwrap_err().downcast::<String>().unwrap();
+    assert!(message.starts_with("cannot ") && message.contains("overwritten"), "{message}");
+    // SAFETY: as above.
+    assert_eq!(unsafe { count.replace(1) }, 0xf8f8_f8f8, "a refused handle does not count");
+    let frozen = vec![frozen, allocator.packet_from(&[2; 1400]).unwrap().freeze()];
+    for frozen in &frozen {
+        // SAFETY: as above.
+        unsafe { end_of(frozen).add(1).write(3) };
+    }
+    let message = *catch_unwind(AssertUnwindSafe(|| drop(frozen))).unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("overwritten"), "{message}");
+}
+
 #[test]
 fn handles_are_made_and_dropped_on_many_threads() {
     let allocator = SharedAllocator::new();

@@ -220,7 +220,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
         let span = this.tail.map_or(Span::EMPTY, |tail| {
             // SAFETY: the block is live, and was this handle's alone; its bytes lie in front of its tail.
             unsafe {
-                let block = Self::block(tail);
+                let block = Self::block(tail).unwrap_or_else(|| overwritten(tail.addr().get()));
                 let headroom = this.bytes.offset_from_unsigned(block.start);
                 let mut span = Span::new(block).behind(headroom);
                 span.set_len(this.len);
@@ -241,30 +241,33 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
         // then and nobody else's.
         unsafe {
             if (*tail.as_ptr()).references.remove() {
-                AnyThread::<UNIT, WINDOW_UNITS, S>::HERE.free(Self::block(tail));
+                match Self::block(tail) {
+                    Some(block) => AnyThread::<UNIT, WINDOW_UNITS, S>::HERE.free(block),
+                    // A second panic would end the process.
+                    None if std::thread::panicking() => {}
+                    None => overwritten(tail.addr().get()),
+                }
             }
         }
     }
 
-    /// The block that ends in a tail.
+    /// The block that ends in a tail; `None` when stray bytes have made that lead out of its region, or to where no block can
+    /// be.
     ///
     /// # Safety
     /// The tail is one of a block that is live.
-    ///
-    /// # Panics
-    /// When stray bytes have made it lead out of its region, or to where no block can be.
     #[inline(always)]
-    unsafe fn block(tail: NonNull<Tail>) -> Block {
+    unsafe fn block(tail: NonNull<Tail>) -> Option<Block> {
         // SAFETY: the caller says so.
         let lengths = unsafe { (*tail.as_ptr()).size };
         let (size, is_long) = ((lengths & !LONG) as usize, lengths & LONG != 0);
         let (end, region) = (tail.addr().get(), Fixed::<UNIT, WINDOW_UNITS, S>::new().region_bytes());
         let start = end.wrapping_sub(size);
         if !start.is_multiple_of(UNIT) || !is_long && (start ^ end) >= region {
-            overwritten(end);
+            return None;
         }
         // SAFETY: `freeze` wrote how far the block reaches in front of its tail, whose pointer is derived from the block's.
-        Block { start: unsafe { tail.cast().sub(size) }, size, is_long }
+        Some(Block { start: unsafe { tail.cast().sub(size) }, size, is_long })
     }
 }
 
