@@ -1,10 +1,11 @@
 //! Bookkeeping that stray bytes have overwritten, seen from other threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
 use std::thread;
 
 use pktalloc::system::{Os, System};
-use pktalloc::{Allocator, Config, SharedAllocator, SharedPacket};
+use pktalloc::{Allocator, Config, Pool, SharedAllocator, SharedPacket, flush_freed};
 
 #[test]
 fn a_packet_whose_owner_pointer_was_overwritten_is_not_freed() {
@@ -118,6 +119,38 @@ fn an_overflow_is_one_panic_however_many_packets_are_dropped() {
         let message = *panicked.unwrap_err().downcast::<String>().unwrap();
         assert!(message.starts_with("cannot free: "), "{message}");
     }
+}
+
+/// What a thread still has to do when it ends finds overflows as well, where a panic would end the process.
+#[test]
+fn an_overflow_that_is_found_when_a_thread_ends_does_not_end_the_process() {
+    let config = Config::new().check(true);
+    let overflow = |mut packet: SharedPacket| {
+        // SAFETY: what lies behind the packet is its block's, and nobody reads it meanwhile.
+        unsafe { packet.as_mut_ptr().add(1000).write_bytes(0xf8, 12) };
+        drop(packet);
+    };
+    // The last to free a packet of an allocator that is gone.
+    let packets: Vec<SharedPacket> = {
+        let allocator = SharedAllocator::with_config(config).unwrap();
+        (0..3).map(|_| allocator.packet(1000).unwrap()).collect()
+    };
+    thread::spawn(move || packets.into_iter().for_each(overflow)).join().unwrap();
+    // The owner of a pool's memory, which takes back what others have freed.
+    let pool = Pool::with_config(config).unwrap();
+    let (packets, received) = mpsc::channel();
+    let (freed, wait) = mpsc::channel::<()>();
+    let worker = thread::spawn({
+        let pool = pool.clone();
+        move || {
+            (0..3).for_each(|_| packets.send(pool.packet(1000).unwrap()).unwrap());
+            wait.recv().unwrap();
+        }
+    });
+    received.into_iter().take(3).for_each(overflow);
+    flush_freed();
+    freed.send(()).unwrap();
+    worker.join().unwrap();
 }
 
 /// Packets that overflow run away from their region's bookkeeping.
