@@ -147,7 +147,8 @@ fn an_overflow_that_is_found_when_a_thread_ends_does_not_end_the_process() {
             wait.recv().unwrap();
         }
     });
-    received.into_iter().take(3).for_each(overflow);
+    let packets: Vec<SharedPacket> = received.into_iter().take(3).collect();
+    packets.into_iter().for_each(overflow);
     flush_freed();
     freed.send(()).unwrap();
     worker.join().unwrap();
