@@ -142,6 +142,8 @@ fn windows_that_are_refused_stay_counted() {
 }
 
 /// The system refuses to undo a mapping when that would cut another one in two and there are too many already.
+// The sanitizer unmaps memory of its own when a thread ends, and does not live with a refusal.
+#[cfg(not(pktalloc_asan))]
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod unmapping {
     use std::ffi::{c_int, c_ulong};
@@ -260,6 +262,17 @@ impl WholeRegions {
     }
 }
 
+impl Drop for WholeRegions {
+    fn drop(&mut self) {
+        if Rc::strong_count(&self.0) == 1 {
+            for (region, len) in self.0.take() {
+                // SAFETY: the region came from `allocate` with this layout, and nobody else has it.
+                unsafe { std::alloc::dealloc(region.as_ptr(), Layout::from_size_align(len, len).unwrap()) };
+            }
+        }
+    }
+}
+
 // SAFETY: all memory is the standard library's, and is never given out twice.
 unsafe impl System for WholeRegions {
     const REGION_BYTES: usize = 1 << 20;
@@ -284,6 +297,7 @@ unsafe impl System for WholeRegions {
 /// The stacks of cached blocks lie in a region. It stays as long as they are open, also where regions go as a whole.
 #[test]
 fn the_region_with_the_cache_stays_as_long_as_that_is_open() {
+    let _alone = alone();
     let system = WholeRegions::default();
     let config = Config::default().memory_limit(8 << 20).preallocated_windows(0).keep_empty_windows(0);
     let allocator = Allocator::<64, 256, _>::with_config_in(config, system.clone()).unwrap();
@@ -315,6 +329,7 @@ fn the_region_with_the_cache_stays_as_long_as_that_is_open() {
 /// Whatever came before, nothing more than in a new allocator is held once all is freed and trimmed: not a page of the maps.
 #[test]
 fn trim_goes_back_to_the_floor_to_the_byte() {
+    let _alone = alone();
     let floor = |allocator: &Allocator| {
         drop(allocator.packet(1400).unwrap());
         allocator.trim();
@@ -379,6 +394,7 @@ unsafe impl<const BYTES: usize> System for Scribbling<BYTES> {
 /// A part of a window's map that was taken back contains anything, be it less than the map.
 #[test]
 fn a_map_that_has_lost_a_part_is_none_any_more() {
+    let _alone = alone();
     let config = Config::<16, 8192>::default().preallocated_windows(0);
     let allocator = Allocator::with_config_in(config, Scribbling::<{ 512 << 10 }>::default()).unwrap();
     let allocate = || allocator.allocate(4000).unwrap().cast::<u8>();
@@ -400,6 +416,7 @@ fn a_map_that_has_lost_a_part_is_none_any_more() {
 /// Maps that share no page with one that is in use go back, whatever lies beside them.
 #[test]
 fn maps_go_back_also_behind_a_window_that_never_had_one() {
+    let _alone = alone();
     if page_bytes() != 4096 {
         eprintln!("skipped: two maps are no page of this system");
         return;
