@@ -225,7 +225,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
     /// # Panics
     /// When `block` points into a window of this allocator but not at a live block: a double free or an interior
     /// pointer. Nothing was changed then. With [`check`](Config::check) on, whenever [`try_free`](Self::try_free)
-    /// would return an error.
+    /// would return an error. On a thread that panics already, where a second panic would end the process, the block stays.
     ///
     /// # Safety
     /// `block` came from this allocator, was not freed since, and is not used afterwards. The pointer is derived from

@@ -121,18 +121,18 @@ fn handles_compare_order_and_hash_as_bytes() {
     let set: HashSet<FrozenPacket> = [frozen(b"a"), frozen(b"b"), frozen(b"a")].into();
     assert!(set.len() == 2 && set.contains(&b"b"[..]));
     assert!(format!("{:?}", frozen(b"secret")).starts_with("FrozenPacket { len: 6, at: 0x"));
-    assert_eq!([size_of::<FrozenPacket>(), size_of::<Option<FrozenPacket>>()], [3 * size_of::<usize>(); 2]);
+    assert_eq!([size_of::<FrozenPacket>(), size_of::<Option<FrozenPacket>>()], [2 * size_of::<usize>() + 8; 2]);
 }
 
 #[test]
 fn a_packet_whose_end_was_overwritten_is_not_freed() {
     let allocator = SharedAllocator::new();
     let frozen = allocator.packet_from(&[1; 1400]).unwrap().freeze();
-    // The last 4 bytes of the block say how long it is.
-    let size = frozen[1396..].as_ptr().wrapping_add(4 + 4).cast_mut();
+    // The 4 bytes in front of the count are a seal.
+    let seal = frozen[1396..].as_ptr().wrapping_add(4).cast_mut();
     for bit in 0..32 {
         // SAFETY: that is memory of the packet's block, which nobody reads meanwhile.
-        let flip = || unsafe { *size.add(bit / 8) ^= 1 << (bit % 8) };
+        let flip = || unsafe { *seal.add(bit / 8) ^= 1 << (bit % 8) };
         // SAFETY: dropping the copy frees nothing; the packet is there afterwards.
         let copy = unsafe { std::ptr::read(&frozen) };
         flip();
@@ -144,6 +144,33 @@ fn a_packet_whose_end_was_overwritten_is_not_freed() {
     }
     drop(frozen);
     assert_eq!(allocator.used_bytes(), 0);
+}
+
+/// Neither the count nor the seal at the end of a block ends the process, and nobody frees what others hold.
+#[test]
+fn an_overwritten_end_is_one_panic_however_many_handles_there_are() {
+    let allocator = SharedAllocator::new();
+    let end_of = |frozen: &FrozenPacket| frozen[1400..].as_ptr().cast_mut().cast::<u32>();
+    let frozen = allocator.packet_from(&[1; 1400]).unwrap().freeze();
+    // SAFETY: that is the end of the packet's block, which nobody reads meanwhile.
+    let count = unsafe { end_of(&frozen).add(1) };
+    // SAFETY: as above.
+    unsafe { count.write(0xf8f8_f8f8) };
+    let message = *catch_unwind(|| frozen.clone()).unwrap_err().downcast::<String>().unwrap();
+    assert!(message.starts_with("cannot ") && message.contains("overwritten"), "{message}");
+    // SAFETY: as above.
+    assert_eq!(unsafe { count.replace(1) }, 0xf8f8_f8f8, "a refused handle does not count");
+    drop(frozen);
+    for bytes in [0, 1, u32::MAX, 0xf8f8_f8f8] {
+        let frozen = [1, 2].map(|byte| allocator.packet_from(&[byte; 1400]).unwrap().freeze());
+        for frozen in &frozen {
+            // SAFETY: as above.
+            unsafe { end_of(frozen).cast::<[u32; 2]>().write([bytes, 1]) };
+        }
+        let message = *catch_unwind(AssertUnwindSafe(|| drop(frozen))).unwrap_err().downcast::<String>().unwrap();
+        assert!(message.contains("overwritten"), "{message}");
+    }
+    assert_eq!(allocator.used_bytes(), 8 * 1408, "what cannot be freed is kept");
 }
 
 #[test]

@@ -141,9 +141,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Frees any block, or panics with what is wrong.
+    /// Frees any block, or panics with what is wrong; where the thread panics already, the block stays: a second panic would
+    /// end the process.
     fn free_or_panic(&self, block: NonNull<u8>, size: Option<usize>) {
-        if let Err(error) = self.try_free(block, size) {
+        if let Err(error) = self.try_free(block, size)
+            && !is_panicking()
+        {
             panic!("cannot free: {error}");
         }
     }
@@ -244,4 +247,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
         self.add_empty(cold, window);
     }
+}
+
+/// Whether this thread panics; without the standard library nobody can tell.
+fn is_panicking() -> bool {
+    #[cfg(any(feature = "std", test))]
+    return std::thread::panicking();
+    #[cfg(not(any(feature = "std", test)))]
+    return false;
 }

@@ -379,16 +379,18 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let mapped = header.mapped.word();
         for run in runs(header.reserved.word() & (mapped | mapped << 1 | mapped >> 1)) {
             // SAFETY: no block lies in these windows.
-            let gone = unsafe { self.system.discard(region.maps(run.clone(), geometry)) } / geometry.map_bytes();
-            if gone > 0 {
-                for index in run.clone().filter(|&index| header.mapped.test(index)) {
-                    if index < run.start + gone {
-                        header.mapped.clear(index);
-                        cold.held_bytes -= geometry.map_bytes() as u64;
-                    } else {
-                        // It may have lost a part.
-                        region.window(index, geometry).clear_map(geometry);
-                    }
+            let bytes = unsafe { self.system.discard(region.maps(run.clone(), geometry)) };
+            if bytes == 0 {
+                continue;
+            }
+            let gone = bytes / geometry.map_bytes();
+            for (place, index) in run.filter(|&index| header.mapped.test(index)).enumerate() {
+                if place < gone {
+                    header.mapped.clear(index);
+                    cold.held_bytes -= geometry.map_bytes() as u64;
+                } else {
+                    // It may have lost a part.
+                    region.window(index, geometry).clear_map(geometry);
                 }
             }
         }

@@ -7,6 +7,7 @@
 
 use core::cell::Cell;
 use core::ptr::NonNull;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::owner::Owner;
 use super::queue::Bundle;
@@ -52,7 +53,8 @@ impl Drop for End {
     fn drop(&mut self) {
         BATCH.with(|batch| {
             batch.most.set(0);
-            batch.flush();
+            // A panic in here would end the process. Each time round there is a bundle less.
+            while catch_unwind(AssertUnwindSafe(|| batch.flush())).is_err() {}
         });
     }
 }

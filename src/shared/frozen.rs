@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!        bytes ├── len ──┤     handles: a part of the packet each, and where its tail is
-//! block ├───────────────────────────────────────┼ references │ size ┤
+//! block ├───────────────────────────────────────┼ seal │ references ┤
 //!                                               tail
 //! ```
 //!
@@ -18,7 +18,6 @@ use core::ptr::NonNull;
 
 use super::packet::{AnyThread, SharedPacket, TAIL_BYTES};
 use super::references::References;
-use crate::geometry::{Fixed, Geometry};
 use crate::packet::bytes_like::bytes_like;
 use crate::packet::cannot_advance;
 use crate::packet::owner::sealed::Blocks;
@@ -28,16 +27,22 @@ use crate::system::{Os, System};
 /// The end of a frozen packet's block.
 #[repr(C)]
 struct Tail {
+    /// Distinguishes a tail from anything else that may lie here. In front, where what overflows comes from.
+    seal: u32,
     references: References,
-    /// Bytes of the block in front of this; on top whether it is long.
-    size: u32,
 }
 
 // The model checker's atomics are larger, and count no packets.
 const _: () = assert!(cfg!(all(test, loom)) || size_of::<Tail>() == TAIL_BYTES && align_of::<Tail>() <= TAIL_BYTES);
 
-/// The bit of a tail's size that says that the block is long.
+/// The bit of a handle's size that says that the block is long.
 const LONG: u32 = 1 << (u32::BITS - 1);
+
+/// A number that packet bytes are unlikely to contain.
+#[inline(always)]
+fn seal_of(tail: NonNull<Tail>) -> u32 {
+    tail.addr().get() as u32 ^ 0x9E37_79B9
+}
 
 /// Bytes of a packet that many hold and nobody changes: cheap to clone, slice, split and advance.
 ///
@@ -70,7 +75,9 @@ const LONG: u32 = 1 << (u32::BITS - 1);
 /// ```
 pub struct FrozenPacket<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os> {
     bytes: NonNull<u8>,
-    len: usize,
+    len: u32,
+    /// Bytes of the block in front of its tail; on top whether it is long. Not in the tail, which stray bytes may reach.
+    size: u32,
     /// `None` where there is no block, and no byte.
     tail: Option<NonNull<Tail>>,
     owner: PhantomData<AnyThread<UNIT, WINDOW_UNITS, S>>,
@@ -99,12 +106,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedPacket<UNIT,
             // SAFETY: a block of this owner has a tail behind what its packet may use, which nobody else writes to; its
             // pointer may reach that.
             unsafe {
-                let tail = start.add(size).cast();
-                tail.write(Tail { references: References::one(), size: size as u32 | if is_long { LONG } else { 0 } });
+                let tail: NonNull<Tail> = start.add(size).cast();
+                tail.write(Tail { seal: seal_of(tail), references: References::one() });
                 tail
             }
         });
-        FrozenPacket { bytes: span.bytes(), len: span.len(), tail, owner: PhantomData }
+        // Both are below 2 GiB.
+        let (len, size) = (span.len() as u32, size as u32 | if is_long { LONG } else { 0 });
+        FrozenPacket { bytes: span.bytes(), len, size, tail, owner: PhantomData }
     }
 }
 
@@ -112,7 +121,7 @@ impl FrozenPacket {
     /// A packet of the default shape without bytes. For another shape: `FrozenPacket::<32, 1024>::default()`.
     #[must_use]
     pub const fn new() -> Self {
-        Self { bytes: NonNull::dangling(), len: 0, tail: None, owner: PhantomData }
+        Self { bytes: NonNull::dangling(), len: 0, size: 0, tail: None, owner: PhantomData }
     }
 }
 
@@ -141,15 +150,15 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
         let end = match range.end_bound() {
             Bound::Included(&end) => end.saturating_add(1),
             Bound::Excluded(&end) => end,
-            Bound::Unbounded => self.len,
+            Bound::Unbounded => self.len(),
         };
-        if start > end || end > self.len {
-            cannot_slice(start, end, self.len);
+        if start > end || end > self.len() {
+            cannot_slice(start, end, self.len());
         }
         let mut part = self.clone();
         // SAFETY: inside of the packet, or at its end.
         part.bytes = unsafe { part.bytes.add(start) };
-        part.len = end - start;
+        part.len = (end - start) as u32;
         part
     }
 
@@ -184,18 +193,18 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
     #[inline]
     #[track_caller]
     pub fn advance(&mut self, bytes: usize) {
-        if bytes > self.len {
-            cannot_advance(bytes, self.len);
+        if bytes > self.len() {
+            cannot_advance(bytes, self.len());
         }
         // SAFETY: inside of the packet, or at its end.
         self.bytes = unsafe { self.bytes.add(bytes) };
-        self.len -= bytes;
+        self.len -= bytes as u32;
     }
 
     /// Keeps the first `len` bytes; does nothing when there are no more.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        self.len = self.len().min(len) as u32;
     }
 
     /// Whether this is the only handle to its block.
@@ -220,10 +229,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
         let span = this.tail.map_or(Span::EMPTY, |tail| {
             // SAFETY: the block is live, and was this handle's alone; its bytes lie in front of its tail.
             unsafe {
-                let block = Self::block(tail);
+                let block = Self::block(tail, this.size).unwrap_or_else(|| overwritten(tail.addr().get()));
                 let headroom = this.bytes.offset_from_unsigned(block.start);
                 let mut span = Span::new(block).behind(headroom);
-                span.set_len(this.len);
+                span.set_len(this.len());
                 span
             }
         });
@@ -234,37 +243,34 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
     /// Takes a handle off; the last one frees the block. Not a part of the caller: see the free of a packet of an allocator.
     ///
     /// # Safety
-    /// The tail is that of a handle, which is not used any more.
+    /// The tail and the size are those of a handle, which is not used any more.
     #[inline(never)]
-    unsafe fn remove(tail: NonNull<Tail>) {
+    unsafe fn remove(tail: NonNull<Tail>, size: u32) {
         // SAFETY: the tail is there as long as the handle; no reference to it is left when the block is freed, which is live until
         // then and nobody else's.
         unsafe {
             if (*tail.as_ptr()).references.remove() {
-                AnyThread::<UNIT, WINDOW_UNITS, S>::HERE.free(Self::block(tail));
+                match Self::block(tail, size) {
+                    Some(block) => AnyThread::<UNIT, WINDOW_UNITS, S>::HERE.free(block),
+                    // A second panic would end the process.
+                    None if std::thread::panicking() => {}
+                    None => overwritten(tail.addr().get()),
+                }
             }
         }
     }
 
-    /// The block that ends in a tail.
+    /// The block of a handle; `None` when somebody has written to its tail, whose references say nothing then.
     ///
     /// # Safety
-    /// The tail is one of a block that is live.
-    ///
-    /// # Panics
-    /// When stray bytes have made it lead out of its region, or to where no block can be.
+    /// The tail and the size are those of a handle to a block that is live.
     #[inline(always)]
-    unsafe fn block(tail: NonNull<Tail>) -> Block {
+    unsafe fn block(tail: NonNull<Tail>, size: u32) -> Option<Block> {
         // SAFETY: the caller says so.
-        let lengths = unsafe { (*tail.as_ptr()).size };
-        let (size, is_long) = ((lengths & !LONG) as usize, lengths & LONG != 0);
-        let (end, region) = (tail.addr().get(), Fixed::<UNIT, WINDOW_UNITS, S>::new().region_bytes());
-        let start = end.wrapping_sub(size);
-        if !start.is_multiple_of(UNIT) || !is_long && (start ^ end) >= region {
-            overwritten(end);
-        }
-        // SAFETY: `freeze` wrote how far the block reaches in front of its tail, whose pointer is derived from the block's.
-        Block { start: unsafe { tail.cast().sub(size) }, size, is_long }
+        let seal = unsafe { (*tail.as_ptr()).seal };
+        let (bytes, is_long) = ((size & !LONG) as usize, size & LONG != 0);
+        // SAFETY: so far the block reaches in front of its tail, whose pointer is derived from the block's.
+        (seal == seal_of(tail)).then(|| Block { start: unsafe { tail.cast().sub(bytes) }, size: bytes, is_long })
     }
 }
 
@@ -290,7 +296,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Clone for FrozenPa
             // SAFETY: the tail is there as long as this handle.
             unsafe { tail.as_ref() }.references.add();
         }
-        Self { bytes: self.bytes, len: self.len, tail: self.tail, owner: PhantomData }
+        Self { bytes: self.bytes, len: self.len, size: self.size, tail: self.tail, owner: PhantomData }
     }
 }
 
@@ -299,7 +305,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for FrozenPac
     fn drop(&mut self) {
         if let Some(tail) = self.tail {
             // SAFETY: this handle counts, and is not used any more.
-            unsafe { Self::remove(tail) };
+            unsafe { Self::remove(tail, self.size) };
         }
     }
 }
@@ -310,7 +316,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Deref for FrozenPa
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: these bytes are initialised, lie in a block that lives as long as this handle, and nobody writes to them.
-        unsafe { NonNull::slice_from_raw_parts(self.bytes, self.len).as_ref() }
+        unsafe { NonNull::slice_from_raw_parts(self.bytes, self.len as usize).as_ref() }
     }
 }
 
@@ -318,7 +324,7 @@ bytes_like!([const UNIT: usize, const WINDOW_UNITS: usize, S: System] FrozenPack
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Default for FrozenPacket<UNIT, WINDOW_UNITS, S> {
     fn default() -> Self {
-        Self { bytes: NonNull::dangling(), len: 0, tail: None, owner: PhantomData }
+        Self { bytes: NonNull::dangling(), len: 0, size: 0, tail: None, owner: PhantomData }
     }
 }
 
@@ -335,6 +341,6 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> From<SharedPacket<
 /// Where and how long, not what it says: packets carry other people's data.
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for FrozenPacket<UNIT, WINDOW_UNITS, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrozenPacket").field("len", &self.len).field("at", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("FrozenPacket").field("len", &self.len()).field("at", &self.bytes).finish_non_exhaustive()
     }
 }

@@ -133,21 +133,24 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
         }
     }
 
-    /// A block's owner.
+    /// A block's owner; `None` where stray bytes have made that impossible to find and the thread panics already: a second
+    /// panic would end the process.
     ///
     /// # Safety
     /// The block is live, in a heap of this type.
     ///
     /// # Panics
     /// When stray bytes have made that impossible to find.
-    unsafe fn owner(block: Block) -> OwnerOf<UNIT, WINDOW_UNITS, S> {
+    unsafe fn owner(block: Block) -> Option<OwnerOf<UNIT, WINDOW_UNITS, S>> {
         // SAFETY: the caller says so.
         let pointer = unsafe { Self::owner_pointer(block) };
         // SAFETY: as above.
-        unsafe { OwnerOf::at(pointer) }.unwrap_or_else(|| {
+        let owner = unsafe { OwnerOf::at(pointer) };
+        if owner.is_none() && !std::thread::panicking() {
             let place = if block.is_long { "packet's label" } else { "region's header" };
-            panic!("cannot free: the {place} at {pointer:p} was overwritten")
-        })
+            panic!("cannot free: the {place} at {pointer:p} was overwritten");
+        }
+        owner
     }
 
     /// See [`end`](Blocks::end).
@@ -168,7 +171,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
         }
     }
 
-    /// Frees the block of a long span.
+    /// Frees the block of a long span, unless its label was overwritten and the thread panics already.
     ///
     /// # Safety
     /// As for [`free`](Blocks::free).
@@ -176,7 +179,12 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
     #[inline(never)]
     unsafe fn free_long(span: Span) {
         // SAFETY: the caller keeps the same contract.
-        unsafe { Self::free_block(Self::long_block_of(span)) }
+        unsafe {
+            if std::thread::panicking() && Label::size(Self::label(span.start())).is_none() {
+                return;
+            }
+            Self::free_block(Self::long_block_of(span));
+        }
     }
 
     /// Whether a long span has so many bytes of tailroom.
@@ -243,7 +251,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
         // SAFETY: the block is live, nobody else's, and not used afterwards; it is aligned to a unit and has room for a
         // bundle.
         unsafe {
-            let owner = Self::owner(block);
+            let Some(owner) = Self::owner(block) else { return };
             if let Some(heap) = owner.heap() {
                 return heap.free(Self::whole(block));
             }
@@ -294,15 +302,16 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for AnyThre
             let left = match at_hand {
                 Some(heap) => Some(shrink(heap)),
                 None => {
-                    let owner = Self::owner(block);
+                    let Some(owner) = Self::owner(block) else { return block };
                     owner.heap().map(shrink).or_else(|| owner.with_lock(true, shrink))
                 }
             };
             // With a check behind it the block has exactly as many bytes as it was asked to keep.
             let Some(Ok(left)) = left else { return block };
-            let size = left - Self::front(block) - TAIL_BYTES;
+            let longest = if block.is_long { LONGEST } else { LONGEST_SHORT };
+            let size = (left - Self::front(block) - TAIL_BYTES).min(longest);
             if !block.is_long {
-                return Block { size: size.min(LONGEST_SHORT), ..block };
+                return Block { size, ..block };
             }
             Label::set_size(Self::label(block.start), size);
             Block { size, ..block }

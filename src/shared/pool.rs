@@ -19,6 +19,7 @@ use alloc::sync::{Arc, Weak};
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::ptr::{self, NonNull};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 use super::owner::{Key, number_of_this_thread};
@@ -111,11 +112,19 @@ impl Drop for Mine {
         }
         // SAFETY: it came from a box, and nothing leads to it any more.
         let allocator = *unsafe { Box::from_raw(self.allocator.as_ptr()) };
-        if let Some(pool) = self.pool.upgrade()
-            && let Inner::Threads { idle, .. } = &*pool
-        {
-            allocator.trim();
-            idle.lock().unwrap_or_else(PoisonError::into_inner).push(allocator.unbind());
+        let leave = || {
+            if let Some(pool) = self.pool.upgrade()
+                && let Inner::Threads { idle, .. } = &*pool
+            {
+                allocator.trim();
+                idle.lock().unwrap_or_else(PoisonError::into_inner).push(allocator.unbind());
+            }
+        };
+        if MINE.try_with(|_| ()).is_ok() {
+            leave();
+        } else {
+            // The thread ends. A panic in here would end the process; it has been reported.
+            _ = catch_unwind(AssertUnwindSafe(leave));
         }
     }
 }

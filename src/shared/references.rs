@@ -5,7 +5,7 @@ use super::sync::{AtomicU32, Ordering};
 /// A count of handles; never 0 while it is looked at.
 pub(super) struct References(AtomicU32);
 
-/// More handles than this are taken for a leak, as `Arc` does: the next ones could make the count wrap around.
+/// More handles than this are taken for a leak, or for stray bytes: the next ones could make the count wrap around.
 const MOST: u32 = i32::MAX as u32;
 
 impl References {
@@ -14,13 +14,24 @@ impl References {
         Self(AtomicU32::new(1))
     }
 
-    /// Counts one more handle, made from one that there is. Ends the process when there are billions.
+    /// Counts one more handle, made from one that there is.
+    ///
+    /// # Panics
+    /// When there are billions, or stray bytes say so.
     #[inline(always)]
     pub(super) fn add(&self) {
         // Who makes a handle has one, so nothing can go meanwhile, and there is nothing to order.
         if self.0.fetch_add(1, Ordering::Relaxed) > MOST {
-            std::process::abort();
+            self.refuse();
         }
+    }
+
+    /// Takes back what was added to a count that is too large.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self) -> ! {
+        let count = self.0.fetch_sub(1, Ordering::Relaxed).wrapping_sub(1);
+        panic!("cannot hold the packet: it has {count} handles, or the end of its block was overwritten");
     }
 
     /// Takes a handle off; true when it was the last one. What other holders did to the packet happened before that.

@@ -131,3 +131,21 @@ fn a_long_packet_holds_a_unit_more_and_is_freed_as_others_are() {
     let large = allocator.packet(10 << 20).unwrap();
     assert_eq!((large.capacity(), allocator.used_bytes()), ((10 << 20) + 56, (10 << 20) + 128));
 }
+
+/// A block has whole units, of which a packet uses no more than the longest may have, also after something was cut off.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn what_is_cut_off_the_longest_packet_makes_it_no_longer() {
+    const LONGEST: usize = (2 << 30) - 4096;
+    let allocator = SharedAllocator::<4096, 64>::default();
+    // Its pages are never touched.
+    let Ok(mut packet) = allocator.packet_for(LONGEST) else {
+        eprintln!("skipped: the system has no 2 GiB of address space");
+        return;
+    };
+    assert_eq!(packet.capacity(), LONGEST);
+    packet.shrink_to(LONGEST / 2);
+    assert_eq!(packet.capacity(), LONGEST, "a block in no region keeps its memory");
+    let packet = packet.freeze().try_into_packet().unwrap();
+    assert_eq!(packet.capacity(), LONGEST);
+}

@@ -1,10 +1,11 @@
 //! Bookkeeping that stray bytes have overwritten, seen from other threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
 use std::thread;
 
 use pktalloc::system::{Os, System};
-use pktalloc::{Config, SharedAllocator, SharedPacket};
+use pktalloc::{Allocator, Config, Pool, SharedAllocator, SharedPacket, flush_freed};
 
 #[test]
 fn a_packet_whose_owner_pointer_was_overwritten_is_not_freed() {
@@ -74,6 +75,83 @@ fn a_zeroed_owner_pointer_is_a_panic_on_every_thread() {
     unsafe { header.write(before) };
     drop(packet);
     assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
+}
+
+/// A packet whose label was overwritten is dropped while what that has caused unwinds. A second panic would end the process.
+#[test]
+fn what_was_overwritten_is_one_panic_however_many_packets_have_it() {
+    type Use = fn(Vec<SharedPacket>);
+    let uses: [Use; 4] = [
+        drop,
+        |mut packets| packets[0].truncate(10),
+        |mut packets| _ = packets[0].extend_from_slice(&[1; 1000]),
+        |packets| drop(packets.into_iter().map(SharedPacket::freeze).collect::<Vec<_>>()),
+    ];
+    for (size, check) in [(40_000, false), (40_000, true), (10 << 20, false)] {
+        for overwritten in uses {
+            let allocator = SharedAllocator::with_config(Config::new().check(check)).unwrap();
+            let mut packets: Vec<SharedPacket> = (0..3).map(|_| allocator.packet(size).unwrap()).collect();
+            for packet in &mut packets {
+                // SAFETY: that is memory of the packet's block, which nobody reads meanwhile.
+                unsafe { packet.as_mut_ptr().sub(64).write_bytes(0xf8, 64) };
+            }
+            let panicked = catch_unwind(AssertUnwindSafe(|| overwritten(packets)));
+            let message = *panicked.unwrap_err().downcast::<String>().unwrap();
+            assert!(message.starts_with("cannot ") && message.contains("overwritten"), "{message}");
+            assert!(allocator.used_bytes() >= 3 * size as u64, "what cannot be freed is kept");
+        }
+    }
+}
+
+/// With `check` on, every free after an overflow finds it.
+#[test]
+fn an_overflow_is_one_panic_however_many_packets_are_dropped() {
+    let config = Config::new().check(true);
+    let (allocator, local) = (SharedAllocator::with_config(config).unwrap(), Allocator::with_config(config).unwrap());
+    // SAFETY: what lies behind the packet is its block's, and nobody reads it meanwhile.
+    let overflow = |packet: *mut u8| unsafe { packet.add(1000).write_bytes(0xf8, 12) };
+    let mut shared: Vec<SharedPacket> = (0..3).map(|_| allocator.packet(1000).unwrap()).collect();
+    shared.iter_mut().for_each(|packet| overflow(packet.as_mut_ptr()));
+    let mut packets: Vec<_> = (0..3).map(|_| local.packet(1000).unwrap()).collect();
+    packets.iter_mut().for_each(|packet| overflow(packet.as_mut_ptr()));
+    for panicked in [catch_unwind(AssertUnwindSafe(|| drop(shared))), catch_unwind(AssertUnwindSafe(|| drop(packets)))]
+    {
+        let message = *panicked.unwrap_err().downcast::<String>().unwrap();
+        assert!(message.starts_with("cannot free: "), "{message}");
+    }
+}
+
+/// What a thread still has to do when it ends finds overflows as well, where a panic would end the process.
+#[test]
+fn an_overflow_that_is_found_when_a_thread_ends_does_not_end_the_process() {
+    let config = Config::new().check(true);
+    let overflow = |mut packet: SharedPacket| {
+        // SAFETY: what lies behind the packet is its block's, and nobody reads it meanwhile.
+        unsafe { packet.as_mut_ptr().add(1000).write_bytes(0xf8, 12) };
+        drop(packet);
+    };
+    // The last to free a packet of an allocator that is gone.
+    let packets: Vec<SharedPacket> = {
+        let allocator = SharedAllocator::with_config(config).unwrap();
+        (0..3).map(|_| allocator.packet(1000).unwrap()).collect()
+    };
+    thread::spawn(move || packets.into_iter().for_each(overflow)).join().unwrap();
+    // The owner of a pool's memory, which takes back what others have freed.
+    let pool = Pool::with_config(config).unwrap();
+    let (packets, received) = mpsc::channel();
+    let (freed, wait) = mpsc::channel::<()>();
+    let worker = thread::spawn({
+        let pool = pool.clone();
+        move || {
+            (0..3).for_each(|_| packets.send(pool.packet(1000).unwrap()).unwrap());
+            wait.recv().unwrap();
+        }
+    });
+    let packets: Vec<SharedPacket> = received.into_iter().take(3).collect();
+    packets.into_iter().for_each(overflow);
+    flush_freed();
+    freed.send(()).unwrap();
+    worker.join().unwrap();
 }
 
 /// Packets that overflow run away from their region's bookkeeping.
