@@ -200,8 +200,8 @@ pub enum IntegrityError {
         /// The window.
         window: usize,
     },
-    /// A window would not be noticed in time when its blocks are freed.
-    Notice {
+    /// A window would not be looked at in time when its blocks are freed: its reuse threshold is wrong.
+    Threshold {
         /// The window.
         window: usize,
     },
@@ -257,7 +257,7 @@ impl fmt::Display for IntegrityError {
                 write!(f, "in the window at {window:#x} a block starts at {unit:#x}, which was not handed out")
             }
             Self::Place { window } => write!(f, "the window at {window:#x} is not in the list in which it should be"),
-            Self::Notice { window } => write!(f, "the window at {window:#x} would not be noticed when it drains"),
+            Self::Threshold { window } => write!(f, "the window at {window:#x} would not be looked at when it drains"),
             Self::Total { total, counted, found } => write!(f, "{counted} {total} were counted, there are {found}"),
             Self::Record { block } => write!(f, "what is on record for the block at {block:#x} does not fit it"),
             Self::Overflow(Overflow { block, size, past_end }) => {

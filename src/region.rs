@@ -308,7 +308,7 @@ impl Region {
 #[repr(C)]
 pub(crate) struct Descriptor {
     /// A free that leaves this many live units or fewer has the window looked at.
-    notice: Cell<u32>,
+    threshold: Cell<u32>,
     /// Units at the front that belong to a span that starts in a window in front of this one.
     pub(crate) lead: Cell<u32>,
     /// Bytes of pages without a live unit that were given back, and are not held until the window is used again.
@@ -332,7 +332,7 @@ impl Window {
         unsafe {
             region.0.add(geometry.credits_start() + index * CREDIT_BYTES).cast::<u32>().write(u32::MAX);
             self.0.write(Descriptor {
-                notice: Cell::new(0),
+                threshold: Cell::new(0),
                 lead: Cell::new(0),
                 discarded: Cell::new(0),
                 place: Cell::new(Place::Full),
@@ -419,7 +419,7 @@ impl Window {
         Bitset::over(HoleWords(words), units)
     }
 
-    /// Units that may be freed before the window is looked at: its live units less [`notice`](Self::notice) and 1,
+    /// Units that may be freed before the window is looked at: its live units less [`threshold`](Self::threshold) and 1,
     /// wrapping around.
     fn credit<'a, G: Geometry>(self, geometry: G) -> &'a Cell<u32> {
         // SAFETY: a window's index is one of its region.
@@ -428,7 +428,7 @@ impl Window {
 
     /// Units of live blocks, and of the extent while this window is the current one.
     pub(crate) fn live_units<G: Geometry>(self, geometry: G) -> u32 {
-        self.credit(geometry).get().wrapping_add(self.notice.get()).wrapping_add(1)
+        self.credit(geometry).get().wrapping_add(self.threshold.get()).wrapping_add(1)
     }
 
     /// Units for blocks in which none lives.
@@ -445,20 +445,20 @@ impl Window {
     /// Counts `units` as no longer live; tells whether that brings the window to where it is looked at.
     pub(crate) fn discount<G: Geometry>(self, units: u32, geometry: G) -> bool {
         let credit = self.credit(geometry);
-        let (left, noticed) = credit.get().overflowing_sub(units);
+        let (left, reached) = credit.get().overflowing_sub(units);
         credit.set(left);
-        noticed
+        reached
     }
 
     /// How many live units are left when the window is looked at.
-    pub(crate) fn notice(self) -> u32 {
-        self.notice.get()
+    pub(crate) fn threshold(self) -> u32 {
+        self.threshold.get()
     }
 
     /// Has the window looked at when `live` units or fewer are left.
-    pub(crate) fn notice_at<G: Geometry>(self, live: u32, geometry: G) {
+    pub(crate) fn set_threshold<G: Geometry>(self, live: u32, geometry: G) {
         self.credit(geometry).set(self.live_units(geometry).wrapping_sub(live).wrapping_sub(1));
-        self.notice.set(live);
+        self.threshold.set(live);
     }
 }
 

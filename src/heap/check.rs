@@ -8,8 +8,8 @@
 //! 2. the units of its live blocks, and of the extent in the current window, are those that were counted
 //!    ([`IntegrityError::LiveUnits`]);
 //! 3. no block starts in the extent ([`IntegrityError::Extent`]);
-//! 4. it is where it says it is: in the list it names, or in none ([`IntegrityError::Place`]), to be noticed in time
-//!    ([`IntegrityError::Notice`]).
+//! 4. it is where it says it is: in the list it names, or in none ([`IntegrityError::Place`]), and looked at in time
+//!    ([`IntegrityError::Threshold`]).
 //!
 //! Of the whole: the totals are the sums of their parts ([`IntegrityError::Total`]); each cached block is one in its
 //! window's map, and with `check` on each live block has its size on record ([`IntegrityError::Record`]) and an unbroken
@@ -138,14 +138,14 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
         sums.live_units += u64::from(found);
         sums.held += 1;
-        let notice = window.notice();
+        let threshold = window.threshold();
         let header = window.region(geometry).header(geometry);
-        let (noticed, current) = match window.place.get() {
-            Place::Current => (notice == 0 || notice < found, true),
-            Place::Full => (notice < found, false),
+        let (is_looked_at, current) = match window.place.get() {
+            Place::Current => (threshold == 0 || threshold < found, true),
+            Place::Full => (threshold < found, false),
             Place::Reusable => {
                 sums.reusable += 1;
-                (notice == 0 && found > 0, false)
+                (threshold == 0 && found > 0, false)
             }
             Place::Empty => {
                 sums.empty += 1;
@@ -156,8 +156,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if current != is_current.is_some() || idle != (window.place.get() == Place::Empty) {
             return Err(IntegrityError::Place { window: base });
         }
-        if !noticed {
-            return Err(IntegrityError::Notice { window: base });
+        if !is_looked_at {
+            return Err(IntegrityError::Threshold { window: base });
         }
         Ok(behind)
     }
@@ -327,7 +327,7 @@ mod tests {
                 "in the window at 0x20000 a block starts at 0x21000, which was not handed out",
             ),
             (IntegrityError::Place { window }, "the window at 0x20000 is not in the list in which it should be"),
-            (IntegrityError::Notice { window }, "the window at 0x20000 would not be noticed when it drains"),
+            (IntegrityError::Threshold { window }, "the window at 0x20000 would not be looked at when it drains"),
             (IntegrityError::Record { block }, "what is on record for the block at 0x21000 does not fit it"),
         ] {
             assert_eq!(report.to_string(), says);
@@ -452,13 +452,13 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_would_not_be_noticed_is_reported() {
+    fn a_window_that_would_not_be_looked_at_is_reported() {
         for place in [Place::Current, Place::Full, Place::Reusable] {
             let (heap, _) = heap(Settings::new());
             let window = window(&heap, place);
-            window.notice_at(window.live_units(heap.geometry()), heap.geometry());
+            window.set_threshold(window.live_units(heap.geometry()), heap.geometry());
             let window = window.address(heap.geometry());
-            assert_eq!(heap.integrity_check(), Err(IntegrityError::Notice { window }));
+            assert_eq!(heap.integrity_check(), Err(IntegrityError::Threshold { window }));
         }
     }
 
@@ -469,7 +469,7 @@ mod tests {
         {
             let (heap, _) = heap(Settings::new());
             let window = window(&heap, place);
-            window.notice_at(0, heap.geometry());
+            window.set_threshold(0, heap.geometry());
             window.place.set(wrong);
             let window = window.address(heap.geometry());
             assert_eq!(heap.integrity_check(), Err(IntegrityError::Place { window }));
@@ -478,7 +478,7 @@ mod tests {
         let (heap, _) = heap(Settings::new());
         let listed = heap.cold.borrow().reusable.len() as u64;
         let window = window(&heap, Place::Full);
-        window.notice_at(0, heap.geometry());
+        window.set_threshold(0, heap.geometry());
         window.place.set(Place::Reusable);
         let error = IntegrityError::Total { total: Total::ReusableWindows, counted: listed, found: listed + 1 };
         assert_eq!(heap.integrity_check(), Err(error));
@@ -622,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reusable_window_without_live_blocks_would_not_be_noticed() {
+    fn a_reusable_window_without_live_blocks_would_not_be_looked_at() {
         let (heap, _) = heap(Settings::new());
         let window = window(&heap, Place::Reusable);
         let live: Vec<_> = map(&heap, window).blocks().collect();
@@ -632,7 +632,7 @@ mod tests {
             heap.live_units.set(heap.live_units.get() - block.len() as u64);
         }
         let window = window.address(heap.geometry());
-        assert_eq!(heap.integrity_check(), Err(IntegrityError::Notice { window }));
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Threshold { window }));
     }
 
     /// The operating system's memory, a window at a time.

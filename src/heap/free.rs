@@ -177,9 +177,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let index = geometry.first_window() + (unit - geometry.first_block_unit()) / geometry.window_units();
         // SAFETY: the unit is one of the region.
         let credit = unsafe { region.credit(index, self.geometry) };
-        let (left, noticed) = credit.get().overflowing_sub(units);
+        let (left, reached) = credit.get().overflowing_sub(units);
         credit.set(left);
-        if noticed {
+        if reached {
             self.drained(region, index);
         }
     }
@@ -234,7 +234,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let window = region.window(index, geometry);
         match window.place.get() {
             Place::Full => {
-                window.notice_at(0, geometry);
+                window.set_threshold(0, geometry);
                 if window.live_units(geometry) > 0 {
                     window.place.set(Place::Reusable);
                     cold.reusable.push_back(window);

@@ -237,7 +237,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let cold = &mut *self.cold.borrow_mut();
         cold.sweep.restart();
         if window.place.get() == Place::Full {
-            window.notice_at(0, self.geometry);
+            window.set_threshold(0, self.geometry);
             window.place.set(Place::Reusable);
             cold.reusable.push_front(window);
         }
@@ -279,7 +279,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn make_current(&self, window: Window, holes_from: u32) {
         let geometry = self.geometry;
         window.place.set(Place::Current);
-        window.notice_at(0, geometry);
+        window.set_threshold(0, geometry);
         self.window.set(Some(window));
         self.holes_from.set(holes_from);
         self.map_origin.set(window.region(geometry).map_origin(geometry));
@@ -334,12 +334,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if free == blocks {
             self.add_empty(cold, window);
         } else if free >= enough {
-            window.notice_at(0, geometry);
+            window.set_threshold(0, geometry);
             window.place.set(Place::Reusable);
             cold.reusable.push_back(window);
         } else {
             window.place.set(Place::Full);
-            window.notice_at(blocks - enough, geometry);
+            window.set_threshold(blocks - enough, geometry);
         }
     }
 
