@@ -326,8 +326,8 @@ fn the_region_with_the_cache_stays_as_long_as_that_is_open() {
     assert!(!system.0.borrow().is_empty(), "regions went");
 }
 
-/// Whatever came before, no more than in a new allocator is held once all is freed and trimmed, but for a page: the maps at
-/// either end of those that go share theirs with maps that stay.
+/// Whatever came before, no more than in a new allocator is held once all is freed and trimmed, and there is nothing left to
+/// trim.
 #[test]
 fn trim_goes_back_to_the_floor() {
     let _alone = alone();
@@ -350,8 +350,7 @@ fn trim_goes_back_to_the_floor() {
         while let Some(last) = queue.len().checked_sub(1) {
             drop(queue.swap_remove_front(if in_order { 0 } else { random.below(last as u64 + 1) as usize }));
         }
-        let held = floor(&allocator);
-        assert!(held <= least + page_bytes(), "in order: {in_order}: {held} bytes, {least} in a new one");
+        assert_eq!((floor(&allocator), allocator.trim()), (least, 0), "in order: {in_order}");
         assert_eq!(allocator.integrity_check(), Ok(()));
     }
 }

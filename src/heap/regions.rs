@@ -12,7 +12,7 @@ use super::route::Route;
 use super::{Cold, Heap};
 use crate::bitset::Bitset;
 use crate::error::AllocError;
-use crate::geometry::{Geometry, MOST_REGION_WINDOWS};
+use crate::geometry::{GUARD_BYTES, Geometry, MOST_REGION_WINDOWS};
 use crate::poison;
 use crate::region::{Place, Region, Window};
 use crate::system::{Role, System};
@@ -383,7 +383,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
             if bytes == 0 {
                 continue;
             }
-            let gone = bytes / geometry.map_bytes();
+            // Where all whole pages went, the maps at either end lie in pages that others have, and count as theirs.
+            let is_all = bytes + 2 * GUARD_BYTES > run.len() * geometry.map_bytes();
+            let gone = if is_all { run.len() } else { bytes / geometry.map_bytes() };
             for (place, index) in run.filter(|&index| header.mapped.test(index)).enumerate() {
                 if place < gone {
                     header.mapped.clear(index);
