@@ -151,7 +151,7 @@
 //! Memory beyond the packets is:
 //!
 //! - what sizes are rounded up by;
-//! - bookkeeping: 1.6 % of a window, and 68 KiB for an allocator's cache;
+//! - bookkeeping: 1.6 % of a window, and 66 KiB for an allocator's cache;
 //! - cached blocks. Half of each length's go back to their windows every 33,000 frees or so;
 //! - holes. Windows with holes are used again once more than two windows, and a sixteenth of all, is free;
 //! - empty windows, kept for the next burst. One goes back, every 64 frees at most, when no burst of the last
