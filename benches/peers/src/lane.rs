@@ -139,6 +139,7 @@ impl Visitor for Serve<'_> {
         });
         let ops = if round > LONGEST_ROUND { LONGEST_SLICE } else { LEAST_SLICE.next_multiple_of(round) };
         answer_slices(|| {
+            endless.next_place();
             endless.advance(LEAD_IN.min(round));
             let start = processor_time();
             endless.advance(ops);
