@@ -15,7 +15,7 @@
 //!
 //! A stack that is full leaves frees to the windows; an empty one leaves allocations to the extent. A cached block goes on
 //! counting as live in its window, and its byte in the map says that it is cached, so that a second free of it shows. That
-//! pins its window, so each stack gives half of its blocks back now and then, and the fullest one more often while
+//! pins its window, so each stack gives half of its blocks back now and then, and nothing is cached while
 //! [much is free](Heap::is_sparse) in windows with blocks.
 //!
 //! The stacks lie in the bookkeeping of a region. Regions of one window, which are for memory that is scarce, have none.
@@ -59,7 +59,7 @@ pub(super) struct Cache {
     ticks: Cell<u32>,
     /// The stack that gave back last.
     last: Cell<u32>,
-    /// Whether much was free in windows with blocks when a stack gave back last.
+    /// Whether much was free in windows with blocks when that was looked at last.
     is_sparse: Cell<bool>,
 }
 

@@ -19,8 +19,8 @@ pub(crate) mod sealed {
         /// The alignment of blocks.
         const UNIT: usize;
 
-        /// The span with at least `additional` bytes of tailroom, which are [not there for sure](Span::has_tailroom). A packet that `grows` on and on gets half as many again as it
-        /// had room for.
+        /// The span with at least `additional` bytes of tailroom, which are [not there for sure](Span::has_tailroom). A packet
+        /// that `grows` on and on gets half as many again as it had room for.
         ///
         /// # Safety
         /// The span is that of a packet of this owner; on `Ok` only the returned one is used.

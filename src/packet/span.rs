@@ -21,7 +21,7 @@ pub struct Block {
     pub(crate) start: NonNull<u8>,
     /// Bytes that the packet may use, [`LONGEST`] at most; 0 where there is no block.
     pub(crate) size: usize,
-    /// Whether the size has to be looked up: see [`Blocks::size`](super::owner::sealed::Blocks::size).
+    /// Whether the size has to be looked up: see [`Blocks::long_block`](super::owner::sealed::Blocks::long_block).
     pub(crate) is_long: bool,
 }
 
