@@ -125,6 +125,10 @@ impl WindowBits {
     }
 }
 
+/// The bit of [`Header::resident`] that says whether the stacks of cached blocks may have pages behind them. Regions that
+/// have stacks begin with bookkeeping.
+pub(crate) const CACHE: usize = 0;
+
 /// The front of a region's bookkeeping.
 #[derive(Debug)]
 #[repr(C)]
@@ -134,7 +138,8 @@ pub(crate) struct Header {
     pub(crate) idle: WindowBits,
     /// Windows that are not held: address space, with or without pages behind it.
     pub(crate) reserved: WindowBits,
-    /// Windows that may have pages behind them.
+    /// Windows that may have pages behind them, and in place of the first one, which is bookkeeping, the
+    /// [stacks of cached blocks](CACHE).
     pub(crate) resident: WindowBits,
     /// Windows whose map has been cleared.
     pub(crate) mapped: WindowBits,
@@ -152,8 +157,8 @@ const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
 pub(crate) struct Region(NonNull<u8>);
 
 impl Region {
-    /// Makes the memory at `base` a region of reserved windows whose owner is `owner`; `resident` says which windows may
-    /// have pages behind them.
+    /// Makes the memory at `base` a region of reserved windows whose owner is `owner`; `resident` says what may have pages
+    /// behind it.
     ///
     /// # Safety
     /// `base` is the start of `geometry.region_bytes()` writable bytes held from the system, aligned to their own size and
@@ -167,7 +172,7 @@ impl Region {
                 front: Front(OwnerPointer::new(header.addr().get(), owner)),
                 idle: WindowBits::new(windows),
                 reserved: WindowBits::new(windows),
-                resident: WindowBits::new(resident & windows),
+                resident: WindowBits::new(resident & (windows | 1 << CACHE)),
                 mapped: WindowBits::new(0),
                 has_cache: Cell::new(false),
                 previous: Cell::new(None),

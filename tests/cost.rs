@@ -5,10 +5,12 @@
 use std::env;
 use std::hint::black_box;
 use std::process::Command;
+use std::ptr::NonNull;
 
-use pktalloc::{AllocError, Allocator};
+use pktalloc::{AllocError, Allocator, Realloc};
 
-/// Names the length that the packets of [`packets`] are cut to, in the process that is counted.
+/// Names the length that the packets of [`packets`] are cut to, or the blocks of [`growing_blocks`] grow to, in the process
+/// that is counted.
 const VARIABLE: &str = "PKTALLOC_COUNTED_LENGTH";
 /// What a slot has: whole units.
 const MOST: usize = 1408;
@@ -17,7 +19,7 @@ const PACKETS: u64 = 1000;
 /// What is counted: packets of [`MOST`] bytes that turn out shorter.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn pktalloc_counted(allocator: &Allocator, len: usize) {
+fn pktalloc_counted(allocator: &Allocator, len: usize) {
     for _ in 0..PACKETS {
         let packet = allocator.packet_with(MOST, |room| {
             room.zeroed();
@@ -38,12 +40,33 @@ fn packets() {
     drop(first);
 }
 
-/// Instructions a packet; `None` without valgrind.
-fn instructions(len: usize) -> Option<f64> {
+/// Not a test of its own: what [`a_block_that_has_to_move_costs_little_more_than_two_calls`] runs under valgrind. Blocks of
+/// [`MOST`] bytes lie side by side, and grow.
+#[test]
+fn growing_blocks() {
+    let len = env::var(VARIABLE).map_or(MOST, |len| len.parse().unwrap());
+    let allocator = Allocator::new();
+    let mut blocks: Vec<NonNull<u8>> = (0..=PACKETS).map(|_| allocator.allocate(MOST).unwrap().cast()).collect();
+    // There is room for all of them: no window has to be found meanwhile.
+    drop((0..PACKETS).map(|_| allocator.packet(len).unwrap()).collect::<Vec<_>>());
+    pktalloc_counted_growth(&allocator, &mut blocks[..PACKETS as usize], len);
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+fn pktalloc_counted_growth(allocator: &Allocator, blocks: &mut [NonNull<u8>], len: usize) {
+    for block in blocks {
+        // SAFETY: the block is live, and only the returned one is used afterwards.
+        *block = unsafe { allocator.reallocate(*block, len, Realloc::Uninitialized) }.unwrap().cast();
+    }
+}
+
+/// Instructions of a packet or block of what a test counts; `None` without valgrind.
+fn instructions(test: &str, counted: &str, len: usize) -> Option<f64> {
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=pktalloc_counted"])
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", &format!("--toggle-collect={counted}")])
         .arg(env::current_exe().unwrap())
-        .args(["--exact", "packets", "--test-threads=1"])
+        .args(["--exact", test, "--test-threads=1"])
         .env(VARIABLE, len.to_string())
         .output()
         .ok()?;
@@ -53,10 +76,24 @@ fn instructions(len: usize) -> Option<f64> {
     Some(counted.trim().parse::<f64>().unwrap() / PACKETS as f64)
 }
 
+const NO_VALGRIND: &str = "skipped: there is no valgrind to count instructions with (Debian: valgrind)";
+
+#[test]
+fn a_block_that_has_to_move_costs_little_more_than_two_calls() {
+    let instructions = |len| instructions("growing_blocks", "pktalloc_counted_growth", len);
+    let (Some(stays), Some(moves)) = (instructions(MOST), instructions(MOST + 1)) else {
+        eprintln!("{NO_VALGRIND}");
+        return;
+    };
+    println!("{stays} for a block that has the room, {moves} for one that moves");
+    assert!(stays <= 60.0 && moves <= 300.0, "{stays} and {moves} instructions");
+}
+
 #[test]
 fn a_shrink_that_frees_no_unit_costs_next_to_nothing() {
+    let instructions = |len| instructions("packets", "pktalloc_counted", len);
     let Some(whole) = instructions(MOST) else {
-        eprintln!("skipped: there is no valgrind to count instructions with (Debian: valgrind)");
+        eprintln!("{NO_VALGRIND}");
         return;
     };
     // The last unit is needed for one of its bytes, or not at all.

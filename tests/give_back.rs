@@ -355,11 +355,64 @@ fn trim_goes_back_to_the_floor() {
     }
 }
 
+/// Page faults of this thread until now that needed no disk.
+fn page_faults() -> i64 {
+    // SAFETY: a plain structure that the call fills.
+    unsafe {
+        let mut usage = std::mem::zeroed::<libc::rusage>();
+        assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, &mut usage), 0);
+        usage.ru_minflt
+    }
+}
+
+/// An allocator that is made after another one has gone finds its pages, those of the cache included.
+#[test]
+fn allocators_that_come_and_go_take_no_page_faults() {
+    let _alone = alone();
+    let use_one = || {
+        let before = page_faults();
+        let allocator = Allocator::new();
+        let mut random = SplitMix64::new(3);
+        let mut packets: Vec<_> = (0..500).map(|_| allocator.packet_from(&[1; 1400]).unwrap()).collect();
+        for round in 0..20_000 {
+            let index = random.below(packets.len() as u64) as usize;
+            packets[index] = allocator.packet_from(&[2; 1400][..100 + round % 1300]).unwrap();
+        }
+        drop(packets);
+        drop(allocator);
+        page_faults() - before
+    };
+    let first = use_one();
+    let later = (0..5).map(|_| use_one()).min().unwrap();
+    assert!(first > 100 && later <= 2, "{first} at first, {later} later");
+}
+
+/// What an allocator had for its cache goes back with `trim`, also when it is another one that has it now.
+#[test]
+fn pages_of_a_cache_that_was_another_ones_go_back() {
+    let _alone = alone();
+    let config = Config::default().preallocated_windows(0);
+    let trimmed = |resident: u64| {
+        let system = Scribbling::<{ 8 << 20 }>::default();
+        system.resident.set(resident);
+        let allocator = Allocator::<64, 2048, _>::with_config_in(config, system.clone()).unwrap();
+        let packet = allocator.packet(100).unwrap();
+        let before = system.discarded.get();
+        allocator.trim();
+        assert_eq!(allocator.integrity_check(), Ok(()));
+        drop(packet);
+        system.discarded.get() - before
+    };
+    let (with_stacks, without) = (trimmed(1 << 5 | 1), trimmed(1 << 5));
+    assert!(with_stacks >= without + (60 << 10), "{with_stacks} bytes, {without} where there were none");
+}
+
 /// The operating system, where pages contain anything once they were taken back, and which begins with a region of which some
 /// windows have pages.
 #[derive(Clone, Default)]
 struct Scribbling<const REGION_BYTES: usize> {
     resident: Rc<Cell<u64>>,
+    discarded: Rc<Cell<usize>>,
 }
 
 // SAFETY: every region is the operating system's.
@@ -383,6 +436,7 @@ unsafe impl<const BYTES: usize> System for Scribbling<BYTES> {
             // SAFETY: the caller does not use these bytes any more.
             unsafe { bytes.cast::<u8>().add(before).write_bytes(0xa5, whole) };
         }
+        self.discarded.set(self.discarded.get() + whole);
         whole
     }
 

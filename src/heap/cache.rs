@@ -23,11 +23,11 @@
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
-use super::Heap;
+use super::{Cold, Heap};
 use crate::error::AllocError;
 use crate::geometry::{CACHE_DEPTH, CACHE_PLACES, Geometry};
 use crate::map::{LONGEST_CACHED, cached_code};
-use crate::region::Region;
+use crate::region::{CACHE, Region};
 use crate::system::System;
 
 /// Ticks from one stack that gives half of its blocks back to the next. A stack that nobody uses is empty after a quarter of
@@ -197,7 +197,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// # Safety
     /// The block starts at a unit for blocks of a region that is held.
     #[inline(always)]
-    unsafe fn unit_of(&self, block: NonNull<u8>) -> (Region, usize) {
+    pub(super) unsafe fn unit_of(&self, block: NonNull<u8>) -> (Region, usize) {
         let unit = (block.addr().get() & (self.geometry.region_bytes() - 1)) >> self.geometry.unit_shift();
         // SAFETY: the caller says so.
         (unsafe { Region::of_block(block, self.geometry) }, unit)
@@ -213,6 +213,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if header.has_cache.get() || cold.within_limit(bytes, self.settings.memory_limit) {
             if !header.has_cache.replace(true) {
                 cold.hold(bytes);
+                header.resident.set(CACHE);
             }
             // SAFETY: this part of the bookkeeping is the cache's, and as long as all stacks.
             unsafe { self.cache.open(region, region.cache(self.geometry).cast()) };
@@ -223,11 +224,22 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(super) fn close_cache(&self) {
         self.empty_cache();
         if let Some(region) = self.cache.close() {
-            // SAFETY: the stacks are empty and closed. The pages at either end, which hold something else, stay.
-            let gone = unsafe { self.system.discard(region.cache(self.geometry)) } > 0;
-            if gone {
-                region.header(self.geometry).has_cache.set(false);
-                self.cold.borrow_mut().held_bytes -= self.geometry.cache_bytes() as u64;
+            self.discard_stacks(&mut self.cold.borrow_mut(), region);
+        }
+    }
+
+    /// Gives back the pages behind the stacks of a region, which are closed.
+    pub(super) fn discard_stacks(&self, cold: &mut Cold, region: Region) {
+        let (geometry, header) = (self.geometry, region.header(self.geometry));
+        if geometry.cache_bytes() == 0 || !header.resident.test(CACHE) {
+            return;
+        }
+        // SAFETY: nobody uses the stacks. The pages at either end, which hold something else, stay.
+        let gone = unsafe { self.system.discard(region.cache(geometry)) } > 0;
+        if gone {
+            header.resident.clear(CACHE);
+            if header.has_cache.replace(false) {
+                cold.held_bytes -= geometry.cache_bytes() as u64;
             }
         }
     }

@@ -344,6 +344,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 self.discard_window(region, index);
             }
             self.discard_maps(cold, region);
+            self.discard_stacks(cold, region);
             for window in region.held(geometry) {
                 if window.place.get() != Place::Empty {
                     self.discard_holes(cold, window);
@@ -430,11 +431,6 @@ impl<G: Geometry, S: System> Drop for Heap<G, S> {
             let resident = geometry.parts_of(region.header(geometry).resident.word());
             let kept = self.may_keep()
                 && self.region_layout().is_ok_and(|layout| {
-                    if self.has_cache(region) {
-                        // Pages that the cost of a kept region does not count.
-                        // SAFETY: nobody will look at the stacks any more.
-                        unsafe { self.system.discard(region.cache(geometry)) };
-                    }
                     poison::show(NonNull::slice_from_raw_parts(region.base(), layout.size()));
                     // SAFETY: `take_region` took the region with this layout, and nobody uses it any more.
                     unsafe { self.system.keep(region.base(), layout, resident) }

@@ -52,6 +52,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
     #[cold]
     #[inline(never)]
     fn reallocate_slow(&self, block: NonNull<u8>, size: usize, how: Realloc) -> Option<NonNull<[u8]>> {
+        // SAFETY: the caller of `reallocate` vouches for the block.
+        if let Some(moved) = unsafe { self.move_hot(block, size, how) } {
+            return Some(moved);
+        }
         let resized = if size == 0 {
             Err(AllocError::ZeroSize)
         } else if self.settings.check {
@@ -66,6 +70,31 @@ impl<G: Geometry, S: System> Heap<G, S> {
             })
         };
         resized.inspect_err(|&error| self.refusal.set(error)).ok()
+    }
+
+    /// Moves a block that has to grow and has another one right behind it, if the hot path serves `size` bytes.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    #[inline(always)]
+    unsafe fn move_hot(&self, block: NonNull<u8>, size: usize, how: Realloc) -> Option<NonNull<[u8]>> {
+        // SAFETY: the caller keeps the same contract.
+        let capacity =
+            unsafe { self.capacity_hot(block) }.filter(|&capacity| size > capacity && !self.settings.zero)?;
+        // SAFETY: a block whose length is exact ends in its window; what is behind it there is a unit of the region.
+        let is_hemmed_in = unsafe {
+            let (region, unit) = self.unit_of(block);
+            let behind = unit + self.geometry.units(capacity) as usize;
+            !behind.is_multiple_of(self.geometry.window_units()) && region.code(behind, self.geometry).get() != 0
+        };
+        let moved = is_hemmed_in.then(|| self.allocate_hot(size))??;
+        if how == Realloc::CopyExisting {
+            // SAFETY: both are live blocks of at least so many bytes, and different ones.
+            unsafe { moved.cast::<u8>().copy_from_nonoverlapping(block, capacity) };
+        }
+        // SAFETY: the caller's block, which is live until now.
+        unsafe { self.free_sized(block, capacity) };
+        Some(moved)
     }
 
     /// Bytes that a live block has.
