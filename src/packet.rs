@@ -185,8 +185,8 @@ macro_rules! packet_methods {
         /// appends a packet to `packets` for each of the first rooms that it says it used.
         ///
         /// A packet holds what was filled, rounded up to units, as if it had been received alone; what was reserved for it
-        /// is gone when this returns. A packet that fills less than half of its room is copied for that, so that small
-        /// datagrams lie side by side.
+        /// is gone when this returns. Rooms of up to 4096 bytes are copied for that, into blocks side by side, and serve the
+        /// next call; longer ones become packets where they are, unless less than half of one was filled.
         ///
         /// `fill` may use the allocator. When it panics, all blocks are freed. The rooms go by their place: those that it
         /// puts into another order are the packets in that order.

@@ -64,6 +64,10 @@ pub(crate) mod sealed {
         /// The span of a new block of at least `size` bytes, not 0 and [`LONGEST`](super::LONGEST) at most.
         fn take_slow(self, size: usize) -> Result<Span, AllocError>;
 
+        /// Hands at most `count` spans of new blocks to `take`, each of at least `size` bytes, that lie apart from those which
+        /// stay: they are about to be cut or freed. The rest, or all, where that is not possible, are to be taken one by one.
+        fn take_aside(self, size: usize, count: usize, take: impl FnMut(Span));
+
         /// The owner of what was taken.
         fn owner(self) -> Self::Owner;
     }
@@ -260,6 +264,10 @@ impl<'a, const UNIT: usize, const WINDOW_UNITS: usize, S: System> Take for &'a A
         self.heap.allocate_slow(size).map(|block| Span::new(Block::plain(block))).ok_or_else(|| self.heap.refusal())
     }
 
+    fn take_aside(self, size: usize, count: usize, mut take: impl FnMut(Span)) {
+        self.heap.allocate_aside(size, count, |block| take(Span::new(Block::plain(block))));
+    }
+
     #[inline(always)]
     fn owner(self) -> Self::Owner {
         self
@@ -279,6 +287,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Take for &RcAlloca
     #[inline(always)]
     fn take_slow(self, size: usize) -> Result<Span, AllocError> {
         (&**self).take_slow(size)
+    }
+
+    fn take_aside(self, size: usize, count: usize, take: impl FnMut(Span)) {
+        (&**self).take_aside(size, count, take);
     }
 
     #[inline(always)]

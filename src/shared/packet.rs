@@ -364,6 +364,15 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         Some(Span::new(AnyThread::<UNIT, WINDOW_UNITS, S>::short(block, Self::LONGEST_HOT)))
     }
 
+    /// See [`Take::take_aside`](crate::packet::owner::sealed::Take::take_aside).
+    pub(super) fn take_aside(&self, size: usize, count: usize, mut take: impl FnMut(Span)) {
+        if size.wrapping_sub(1) < LONGEST_SHORT {
+            let short = |block| AnyThread::<UNIT, WINDOW_UNITS, S>::short(block, LONGEST_SHORT);
+            let whole = AnyThread::<UNIT, WINDOW_UNITS, S>::whole_size(size);
+            self.heap().allocate_aside(whole, count, |block| take(Span::new(short(block))));
+        }
+    }
+
     /// The span of a new block of which a packet may use `size` bytes, not 0. The heap gets some of what came back first.
     pub(super) fn take_slow(&self, size: usize) -> Result<Span, AllocError> {
         if size > LONGEST {

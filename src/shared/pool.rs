@@ -341,6 +341,12 @@ impl Take for &Pool {
         }
     }
 
+    fn take_aside(self, size: usize, count: usize, take: impl FnMut(Span)) {
+        if let Some(allocator) = self.current() {
+            allocator.take_aside(size, count, take);
+        }
+    }
+
     #[inline(always)]
     fn owner(self) -> AnyThread {
         AnyThread::HERE
