@@ -230,7 +230,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
             if !block.is_long
                 && let Some(heap) = OwnerOf::<UNIT, WINDOW_UNITS, S>::heap_at_hand(Self::owner_pointer(block))
             {
-                heap.free(block.start);
+                heap.free_whole(block.start, block.size + TAIL_BYTES);
             } else {
                 Self::free_elsewhere(block.start, block.size, block.is_long);
             }
