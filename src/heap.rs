@@ -28,6 +28,7 @@
 //! - [`order`]: whether packets leave in order;
 //! - [`cache`]: blocks that are handed out again before their window hears of it;
 //! - [`refill`]: where the next extent comes from;
+//! - [`aside`]: blocks apart from the extent;
 //! - [`regions`]: windows from the system, and back to it;
 //! - [`decay`]: when they go back;
 //! - [`span`]: blocks longer than a window;
@@ -36,6 +37,7 @@
 //! - [`find`]: what lies at any pointer;
 //! - [`checked`], [`filled`], [`check`]: what the setting `check` adds, and the self-check.
 
+mod aside;
 mod cache;
 mod check;
 mod checked;

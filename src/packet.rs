@@ -4,8 +4,9 @@
 //! - [`space`] is what is asked for when a packet is made;
 //! - [`owner`] is where packets come from, and where their blocks go back to;
 //! - [`room`] is what a closure fills;
-//! - [`batch`] makes many packets at once;
-//! - [`bytes_like`] has the traits of things that are bytes, and [`buf`] those of the crate `bytes`.
+//! - [`make`] makes packets, and [`batch`] many at once;
+//! - [`traits`] has the traits of the standard library, those of [things that are bytes](bytes_like) among them, and [`buf`]
+//!   those of the crate `bytes`.
 //!
 //! Invariants, on which every `unsafe` block here leans: where a packet's span has a block, that is a live one of its owner's
 //! which no one else uses, the span lies in it, and the span's first `len` bytes are initialised.
@@ -14,22 +15,23 @@ mod batch;
 #[cfg(feature = "bytes")]
 mod buf;
 pub(crate) mod bytes_like;
+mod make;
 pub(crate) mod owner;
 mod room;
 mod space;
 pub(crate) mod span;
+mod traits;
 
-use core::fmt;
-use core::mem::{ManuallyDrop, MaybeUninit};
+use core::mem::MaybeUninit;
 use core::ops::{Deref, DerefMut};
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
+#[cfg(doc)]
 use crate::allocator::Allocator;
 use crate::error::AllocError;
-use crate::system::System;
 
-use bytes_like::bytes_like;
-use owner::sealed::{Local, Plain};
+pub(crate) use batch::make_batch;
+pub(crate) use make::packet_methods;
 pub use owner::{Owner, Source};
 pub use room::Room;
 pub use space::Space;
@@ -134,212 +136,6 @@ pub struct Packet<O: Owner> {
 unsafe impl<O: Owner + Send> Send for Packet<O> {}
 // SAFETY: a shared reference shows bytes, numbers and the owner, and nobody changes them meanwhile.
 unsafe impl<O: Owner + Send + Sync> Sync for Packet<O> {}
-
-/// The methods that make packets, for a type a reference to which is a [`Source`].
-macro_rules! packet_methods {
-    // The owner of the packets, in the terms of a reference to `Self` of this lifetime.
-    ($lifetime:lifetime, $owner:ty) => {
-        /// A packet of zero bytes: as many as the number, or the [`Space`](crate::Space), says.
-        ///
-        /// A packet of 0 bytes is no error: it holds no memory.
-        ///
-        /// # Errors
-        /// [`AllocError::TooLarge`](crate::AllocError::TooLarge) beyond 2 GiB less 4 KiB;
-        /// [`AllocError::OutOfMemory`](crate::AllocError::OutOfMemory) and
-        /// [`AllocError::MemoryLimit`](crate::AllocError::MemoryLimit), after which everything is as it was;
-        /// [`AllocError::Damaged`](crate::AllocError::Damaged) with [`check`](crate::Config::check) on.
-        #[inline]
-        pub fn packet<$lifetime>(
-            &$lifetime self,
-            space: impl Into<$crate::Space>,
-        ) -> Result<$crate::Packet<$owner>, $crate::AllocError> {
-            $crate::Packet::zeroed(self, space.into())
-        }
-
-        /// A packet that contains `bytes`.
-        ///
-        /// # Errors
-        /// As for [`packet`](Self::packet).
-        #[inline]
-        pub fn packet_from<$lifetime>(&$lifetime self, bytes: &[u8]) -> Result<$crate::Packet<$owner>, $crate::AllocError> {
-            $crate::Packet::copied(self, bytes)
-        }
-
-        /// The receive pattern in one call: reserves what `most` says, lets `fill` write into it, keeps what it filled and
-        /// gives the rest back. Returns the packet and what `fill` returned; [`Packet`](crate::Packet) has an example.
-        ///
-        /// `fill` may use the allocator. When it panics, the block is freed.
-        ///
-        /// # Errors
-        /// What `fill` returns, with the block freed; and as for [`packet`](Self::packet), turned into the same type.
-        #[inline]
-        pub fn packet_with<$lifetime, T, E: From<$crate::AllocError>>(
-            &$lifetime self,
-            most: impl Into<$crate::Space>,
-            fill: impl FnOnce(&mut $crate::Room<'_>) -> Result<T, E>,
-        ) -> Result<($crate::Packet<$owner>, T), E> {
-            $crate::Packet::filled(self, most.into(), fill)
-        }
-
-        /// Many packets in one call: reserves `count` rooms of what `most` says each, lets `fill` write into them, and
-        /// appends a packet to `packets` for each of the first rooms that it says it used.
-        ///
-        /// A packet holds what was filled, rounded up to units, as if it had been received alone; what was reserved for it
-        /// is gone when this returns. A packet that fills less than half of its room is copied for that, so that small
-        /// datagrams lie side by side.
-        ///
-        /// `fill` may use the allocator. When it panics, all blocks are freed. The rooms go by their place: those that it
-        /// puts into another order are the packets in that order.
-        ///
-        /// # Errors
-        /// What `fill` returns; and as for [`packet`](Self::packet), turned into the same type. `packets` is as it was then.
-        ///
-        /// # Panics
-        /// When `fill` says that it used more rooms than there are.
-        #[cfg_attr(
-            feature = "std",
-            doc = "",
-            doc = "```",
-            doc = "use pktalloc::{AllocError, Allocator};",
-            doc = "let allocator = Allocator::new();",
-            doc = "let mut packets = Vec::new();",
-            doc = "allocator.packets_with(64, 2048, &mut packets, |rooms| {",
-            doc = "    for (room, datagram) in rooms.iter_mut().zip([&b\"one\"[..], b\"two\"]) {",
-            doc = "        room.append(datagram);",
-            doc = "    }",
-            doc = "    Ok::<_, AllocError>(2)",
-            doc = "})?;",
-            doc = "assert_eq!(packets, [b\"one\", b\"two\"]);",
-            doc = "assert_eq!(allocator.used_bytes(), 2 * 64);",
-            doc = "# Ok::<(), AllocError>(())",
-            doc = "```"
-        )]
-        pub fn packets_with<$lifetime, E: From<$crate::AllocError>>(
-            &$lifetime self,
-            count: usize,
-            most: impl Into<$crate::Space>,
-            packets: &mut alloc::vec::Vec<$crate::Packet<$owner>>,
-            fill: impl FnOnce(&mut [$crate::Room<'_>]) -> Result<usize, E>,
-        ) -> Result<(), E> {
-            $crate::packet::make_batch(self, count, most.into(), packets, fill)
-        }
-
-        /// An empty packet with room for what the number, or the [`Space`](crate::Space), says.
-        ///
-        /// # Errors
-        /// As for [`packet`](Self::packet).
-        #[inline]
-        pub fn packet_for<$lifetime>(
-            &$lifetime self,
-            space: impl Into<$crate::Space>,
-        ) -> Result<$crate::Packet<$owner>, $crate::AllocError> {
-            $crate::Packet::with_room(self, space.into())
-        }
-    };
-}
-pub(crate) use batch::make_batch;
-pub(crate) use packet_methods;
-
-impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WINDOW_UNITS, S> {
-    packet_methods!('a, &'a Self);
-}
-
-/// How packets are made.
-impl<O: Owner> Packet<O> {
-    /// A packet without bytes and without memory.
-    #[inline]
-    pub fn empty(source: impl Source<Owner = O>) -> Self {
-        Self { span: Span::EMPTY, owner: source.owner() }
-    }
-
-    #[inline]
-    pub(crate) fn with_room(source: impl Source<Owner = O>, space: Space) -> Result<Self, AllocError> {
-        let (start, size) = space.layout(O::UNIT);
-        let span = match source.take_hot(size) {
-            Some(span) => span,
-            None if size == 0 => return Ok(Self::empty(source)),
-            None if size > span::LONGEST => return Err(AllocError::TooLarge),
-            None => source.take_slow(size)?,
-        };
-        // SAFETY: the block is new, and has the size that was asked for at least.
-        Ok(Self { span: unsafe { span.behind(start) }, owner: source.owner() })
-    }
-
-    #[inline]
-    pub(crate) fn zeroed(source: impl Source<Owner = O>, space: Space) -> Result<Self, AllocError> {
-        let mut packet = Self::with_room(source, space)?;
-        packet.append_zeros(space.bytes());
-        Ok(packet)
-    }
-
-    #[inline]
-    pub(crate) fn copied(source: impl Source<Owner = O>, bytes: &[u8]) -> Result<Self, AllocError> {
-        let mut packet = Self::with_room(source, Space::new(bytes.len()))?;
-        packet.append(bytes);
-        Ok(packet)
-    }
-
-    #[inline]
-    pub(crate) fn filled<T, E: From<AllocError>>(
-        source: impl Source<Owner = O>,
-        most: Space,
-        fill: impl FnOnce(&mut Room<'_>) -> Result<T, E>,
-    ) -> Result<(Self, T), E> {
-        let mut packet = Self::with_room(source, most)?;
-        let value = packet.fill_spare(most.bytes(), fill)?;
-        packet.shrink_to(most.behind());
-        Ok((packet, value))
-    }
-}
-
-impl<O: Owner + Local> Packet<O> {
-    /// The packet that [`into_raw`](Self::into_raw) took apart, or a block that was allocated by hand.
-    ///
-    /// # Safety
-    /// The block came from the allocator that `owner` leads to, is live, and is used by nobody else afterwards; all
-    /// bytes of the slice, one at least and 2 GiB less 4 KiB at most, lie in the block and are initialised.
-    #[inline]
-    pub unsafe fn from_raw(owner: O, block: Option<NonNull<[u8]>>) -> Self {
-        let span = block.map_or(Span::EMPTY, |bytes| {
-            // SAFETY: the caller says so.
-            let mut span = Span::new(unsafe { owner.block(bytes.cast()) });
-            span.set_len(bytes.len());
-            span
-        });
-        Self { span, owner }
-    }
-
-    /// Takes the packet apart into its owner and its block, which is no longer freed when the packet goes. The length
-    /// of the slice is that of the packet; an empty packet has no block. Bytes behind headroom are moved to the front.
-    ///
-    /// ```
-    /// use pktalloc::{Allocator, Packet};
-    /// let allocator = Allocator::new();
-    /// let (owner, block) = allocator.packet_from(b"hello")?.into_raw();
-    /// assert_eq!(allocator.used_bytes(), 64);
-    /// // SAFETY: both come from `into_raw`, and only the packet uses them from here on.
-    /// let packet = unsafe { Packet::from_raw(owner, block) };
-    /// assert_eq!(packet, b"hello");
-    /// # Ok::<(), pktalloc::AllocError>(())
-    /// ```
-    #[inline]
-    #[must_use = "the block is leaked when nobody frees it"]
-    pub fn into_raw(mut self) -> (O, Option<NonNull<[u8]>>) {
-        let len = self.len();
-        if len == 0 {
-            self.release();
-        }
-        let start = self.span.start();
-        if self.headroom() > 0 {
-            // SAFETY: the packet's bytes lie in its block, behind the headroom.
-            unsafe { start.copy_from(self.span.bytes(), len) };
-        }
-        let packet = ManuallyDrop::new(self);
-        let block = (len > 0).then(|| NonNull::slice_from_raw_parts(start, len));
-        // SAFETY: the packet is never used or dropped again, so that the owner is moved out once.
-        (unsafe { ptr::read(&packet.owner) }, block)
-    }
-}
 
 impl<O: Owner> Packet<O> {
     /// Bytes that the packet can have without asking the allocator: its length and its tailroom.
@@ -683,82 +479,5 @@ impl<O: Owner> DerefMut for Packet<O> {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `deref`.
         unsafe { NonNull::slice_from_raw_parts(self.span.bytes(), self.span.len()).as_mut() }
-    }
-}
-
-bytes_like!([O: Owner] Packet<O>);
-
-impl<O: Owner> AsMut<[u8]> for Packet<O> {
-    #[inline]
-    fn as_mut(&mut self) -> &mut [u8] {
-        self
-    }
-}
-
-impl<O: Owner> core::borrow::BorrowMut<[u8]> for Packet<O> {
-    #[inline]
-    fn borrow_mut(&mut self) -> &mut [u8] {
-        self
-    }
-}
-
-/// Adds behind the packet's bytes and makes room as needed.
-///
-/// # Panics
-/// Where [`extend_from_slice`](Packet::extend_from_slice) would return an error.
-impl<O: Owner> Extend<u8> for Packet<O> {
-    fn extend<T: IntoIterator<Item = u8>>(&mut self, bytes: T) {
-        let bytes = bytes.into_iter();
-        let (least, _) = bytes.size_hint();
-        let full = |error: AllocError| panic!("cannot extend the packet: {error}");
-        self.reserve(least).unwrap_or_else(full);
-        for byte in bytes {
-            self.extend_from_slice(&[byte]).unwrap_or_else(full);
-        }
-    }
-}
-
-/// As for bytes by value.
-impl<'a, O: Owner> Extend<&'a u8> for Packet<O> {
-    fn extend<T: IntoIterator<Item = &'a u8>>(&mut self, bytes: T) {
-        self.extend(bytes.into_iter().copied());
-    }
-}
-
-/// Where and how long, not what it says: packets carry other people's data.
-impl<O: Owner> fmt::Debug for Packet<O> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Packet")
-            .field("len", &self.len())
-            .field("headroom", &self.headroom())
-            .field("tailroom", &self.tailroom())
-            .field("at", &self.span.bytes())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Adds behind the packet's bytes and makes room as needed: all of them, or none and an error.
-#[cfg(feature = "std")]
-impl<O: Owner> std::io::Write for Packet<O> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.extend_from_slice(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-#[cfg(feature = "std")]
-impl From<AllocError> for std::io::Error {
-    fn from(error: AllocError) -> Self {
-        let kind = match error {
-            AllocError::OutOfMemory | AllocError::MemoryLimit => std::io::ErrorKind::OutOfMemory,
-            AllocError::Damaged => std::io::ErrorKind::Other,
-            AllocError::NoHeadroom | AllocError::NoTailroom => std::io::ErrorKind::WriteZero,
-            _ => std::io::ErrorKind::InvalidInput,
-        };
-        Self::new(kind, error)
     }
 }

@@ -244,6 +244,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Take for &SharedAl
         self.take_refilled(size).ok_or_else(|| self.refusal.get())
     }
 
+    fn take_aside(self, size: usize, count: usize, take: impl FnMut(Span)) {
+        self.key.take_aside(size, count, take);
+    }
+
     #[inline(always)]
     fn owner(self) -> Self::Owner {
         AnyThread::HERE

@@ -103,15 +103,39 @@ fn what_the_system_says_about_a_datagram() {
         let (here, there) = sockets(host);
         let wanted = Options { time: true, destination: true, traffic_class: true, dropped: true, gro: false };
         assert_eq!(wanted.enable(&here).unwrap(), wanted);
-        there.send_to(b"x", here.local_addr().unwrap()).unwrap();
         let allocator = Allocator::new();
-        let info = receive(&mut Receiver::new(4, 100), &here, &allocator, 1)[0].info;
-        assert_eq!(info.destination, Some(here.local_addr().unwrap().ip()));
-        assert!(info.interface.is_some_and(|interface| interface > 0));
-        assert_eq!(info.ecn(), Some(0));
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
-        assert!(info.time_ns.is_some_and(|time| (since - 10_000_000_000..=since).contains(&time)), "{info:?}");
+        // A receiver of one does not make plain calls any more, which say nothing.
+        for most in [4, 1] {
+            there.send_to(b"x", here.local_addr().unwrap()).unwrap();
+            let info = receive(&mut Receiver::new(most, 100), &here, &allocator, 1)[0].info;
+            assert_eq!(info.destination, Some(here.local_addr().unwrap().ip()));
+            assert!(info.interface.is_some_and(|interface| interface > 0));
+            assert_eq!(info.ecn(), Some(0));
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
+            assert!(info.time_ns.is_some_and(|time| (since - 10_000_000_000..=since).contains(&time)), "{info:?}");
+        }
     }
+}
+
+#[test]
+fn a_receiver_of_one_brings_one_datagram_a_call_as_it_was_sent() {
+    let (here, there) = sockets("127.0.0.1");
+    let (allocator, mut receiver) = (Allocator::new(), Receiver::new(1, 100));
+    let lengths = [7, 0, 100, 101, 3000, 1];
+    for length in lengths {
+        there.send_to(&numbered(length, length), here.local_addr().unwrap()).unwrap();
+    }
+    for (calls, length) in (1..).zip(lengths) {
+        let mut batch = Vec::new();
+        assert_eq!(receiver.receive(&here, &allocator, &mut batch).unwrap(), 1);
+        assert_eq!(
+            (&batch[0].packet[..], batch[0].truncated),
+            (&numbered(length, length)[..length.min(100)], length > 100)
+        );
+        assert_eq!(batch[0].source.inet(), Some(there.local_addr().unwrap()));
+        assert_eq!((receiver.counters().calls, receiver.counters().datagrams), (calls, calls));
+    }
+    assert_eq!(receiver.try_receive(&here, &allocator, &mut Vec::new()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }
 
 #[test]

@@ -64,6 +64,10 @@ pub(crate) mod sealed {
         /// The span of a new block of at least `size` bytes, not 0 and [`LONGEST`](super::LONGEST) at most.
         fn take_slow(self, size: usize) -> Result<Span, AllocError>;
 
+        /// Hands at most `count` spans of new blocks to `take`, each of at least `size` bytes, that lie apart from those which
+        /// stay: they are about to be cut or freed. The rest, or all, where that is not possible, are to be taken one by one.
+        fn take_aside(self, size: usize, count: usize, take: impl FnMut(Span));
+
         /// The owner of what was taken.
         fn owner(self) -> Self::Owner;
     }
@@ -212,28 +216,31 @@ unsafe fn end<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
 ) {
     // SAFETY: the caller keeps the same contract.
     unsafe {
-        let span = Span::of_words(bytes, numbers);
-        match span.short_block() {
-            Some(block) if span.has_block() => allocator.free(block.start),
-            Some(_) => {}
-            None => free_long(allocator, bytes, numbers),
+        match Span::of_words(bytes, numbers).only_short_block() {
+            Some(block) => allocator.heap.free_whole(block.start, block.size),
+            None => end_slow(allocator, bytes, numbers),
         }
     }
 }
 
-/// Frees the block of a long span.
+/// The same for a packet that has no block, or a long one.
 ///
 /// # Safety
 /// As for [`Blocks::end`], for the words of a span.
 #[cold]
 #[inline(never)]
-unsafe fn free_long<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+unsafe fn end_slow<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
     allocator: &Allocator<UNIT, WINDOW_UNITS, S>,
     bytes: NonNull<u8>,
     numbers: u64,
 ) {
     // SAFETY: the caller keeps the same contract.
-    unsafe { allocator.free(Span::of_words(bytes, numbers).start()) }
+    unsafe {
+        let span = Span::of_words(bytes, numbers);
+        if span.has_block() {
+            allocator.free(span.start());
+        }
+    }
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Plain for Allocator<UNIT, WINDOW_UNITS, S> {
@@ -260,6 +267,10 @@ impl<'a, const UNIT: usize, const WINDOW_UNITS: usize, S: System> Take for &'a A
         self.heap.allocate_slow(size).map(|block| Span::new(Block::plain(block))).ok_or_else(|| self.heap.refusal())
     }
 
+    fn take_aside(self, size: usize, count: usize, mut take: impl FnMut(Span)) {
+        self.heap.allocate_aside(size, count, |block| take(Span::new(Block::plain(block))));
+    }
+
     #[inline(always)]
     fn owner(self) -> Self::Owner {
         self
@@ -281,6 +292,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Take for &RcAlloca
         (&**self).take_slow(size)
     }
 
+    fn take_aside(self, size: usize, count: usize, take: impl FnMut(Span)) {
+        (&**self).take_aside(size, count, take);
+    }
+
     #[inline(always)]
     fn owner(self) -> Self::Owner {
         self.clone()
@@ -288,3 +303,38 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Take for &RcAlloca
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Source for &RcAllocator<UNIT, WINDOW_UNITS, S> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::span::LONGEST_SHORT;
+    use crate::{Config, Packet, Space};
+
+    /// What a packet tells when it ends must be what its block has, or each end takes the slow path.
+    #[test]
+    fn a_packet_knows_the_size_of_its_block_whatever_happened_to_it() {
+        for config in [Config::new(), Config::new().check(true), Config::new().zero(true)] {
+            let allocator = Allocator::with_config(config).unwrap();
+            // SAFETY: the packet has a live block.
+            let real = |packet: &Packet<&Allocator>| unsafe { allocator.capacity(packet.block().start) };
+            for size in [1, 64, 65, 1400, 4000, 8128, 20_000, LONGEST_SHORT, LONGEST_SHORT + 1, 200_000] {
+                let mut packet = allocator.packet(Space::new(size).headroom(30).tailroom(3)).unwrap();
+                assert_eq!(packet.block().size, real(&packet), "{size}, new");
+                packet.advance(size / 2);
+                packet.shrink_to(1);
+                assert_eq!(packet.block().size, real(&packet), "{size}, cut");
+                packet.reserve(size).unwrap();
+                packet.prepend(&[1; 20]).unwrap();
+                assert_eq!(packet.block().size, real(&packet), "{size}, grown");
+                packet.truncate(1);
+                packet.resize(size + 300).unwrap();
+                assert_eq!(packet.block().size, real(&packet), "{size}, grown again");
+                let (owner, block) = packet.into_raw();
+                // SAFETY: they are the packet's, which is there no more.
+                let packet = unsafe { Packet::from_raw(owner, block) };
+                assert_eq!(packet.block().size, real(&packet), "{size}, taken apart");
+            }
+            assert_eq!(allocator.used_bytes(), 0);
+        }
+    }
+}

@@ -142,11 +142,26 @@ impl Span {
     /// The block, of size 0 where there is none; `None` where the size has to be looked up.
     #[inline(always)]
     pub(crate) fn short_block(self) -> Option<Block> {
-        let tailroom = self.short_tailroom()?;
+        let size = self.short_size()?;
         let headroom = (self.numbers >> HEADROOM_SHIFT) as u16 as usize;
         // SAFETY: the headroom lies in the block, in front of the packet.
         let start = unsafe { self.bytes.sub(headroom) };
-        Some(Block { start, size: headroom + self.len() + tailroom, is_long: false })
+        Some(Block { start, size, is_long: false })
+    }
+
+    /// The block, where there is one whose size is known.
+    #[inline(always)]
+    pub(super) fn only_short_block(self) -> Option<Block> {
+        // One comparison: a long span's numbers are negative.
+        if self.numbers as i64 > 0 { self.short_block() } else { None }
+    }
+
+    /// The size of the block, 0 where there is none; `None` where it has to be looked up.
+    #[inline(always)]
+    fn short_size(self) -> Option<usize> {
+        // The sum of the numbers, each of which has 16 bits where the block is short, in three instructions: it comes out on top.
+        const SUM: u64 = 1 << TAILROOM_SHIFT | 1 << HEADROOM_SHIFT | 1 << 16 | 1;
+        (!self.is_long()).then_some((self.numbers.wrapping_mul(SUM) >> TAILROOM_SHIFT) as usize)
     }
 
     /// Whether `bytes` bytes of tailroom are there for sure; false also where the size has to be looked up.

@@ -151,6 +151,12 @@ std::thread_local! {
     static AT_HAND: Cell<*const Owner> = const { Cell::new(NO_OWNER) };
 }
 
+/// The number of this thread, if it has one already.
+#[inline(always)]
+pub(super) fn known_number_of_this_thread() -> Option<usize> {
+    Some(NUMBER.get()).filter(|&number| number > 0)
+}
+
 /// A number that no other thread has or had.
 pub(super) fn number_of_this_thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
@@ -195,7 +201,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
     }
 
     /// Does `work` with the heap of a key [without the lock](Self::without_lock), unless another thread has that.
-    #[inline]
+    #[inline(always)]
     pub(super) fn try_with<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<T> {
         if !self.owner().lock.try_lock() {
             return None;
@@ -326,7 +332,7 @@ unsafe fn leave<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
 }
 
 /// The lock of a heap, held by this thread, which gives it up in the right way, also when it panics.
-struct Held<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(NonNull<Shared<UNIT, WINDOW_UNITS, S>>);
+pub(super) struct Held<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(NonNull<Shared<UNIT, WINDOW_UNITS, S>>);
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Held<UNIT, WINDOW_UNITS, S> {
     /// # Safety
@@ -338,24 +344,39 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Held<UNIT, WINDOW_
 
     /// The heap.
     #[inline(always)]
-    fn heap(&self) -> &HeapOf<UNIT, WINDOW_UNITS, S> {
+    pub(super) fn heap(&self) -> &HeapOf<UNIT, WINDOW_UNITS, S> {
         // SAFETY: the holder of the lock may use it.
         unsafe { &(*self.0.as_ptr()).heap.0 }
     }
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Held<UNIT, WINDOW_UNITS, S> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: the lock is held, so the heap is there; the queue was closed with the lock.
         unsafe {
             if (*self.0.as_ptr()).owner.queue.0.is_closed() {
-                self.heap().release_empty();
-                leave(self.0);
+                leave_for_good(self.0);
             } else {
                 (*self.0.as_ptr()).owner.lock.unlock();
             }
         }
+    }
+}
+
+/// Gives the lock of a heap up whose owner is gone, with what has become empty.
+///
+/// # Safety
+/// As for [`leave`].
+#[cold]
+#[inline(never)]
+unsafe fn leave_for_good<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
+    shared: NonNull<Shared<UNIT, WINDOW_UNITS, S>>,
+) {
+    // SAFETY: the caller says so: it may use the heap, until it leaves.
+    unsafe {
+        (*shared.as_ptr()).heap.0.release_empty();
+        leave(shared);
     }
 }
 
@@ -425,16 +446,13 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> OwnerOf<UNIT, WIND
         (thread == NUMBER.get()).then(|| unsafe { &(*self.0.as_ptr()).heap.0 })
     }
 
-    /// Does `work` with the heap where its blocks come [back under the lock](Returns::Locked): if nobody has that, or, where
-    /// `waits`, once nobody has.
+    /// The lock, and with it the heap, where its blocks come [back under the lock](Returns::Locked): if nobody has that, or,
+    /// where it `waits`, once nobody has.
     ///
     /// # Safety
-    /// A block of the heap is live until `work` begins.
-    pub(super) unsafe fn with_lock<T>(
-        &self,
-        waits: bool,
-        work: impl FnOnce(&HeapOf<UNIT, WINDOW_UNITS, S>) -> T,
-    ) -> Option<T> {
+    /// A block of the heap is live until this returns.
+    #[inline(always)]
+    pub(super) unsafe fn lock(&self, waits: bool) -> Option<Held<UNIT, WINDOW_UNITS, S>> {
         // SAFETY: it stands while the block is live, and this part is for everybody.
         let owner = unsafe { &(*self.0.as_ptr()).owner };
         if owner.place.0.returns != Returns::Locked {
@@ -446,8 +464,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> OwnerOf<UNIT, WIND
             return None;
         }
         // SAFETY: this thread has the lock.
-        let held = unsafe { Held::new(self.0) };
-        Some(work(held.heap()))
+        Some(unsafe { Held::new(self.0) })
     }
 
     /// Where to hand in blocks on other threads.

@@ -230,9 +230,25 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
             if !block.is_long
                 && let Some(heap) = OwnerOf::<UNIT, WINDOW_UNITS, S>::heap_at_hand(Self::owner_pointer(block))
             {
-                heap.free(block.start);
+                Self::free_in(heap, block);
             } else {
                 Self::free_elsewhere(block.start, block.size, block.is_long);
+            }
+        }
+    }
+
+    /// Frees a block in its heap, which may be used.
+    ///
+    /// # Safety
+    /// As for [`free`](Blocks::free).
+    #[inline(always)]
+    unsafe fn free_in(heap: &HeapOf<UNIT, WINDOW_UNITS, S>, block: Block) {
+        // SAFETY: the caller keeps the same contract.
+        unsafe {
+            if block.is_long {
+                heap.free(Self::whole(block));
+            } else {
+                heap.free_whole(block.start, block.size + TAIL_BYTES);
             }
         }
     }
@@ -252,16 +268,17 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
         // bundle.
         unsafe {
             let Some(owner) = Self::owner(block) else { return };
-            if let Some(heap) = owner.heap() {
-                return heap.free(Self::whole(block));
-            }
-            match Owner::returns(owner.owner()) {
-                Returns::Batched if !block.is_long => {
-                    batch::hand_in(owner.owner(), block.start, block.size + TAIL_BYTES);
+            let returns = Owner::returns(owner.owner());
+            if returns == Returns::Locked {
+                if let Some(held) = owner.lock(false) {
+                    return Self::free_in(held.heap(), block);
                 }
-                Returns::Locked if owner.with_lock(false, |heap| heap.free(Self::whole(block))).is_some() => {}
-                _ => Owner::push(owner.owner(), Self::whole(block).cast(), 1),
+            } else if let Some(heap) = owner.heap() {
+                return Self::free_in(heap, block);
+            } else if returns == Returns::Batched && !is_long {
+                return batch::hand_in(owner.owner(), start, size + TAIL_BYTES);
             }
+            Owner::push(owner.owner(), Self::whole(block).cast(), 1);
         }
     }
 }
@@ -303,7 +320,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Blocks for AnyThre
                 Some(heap) => Some(shrink(heap)),
                 None => {
                     let Some(owner) = Self::owner(block) else { return block };
-                    owner.heap().map(shrink).or_else(|| owner.with_lock(true, shrink))
+                    owner.heap().map(shrink).or_else(|| owner.lock(true).map(|held| shrink(held.heap())))
                 }
             };
             // With a check behind it the block has exactly as many bytes as it was asked to keep.
@@ -362,6 +379,15 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         // Whole units, none of which is smaller than a bundle.
         let block = self.heap().allocate_hot(size + TAIL_BYTES)?;
         Some(Span::new(AnyThread::<UNIT, WINDOW_UNITS, S>::short(block, Self::LONGEST_HOT)))
+    }
+
+    /// See [`Take::take_aside`](crate::packet::owner::sealed::Take::take_aside).
+    pub(super) fn take_aside(&self, size: usize, count: usize, mut take: impl FnMut(Span)) {
+        if size.wrapping_sub(1) < LONGEST_SHORT {
+            let short = |block| AnyThread::<UNIT, WINDOW_UNITS, S>::short(block, LONGEST_SHORT);
+            let whole = AnyThread::<UNIT, WINDOW_UNITS, S>::whole_size(size);
+            self.heap().allocate_aside(whole, count, |block| take(Span::new(short(block))));
+        }
     }
 
     /// The span of a new block of which a packet may use `size` bytes, not 0. The heap gets some of what came back first.

@@ -22,7 +22,7 @@ use core::ptr::{self, NonNull};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
-use super::owner::{Key, number_of_this_thread};
+use super::owner::{Key, known_number_of_this_thread, number_of_this_thread};
 use super::packet::{AnyThread, TAKEN_AT_A_TIME};
 use super::{SharedAllocator, Unbound};
 use crate::config::{Config, ConfigError};
@@ -87,7 +87,7 @@ impl Share {
     }
 
     /// Does `work` with the heap, unless another thread does.
-    #[inline]
+    #[inline(always)]
     fn try_with<T>(&self, work: impl FnOnce(&Key<64, 2048, Os>) -> T) -> Option<T> {
         self.0.try_with(work)
     }
@@ -253,7 +253,16 @@ impl Pool {
         allocator.ok().map(|allocator| unsafe { &*allocator.as_ptr() })
     }
 
+    /// The span of a new block of this thread's share, where the pool has shares and that one is not busy and has one at hand.
+    #[inline(never)]
+    fn take_shared(&self, size: usize) -> Option<Span> {
+        let Inner::Shares(shares) = &*self.0 else { return None };
+        let share = shares.get(known_number_of_this_thread()? & (shares.len() - 1))?;
+        share.try_with(|key| key.take_hot(size))?
+    }
+
     /// The span of a new block where the pool is not the one that this thread used last.
+    #[cold]
     #[inline(never)]
     fn take_otherwise(&self, size: usize) -> Result<Span, AllocError> {
         let take = |allocator: &SharedAllocator| allocator.take_hot(size).map_or_else(|| allocator.take_slow(size), Ok);
@@ -266,13 +275,7 @@ impl Pool {
                 // The thread is being taken down. The memory goes with the packet.
                 None => take(&new_allocator(*config)),
             },
-            Inner::Shares(shares) => {
-                let first = number_of_this_thread() & (shares.len() - 1);
-                match shares[first].try_with(|key| key.take_hot(size)) {
-                    Some(Some(span)) => Ok(span),
-                    _ => take_anywhere(shares, first, size),
-                }
-            }
+            Inner::Shares(shares) => take_anywhere(shares, number_of_this_thread() & (shares.len() - 1), size),
         }
     }
 }
@@ -284,7 +287,6 @@ fn new_allocator(config: Config) -> SharedAllocator {
 
 /// The span of a new block of any share: of the first, if it is not busy and has one, or else of one that is not busy, and at last of whichever, with
 /// all that came back.
-#[cold]
 fn take_anywhere(shares: &[Share], first: usize, size: usize) -> Result<Span, AllocError> {
     let from = |first: usize| (0..shares.len()).map(move |place| &shares[(first + place) % shares.len()]);
     for share in from(first) {
@@ -330,7 +332,10 @@ impl Take for &Pool {
 
     #[inline(always)]
     fn take_hot(self, size: usize) -> Option<Span> {
-        self.current()?.take_hot(size)
+        match self.current() {
+            Some(allocator) => allocator.take_hot(size),
+            None => self.take_shared(size),
+        }
     }
 
     #[inline(always)]
@@ -338,6 +343,12 @@ impl Take for &Pool {
         match self.current() {
             Some(allocator) => allocator.take_slow(size),
             None => self.take_otherwise(size),
+        }
+    }
+
+    fn take_aside(self, size: usize, count: usize, take: impl FnMut(Span)) {
+        if let Some(allocator) = self.current() {
+            allocator.take_aside(size, count, take);
         }
     }
 

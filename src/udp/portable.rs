@@ -39,6 +39,11 @@ pub(crate) fn enable(_: &Kernel, _: Handle, _: Options) -> io::Result<Options> {
     Ok(Options::default())
 }
 
+/// There is nothing to know but who sent a datagram.
+pub(crate) fn plain_calls_tell_all() -> bool {
+    true
+}
+
 /// The calls wait by themselves, as the socket says: there is nothing more to wait for.
 pub(crate) fn wait_to_receive(_: &Kernel, _: Handle) -> io::Result<()> {
     Err(io::ErrorKind::WouldBlock.into())
@@ -84,6 +89,11 @@ impl Incoming<Kernel> {
 
     pub(crate) fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// All calls are plain ones.
+    pub(crate) fn fill_plainly(&mut self, _most: usize, socket: Handle, wait: bool) -> io::Result<()> {
+        self.fill(socket, wait)
     }
 
     pub(crate) fn fill(&mut self, socket: Handle, _wait: bool) -> io::Result<()> {

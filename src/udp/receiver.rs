@@ -60,6 +60,9 @@ impl Receiver {
     /// off, and the datagram marked as [truncated](Datagram::truncated).
     ///
     /// The kernel takes at most 1024 at a time. The scratch area takes their product in memory, as far as it is written to.
+    ///
+    /// One that takes 1 at a time costs what a plain receive call does, and tells no more than that about a datagram, until
+    /// [`Options`](super::Options) are enabled in this process.
     #[must_use]
     pub fn new(most: usize, size: usize) -> Self {
         Self { incoming: Incoming::new(Kernel, Layout { most, size, joined: false }), last: 0 }
@@ -133,7 +136,11 @@ impl Receiver {
         if in_place && self.incoming.peek().is_none() {
             return self.receive_in_place(socket, source, into);
         }
-        self.incoming.fill(socket, false)?;
+        if layout.most == 1 && !layout.joined && backend::plain_calls_tell_all() {
+            self.incoming.fill_plainly(1, socket, false)?;
+        } else {
+            self.incoming.fill(socket, false)?;
+        }
         let mut count = 0;
         while let Some(next) = self.incoming.peek() {
             let packet = match Packet::copied(source, next.bytes) {

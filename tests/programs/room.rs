@@ -1,7 +1,7 @@
 //! Programs of the safe handles: packets with room on both sides, packets that threads share, and frozen ones, each beside
 //! the bytes that it must have.
 
-use pktalloc::{AllocError, Config, Owner, Packet, RcAllocator, Space};
+use pktalloc::{AllocError, Config, Owner, Packet, RcAllocator, Room, Space};
 
 use super::program::Program;
 
@@ -19,6 +19,15 @@ fn pattern(seed: usize, bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (seed.wrapping_mul(31) + at * 7) as u8).collect()
 }
 
+/// What is received in a batch: appends its bytes to each of the first rooms, and puts two rooms into the other's place.
+fn receive(rooms: &mut [Room<'_>], arrived: &[Vec<u8>]) -> Result<usize, AllocError> {
+    for (room, bytes) in rooms.iter_mut().zip(arrived) {
+        room.append(bytes);
+    }
+    rooms.swap(0, arrived.len() - 1);
+    Ok(arrived.len())
+}
+
 /// Packets of one owner and what they must contain.
 struct Handles<O: Owner> {
     packets: Vec<(Packet<O>, Vec<u8>)>,
@@ -28,10 +37,32 @@ struct Handles<O: Owner> {
 }
 
 impl<O: Owner> Handles<O> {
-    /// One call on one of the packets, or a new one that `make` makes.
-    fn step(&mut self, program: &mut Program<'_>, make: impl Fn(Space) -> Result<Packet<O>, AllocError>) -> Option<()> {
+    /// One call on one of the packets, or a new one that `make` makes, or several that `make_many` makes.
+    fn step(
+        &mut self,
+        program: &mut Program<'_>,
+        make: impl Fn(Space) -> Result<Packet<O>, AllocError>,
+        make_many: impl Fn(usize, Space, &mut Vec<Packet<O>>, &[Vec<u8>]) -> Result<(), AllocError>,
+    ) -> Option<()> {
         let (call, at, size) = (program.byte()?, usize::from(program.byte()?), program.size()?.min(LONGEST));
         self.seed += 1;
+        if call >= 240 && call % 12 == 0 && self.packets.len() < MOST {
+            // Around the longest room that is copied.
+            let (rooms, space) = (1 + at % 8, Space::new(size % 6000).headroom(at % 40).tailroom(size % 9));
+            let used = 1 + usize::from(call > 240) * (rooms - 1);
+            let mut arrived: Vec<_> = (1..=used).map(|part| pattern(self.seed + part, size % 6000 / part)).collect();
+            let mut packets = Vec::new();
+            match make_many(rooms, space, &mut packets, &arrived) {
+                Ok(()) => {
+                    arrived.swap(0, used - 1);
+                    assert_eq!(packets.len(), used);
+                    self.packets.extend(packets.into_iter().zip(arrived));
+                    self.verify();
+                }
+                Err(error) => assert!(matches!(error, AllocError::MemoryLimit | AllocError::OutOfMemory), "{error}"),
+            }
+            return Some(());
+        }
         if self.packets.is_empty() || call % 12 == 0 && self.packets.len() < MOST {
             let (headroom, tailroom) = (program.short()? % 3000, program.short()? % 3000);
             let space = Space::new(size).headroom(headroom).tailroom(tailroom).header(at % 100);
@@ -173,9 +204,21 @@ pub fn run(bytes: &[u8]) {
         let mut frozen = frozen::Frozen::default();
         let mut turn = 0;
         while match turn % 4 {
-            0 | 1 => of_threads.step(&mut program, |space| shared.packet(space)),
+            0 | 1 => of_threads.step(
+                &mut program,
+                |space| shared.packet(space),
+                |count, space, packets, arrived| {
+                    shared.packets_with(count, space, packets, |rooms| receive(rooms, arrived))
+                },
+            ),
             2 => frozen.step(&mut program, &mut of_threads.packets),
-            _ => packets.step(&mut program, |space| own.packet(space)),
+            _ => packets.step(
+                &mut program,
+                |space| own.packet(space),
+                |count, space, packets, arrived| {
+                    own.packets_with(count, space, packets, |rooms| receive(rooms, arrived))
+                },
+            ),
         }
         .is_some()
         {
@@ -187,7 +230,14 @@ pub fn run(bytes: &[u8]) {
         assert_eq!((shared.used_bytes(), shared.integrity_check()), (0, Ok(())));
     }
     #[cfg(not(feature = "shared"))]
-    while packets.step(&mut program, |space| own.packet(space)).is_some() {}
+    while packets
+        .step(
+            &mut program,
+            |space| own.packet(space),
+            |count, space, packets, arrived| own.packets_with(count, space, packets, |rooms| receive(rooms, arrived)),
+        )
+        .is_some()
+    {}
     packets.verify();
     drop(packets);
     assert_eq!((own.used_bytes(), own.integrity_check()), (0, Ok(())));

@@ -164,7 +164,11 @@ pub(crate) fn of_memory(
             after_burst().into_iter().map(held).collect(),
         ),
         Target::at_most("trim with survivors: resident, of jemalloc", 1.0, survivors.collect()),
-        Target::at_most("memory, batches of 200 in slots of 2048: of live", 1.3, vec![held(received_in_batches()?)]),
+        Target::at_most(
+            "memory, batches of 200 in slots of 2048: of live",
+            1.3,
+            vec![held(received_in_batches::<64>()?), held(received_in_batches::<32>()?)],
+        ),
     ])
 }
 

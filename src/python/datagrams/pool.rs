@@ -40,20 +40,9 @@ static ANY_LEFTOVERS: AtomicBool = AtomicBool::new(false);
 static REFUSED: Mutex<Shelf<u64, REMEMBERED>> = Mutex::new(Shelf::new());
 static ANY_REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Whether any socket of this process was asked to say more about its datagrams than who sent them. A plain call would not pass
-/// that on.
-static ANY_TOLD: AtomicBool = AtomicBool::new(false);
-
 /// Asks a socket for what is wanted; returns what of that it will tell.
 pub(super) fn ask(socket: RawFd, wanted: Options) -> io::Result<Options> {
-    ANY_TOLD.store(true, Ordering::Relaxed);
     enable(&Kernel, socket, wanted)
-}
-
-/// Whether plain calls bring all there is to know about a datagram.
-#[inline]
-pub(super) fn plain_calls_tell_all() -> bool {
-    !ANY_TOLD.load(Ordering::Relaxed)
 }
 
 /// Nothing is done under a lock that could panic half-way, or run Python code.

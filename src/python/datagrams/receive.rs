@@ -9,14 +9,14 @@ use pyo3::prelude::*;
 use super::address;
 use super::batch::{DatagramBatch, empty_list, empty_view, set};
 use super::packets::{self, Source};
-use super::pool::{Lease, ask, plain_calls_tell_all};
+use super::pool::{Lease, ask};
 use super::socket::{For, Socket, Waited, os_error, timed_out};
 use crate::python::call::Arguments;
 use crate::python::class::Object;
 use crate::python::errors;
 use crate::udp::Options;
 use crate::udp::layout::{Layout, Received};
-use crate::udp::linux::{Incoming, Kernel, MOST};
+use crate::udp::linux::{Incoming, Kernel, MOST, plain_calls_tell_all};
 
 /// The largest size of a datagram that may be asked for. No system's are as long.
 const MOST_BYTES: usize = 1 << 24;

@@ -172,7 +172,6 @@ impl Calls for Shim {
         Ok(most)
     }
 
-    #[cfg(feature = "python")]
     unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr, flags: libc::c_int) -> io::Result<()> {
         let single = core::ptr::slice_from_raw_parts_mut(header, 1);
         // SAFETY: the caller's promise.
@@ -318,13 +317,12 @@ fn receive(program: &mut Program<'_>) {
         shim.receives.borrow_mut().push_back(call);
     }
     // Plain calls pass on what the system says about none of them.
-    let plainly = cfg!(feature = "python") && shim.arrivals.borrow().iter().all(|arrival| arrival.control.is_empty());
+    let plainly = shim.arrivals.borrow().iter().all(|arrival| arrival.control.is_empty());
     let mut incoming = Incoming::new(shim, Layout { most, size, joined });
     let mut errors = 0;
     while !expected.is_empty() {
         let most = usize::from(program.byte()) % 16;
         let outcome = match plainly {
-            #[cfg(feature = "python")]
             true if program.byte() % 2 == 1 => incoming.fill_plainly(most, 0, false),
             _ => incoming.fill_up_to(most, 0, false),
         };

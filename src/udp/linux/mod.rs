@@ -17,7 +17,7 @@ mod system;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use options::enable;
+pub(crate) use options::{enable, plain_calls_tell_all};
 pub(crate) use receive::Incoming;
 #[cfg(feature = "python")]
 pub(crate) use receive::MOST;

@@ -1,5 +1,6 @@
 //! What a socket is asked to tell about each datagram.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::io;
 use std::os::fd::RawFd;
 
@@ -7,8 +8,19 @@ use super::control::TIMESTAMPNS_NEW;
 use super::system::Calls;
 use crate::udp::Options;
 
+/// Whether any socket of this process was asked to tell more about its datagrams than who sent them. A plain call would not
+/// pass that on.
+static ANY_TOLD: AtomicBool = AtomicBool::new(false);
+
+/// Whether plain calls bring all there is to know about a datagram.
+#[inline]
+pub(crate) fn plain_calls_tell_all() -> bool {
+    !ANY_TOLD.load(Ordering::Relaxed)
+}
+
 /// Asks `socket` for `wanted`; returns what it will tell.
 pub(crate) fn enable(calls: &impl Calls, socket: RawFd, wanted: Options) -> io::Result<Options> {
+    ANY_TOLD.store(true, Ordering::Relaxed);
     let set = |level, option| set(calls, socket, level, option);
     let (mut v4, mut v6) = (false, false);
     if wanted.gro || wanted.destination || wanted.traffic_class {

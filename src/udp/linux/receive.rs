@@ -262,7 +262,6 @@ impl<C: Calls> Incoming<C> {
     ///
     /// A second call looks for a second datagram, unless `most` is 1. Where there is one, the others come in one call. With
     /// `wait` the first call blocks.
-    #[cfg(feature = "python")]
     pub(crate) fn fill_plainly(&mut self, most: usize, socket: RawFd, wait: bool) -> io::Result<()> {
         let most = most.clamp(1, self.layout.most);
         if self.peek().is_some() {

@@ -17,7 +17,6 @@ pub(crate) trait Calls {
     ///
     /// # Safety
     /// As for [`receive`](Self::receive).
-    #[cfg(feature = "python")]
     unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr, flags: libc::c_int) -> io::Result<()>;
 
     /// `sendmmsg`, or `sendmsg` for one: returns how many went.
@@ -83,7 +82,6 @@ impl Calls for Kernel {
         checked(received).map(|received| received as usize)
     }
 
-    #[cfg(feature = "python")]
     #[inline]
     unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr, flags: libc::c_int) -> io::Result<()> {
         // With this flag the kernel says how long the datagram was, not how much of it there was room for.

@@ -77,7 +77,6 @@ impl Calls for Shim {
         Ok(count)
     }
 
-    #[cfg(feature = "python")]
     unsafe fn receive_plainly(&self, socket: RawFd, header: *mut libc::mmsghdr, flags: libc::c_int) -> io::Result<()> {
         let single = core::ptr::slice_from_raw_parts_mut(header, 1);
         // SAFETY: the caller's promise.
@@ -621,7 +620,6 @@ fn options_that_a_socket_does_not_have_are_none_and_other_failures_are_told() {
     assert_eq!(ask(0, &[]).0, Err(Some(libc::EBADF)));
 }
 
-#[cfg(feature = "python")]
 #[test]
 fn a_plain_call_brings_one_datagram_and_says_whether_it_fitted() {
     let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -648,7 +646,6 @@ fn a_plain_call_brings_one_datagram_and_says_whether_it_fitted() {
     assert_eq!(error(incoming.fill_plainly(1, libc::c_int::MAX, false)), Some(libc::EBADF));
 }
 
-#[cfg(feature = "python")]
 #[test]
 fn plain_calls_look_for_a_second_datagram_and_fetch_the_others_at_once() {
     let one = |bytes: &[u8]| Ok(vec![arrival(bytes)]);
