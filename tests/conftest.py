@@ -1,10 +1,13 @@
 """What every test of the Python face uses."""
 
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
 import pktalloc
+from datagram_sockets import Sockets
 
 
 @pytest.fixture
@@ -33,3 +36,18 @@ def packet_of(allocator: pktalloc.Allocator, offset: int) -> Callable[[bytes], p
         return packet
 
     return make
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    """Make sockets that are bound to this host (or to nothing: `None`), wait at most 10 seconds, and are closed."""
+    with ExitStack() as stack:
+
+        def make(family: int = socket.AF_INET, host: str | None = "", kind: int = socket.SOCK_DGRAM) -> socket.socket:
+            made = stack.enter_context(socket.socket(family, kind))
+            if family in {socket.AF_INET, socket.AF_INET6} and host is not None:
+                made.bind((host or ("127.0.0.1" if family == socket.AF_INET else "::1"), 0))
+            made.settimeout(10)
+            return made
+
+        yield make
