@@ -1,12 +1,19 @@
 """What every test of the Python face uses."""
 
+import asyncio
+import gc
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import pktalloc
+
+if TYPE_CHECKING:
+    from aio_protocols import Run
 from datagram_sockets import Sockets
 
 
@@ -51,3 +58,28 @@ def sockets() -> Iterator[Sockets]:
             return made
 
         yield make
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Iterator["Run"]:
+    """Run a coroutine on each kind of loop, and see that it leaves nothing behind."""
+    import uvloop  # noqa: PLC0415 - not on every system
+
+    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+    # The first loop of a kind opens what stays open.
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(asyncio.sleep(0))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        reports: list[dict[str, Any]] = []
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.get_loop().set_exception_handler(lambda _, context: reports.append(context))
+            result = runner.run(asyncio.wait_for(coroutine, 20))
+            runner.run(asyncio.sleep(0.001))
+        assert not reports
+        return result
+
+    yield run
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
