@@ -15,6 +15,7 @@ import pktalloc
 if TYPE_CHECKING:
     from aio_protocols import Run
 from datagram_sockets import Sockets
+from replay_command import LINK, PACKETS
 
 
 @pytest.fixture
@@ -83,3 +84,17 @@ def run(request: pytest.FixtureRequest) -> Iterator["Run"]:
     yield run
     gc.collect()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    path = tmp_path / "packets.csv"
+    path.write_text(PACKETS)
+    return path
+
+
+@pytest.fixture
+def link(tmp_path: Path) -> Path:
+    path = tmp_path / "link.csv"
+    path.write_text(LINK)
+    return path
