@@ -283,7 +283,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
             if freed == most || queue.is_empty() {
                 return freed;
             }
-            *taken = queue.take();
+            queue.take(taken);
         }
     }
 }
