@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -248,3 +249,35 @@ def test_no_memory_for_an_object_loses_no_datagram(allocator: Allocator, sockets
         here.close()
         there.close()
     assert refused
+
+
+GROWING = """
+import resource, socket
+from pathlib import Path
+from pktalloc import send_many
+
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("127.0.0.1", 0))
+
+
+class Port:
+    def __index__(self):
+        packets.append(pairs[len(packets) % 2])
+        return sock.getsockname()[1]
+
+
+pairs = [(b"x", ("127.0.0.1", Port())) for _ in range(2)]
+packets = [pairs[0]]
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), -1))
+try:
+    send_many(sock, packets)
+except MemoryError:
+    packets.clear()
+assert send_many(sock, [b"x"], sock.getsockname()) == 1
+"""
+
+
+def test_a_list_that_grows_while_it_is_sent_is_a_memory_error_in_the_end() -> None:
+    ended = subprocess.run([sys.executable, "-c", GROWING], check=False, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
