@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datagram_sockets import Sockets, filled
-from pktalloc import Allocator, recv_many_into, send_many
+from pktalloc import Allocator, DatagramBatch, recv_many_into, send_many
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="datagrams in batches are there on Linux")
 
@@ -77,3 +77,35 @@ def test_what_an_allocator_had_no_room_for_goes_into_rows(sockets: Sockets) -> N
     assert recv_many_into(here, rows) == 1
     assert rows[0].tobytes() == b"2" * 100
     del filler
+
+
+def test_no_memory_for_an_object_loses_no_datagram_of_a_row(sockets: Sockets) -> None:
+    testcapi: Any = pytest.importorskip("_testcapi", exc_type=ImportError)
+    sent = [b"%d" % number * 10 for number in range(5)]
+    rows = np.zeros((8, 100), np.uint8)
+    refused = 0
+    for place in range(50):
+        here, there = sockets(), sockets()
+        send_many(there, sent, here.getsockname(), gso=False)
+        batch: DatagramBatch | None = None
+        # Nothing but the call may need memory.
+        testcapi.set_nomemory(place, place + 1)
+        try:
+            batch = recv_many_into(here, rows)
+        except MemoryError:
+            pass
+        finally:
+            testcapi.remove_mem_hooks()
+        refused += batch is None
+        received: list[bytes] = []
+        while True:
+            if batch is not None:
+                assert len(batch.addresses) == len(batch)
+                received.extend(row[:size].tobytes() for row, size in zip(rows, batch.sizes, strict=False))
+            if len(received) >= 5:
+                break
+            batch = recv_many_into(here, rows)
+        assert received == sent, place
+        here.close()
+        there.close()
+    assert refused
