@@ -97,3 +97,30 @@ assert then().sizes == [5]
 @pytest.mark.parametrize("first", ["packets", "rows"])
 def test_an_error_between_two_plain_calls_comes_with_the_next_one(system: Run, first: str, then: str) -> None:
     system("error", AN_ERROR_BEHIND.format(first=first, then=then))
+
+
+CUT_OFF = """
+import socket
+from pktalloc import Allocator, recv_many_into
+from pktalloc._pktalloc import Receiver
+
+allocator, rows = Allocator(), memoryview(bytearray(4)).cast("B", (1, 4))
+here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+# The family is what Python believes it to be.
+here = socket.socket(socket.AF_CAN, socket.SOCK_DGRAM, 0, fileno=here.detach())
+receiver = Receiver(here, 1, 4)
+for receive in (
+    lambda: allocator.recv_many(here, 1, 4),
+    lambda: recv_many_into(here, rows),
+    lambda: receiver.receive(allocator),
+):
+    for length in (3, 4, 5):
+        there.send(b"x" * length)
+        batch = receive()
+        assert (batch.sizes, batch.truncated) == ([min(length, 4)], [length > 4]), batch.truncated
+"""
+
+
+@pytest.mark.parametrize("mode", ["ignores", "refuses"])
+def test_families_that_do_not_tell_how_long_a_datagram_was(system: Run, mode: str) -> None:
+    system(mode, CUT_OFF)

@@ -96,15 +96,20 @@ pub(super) fn recv_many<'py>(source: Source<'_, 'py>, arguments: Arguments<'_, '
 }
 
 /// Whether the next call is to be a plain one: for a single datagram, or where the last calls brought no more than that.
-fn plainly(incoming: &Incoming<Kernel>) -> bool {
+fn plainly(incoming: &Incoming<Kernel>, tells_length: bool) -> bool {
     let Layout { most, joined, .. } = incoming.layout();
-    (most == 1 || incoming.expects_single()) && !joined && plain_calls_tell_all()
+    (most == 1 || incoming.expects_single()) && !joined && tells_length && plain_calls_tell_all()
 }
 
-/// Receives what is there, without waiting unless `block` says so.
+/// Receives what is there, without waiting unless `block` says so. `tells_length` is the [socket's](Socket::tells_length).
 #[inline]
-pub(super) fn fill_once(incoming: &mut Incoming<Kernel>, socket: i32, block: bool) -> io::Result<()> {
-    if plainly(incoming) {
+pub(super) fn fill_once(
+    incoming: &mut Incoming<Kernel>,
+    socket: i32,
+    tells_length: bool,
+    block: bool,
+) -> io::Result<()> {
+    if plainly(incoming, tells_length) {
         incoming.fill_plainly(incoming.layout().most, socket, block)
     } else {
         incoming.fill(socket, block)
@@ -113,12 +118,12 @@ pub(super) fn fill_once(incoming: &mut Incoming<Kernel>, socket: i32, block: boo
 
 /// Receives what is there, at least one datagram; waits as the socket says.
 fn fill(socket: &mut Socket<'_, '_>, incoming: &mut Incoming<Kernel>) -> PyResult<()> {
-    let (py, number) = (socket.py(), socket.number);
+    let (py, number, tells_length) = (socket.py(), socket.number, socket.tells_length);
     // Of calls that block, only those for one datagram can be interrupted without harm to the next.
     let may_block = incoming.layout().most == 1;
     let mut block = false;
     loop {
-        match py.detach(|| fill_once(incoming, number, block)) {
+        match py.detach(|| fill_once(incoming, number, tells_length, block)) {
             Ok(()) if incoming.peek().is_some() => return Ok(()),
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
