@@ -26,7 +26,9 @@ SOAK_SECONDS ?= 3600
 SOAK_DATAGRAMS ?= 10000000
 # What `make mutants` changes.
 MUTANTS_FILES ?= src/bitset.rs src/map.rs src/region.rs src/geometry.rs src/address_map.rs src/list.rs src/heap.rs \
-    src/heap/*.rs
+    src/heap/*.rs src/packet.rs src/packet/*.rs src/api2.rs src/shared.rs src/shared/*.rs
+# How many of its changes it tries, picked at random; empty for all.
+MUTANTS_SAMPLE ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -178,8 +180,8 @@ fuzz: ## fuzz each target for FUZZ_SECONDS (1800); installs cargo-fuzz where it 
 sanitize: ## the Rust suite under AddressSanitizer and valgrind
 	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" scripts/sanitize.sh
 
-mutants: ## change the core in small ways and expect a test to fail (hours); installs cargo-mutants where it is missing
-	@CARGO="$(CARGO)" MUTANTS_FILES="$(wildcard $(MUTANTS_FILES))" scripts/mutants.sh
+mutants: ## change the core and the packets in small ways and expect a test to fail (MUTANTS_SAMPLE: how many; all take a day)
+	@CARGO="$(CARGO)" MUTANTS_FILES="$(wildcard $(MUTANTS_FILES))" MUTANTS_SAMPLE="$(MUTANTS_SAMPLE)" scripts/mutants.sh
 
 soak: ## every pattern for SOAK_SECONDS (3600), the self-check every second, memory plotted in target/soak
 	@CARGO="$(CARGO)" SOAK_SECONDS="$(SOAK_SECONDS)" scripts/soak.sh

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Changes the core in small ways, one at a time, and expects a test to fail each time. Ends with one line that says what
-# happened; the survivors are in target/mutants.out/missed.txt. `make mutants` calls it with CARGO and MUTANTS_FILES set.
+# Changes the core, the packets and what threads share in small ways, one at a time, and expects a test to fail each time.
+# Ends with one line that says what happened; the survivors are in target/mutants.out/missed.txt. `make mutants` calls it
+# with CARGO, MUTANTS_FILES and MUTANTS_SAMPLE set: how many to try, picked at random but the same ones each time; all of
+# them where it is empty.
 #
-# Four rounds, so that most mutants cost the build of one small binary: the bitset against its own test, all else against
+# A few rounds, so that most mutants cost the build of one small binary: the bitset against its own test, all else against
 # the tests inside the crate, and what is left against the programs in tests/, the tests of a fraction of a second first.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -10,9 +12,12 @@ exec </dev/null
 
 "$CARGO" mutants --version >/dev/null 2>&1 || "$CARGO" install --locked cargo-mutants || exit 1
 
-# A build serves for a second of tests: nothing is optimised, and random programs are few.
-export CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0 PROPTEST_CASES="${PROPTEST_CASES:-4}"
-export CARGO_TARGET_DIR="$PWD/target/mutants"
+# A build serves for a second of tests: the crate is not optimised, and random programs are few.
+options=(--features=allocator-api2,bytes --cargo-arg=--locked
+    --cargo-arg=--config=profile.dev.package.pktalloc.opt-level=0
+    --cargo-arg=--config=profile.dev.package.pktalloc.debug=false)
+export PROPTEST_CASES="${PROPTEST_CASES:-4}"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/mutants}"
 # Some mutants take memory for ever.
 ulimit -v $((8 << 20))
 
@@ -23,6 +28,31 @@ unviable=0
 count() {
     wc -l <"$out/$1.txt"
 }
+
+read -ra all <<<"$MUTANTS_FILES"
+every=()
+others=()
+shared=()
+for file in "${all[@]}"; do
+    every+=(--file "$file")
+    case $file in
+        src/bitset.rs) ;;
+        src/packet* | src/shared* | src/api2.rs) others+=("$file") shared+=("$file") ;;
+        *) others+=("$file") ;;
+    esac
+done
+
+# What to try: everything, or these by their names.
+picked=()
+total=$("$CARGO" mutants --list "${every[@]}" | wc -l) || exit 1
+tried=$total
+if [ -n "${MUTANTS_SAMPLE:-}" ]; then
+    while IFS= read -r name; do
+        picked+=(--re "^$(sed 's/[][\.*^$+?(){}|\\]/\\&/g' <<<"$name")\$")
+    done < <("$CARGO" mutants --list "${every[@]}" | shuf -n "$MUTANTS_SAMPLE" --random-source=<(yes pktalloc))
+    tried=$((${#picked[@]} / 2))
+fi
+
 # A round over the files in front of `--`, with the targets and test arguments behind it; leaves out what earlier rounds
 # have caught. 2: some survived; 3: some ran for ever, which shows, too, and would take the longest in every further
 # round; anything else is no result.
@@ -38,8 +68,8 @@ round() {
         targets+=("--cargo-arg=$1")
         shift
     done
-    "$CARGO" mutants --iterate --output target --minimum-test-timeout 10 --timeout-multiplier 4 --cargo-arg=--locked \
-        "${files[@]}" "${targets[@]}" -- "$@"
+    "$CARGO" mutants --iterate --output target --minimum-test-timeout "${MUTANTS_TIMEOUT:-10}" --timeout-multiplier 4 \
+        "${options[@]}" "${files[@]}" ${picked[@]+"${picked[@]}"} "${targets[@]}" -- "$@"
     local found=$?
     case $found in
         0 | 2 | 3) ;;
@@ -52,13 +82,6 @@ round() {
 }
 
 rm -rf "$out" "$out.old"
-read -ra all <<<"$MUTANTS_FILES"
-others=()
-for file in "${all[@]}"; do
-    [ "$file" = src/bitset.rs ] || others+=("$file")
-done
-[ "${#others[@]}" -eq "${#all[@]}" ] || round src/bitset.rs -- --test=bitset
-[ "${#others[@]}" -eq 0 ] || round "${others[@]}" -- --lib -- --skip workload::
 # Without optimisation these take ten seconds or more, and add nothing to the others.
 long=(--skip a_refusal_at_any_point --skip a_single_refusal --skip a_window_filled_to_its_last_unit
     --skip every_size_in_every_call --skip packets_of_every_size --skip huge_pages_keep_every_byte)
@@ -66,10 +89,15 @@ long=(--skip a_refusal_at_any_point --skip a_single_refusal --skip a_window_fill
 slow=(--skip a_pointer_into_a_window --skip blocks_of_every_length --skip blocks_that_leave
     --skip every_memory_limit --skip every_pointer_that_is --skip the_memory_limit --skip what_went_back
     --skip with_check_every_call)
+[ "${#others[@]}" -eq "${#all[@]}" ] || round src/bitset.rs -- --test=bitset
+[ "${#others[@]}" -eq 0 ] || round "${others[@]}" -- --lib -- --skip workload::
+[ "${#shared[@]}" -eq 0 ] || round "${shared[@]}" -- --test=packet --test=packet_room --test=frozen --test=pool \
+    --test=shared --test=shared_bytes --test=collections -- "${long[@]}"
 round "${all[@]}" -- --test=defects --test=faults --test=misuse --test=reuse --test=sizes -- "${long[@]}" "${slow[@]}"
-round "${all[@]}" -- --test=faults --test=misuse --test=model --test=packet --test=reuse --test=sizes -- "${long[@]}"
+round "${all[@]}" -- --test=faults --test=give_back --test=misuse --test=model --test=packet --test=reuse --test=sizes \
+    -- "${long[@]}"
 
-score="$caught caught, $endless ran for ever, $unviable did not build, $(count missed) survived"
+score="of $total $tried tried: $caught caught, $endless ran for ever, $unviable did not build, $(count missed) survived"
 if [ "$(count missed)" -gt 0 ]; then
     echo "make mutants: FAILED: $score"
     exit 1

@@ -230,11 +230,18 @@ impl Region {
         unsafe { self.0.add(geometry.map_start() + unit).cast::<Cell<u8>>().as_ref() }
     }
 
-    /// The maps of windows side by side.
+    /// The maps of windows side by side, and what lies beside them that nobody uses: the part of the map for the bookkeeping,
+    /// and what is left in front of the first window.
     pub(crate) fn maps<G: Geometry>(self, windows: Range<usize>, geometry: G) -> NonNull<[u8]> {
+        let bound = |window: usize| geometry.map_start() + window * geometry.window_units();
+        let start = if windows.start == geometry.first_window() { bound(0) } else { bound(windows.start) };
+        let end = if windows.end == geometry.region_windows() {
+            geometry.first_window() * geometry.window_bytes()
+        } else {
+            bound(windows.end)
+        };
         // SAFETY: they lie in the region.
-        let start = unsafe { self.0.add(geometry.map_start() + windows.start * geometry.window_units()) };
-        NonNull::slice_from_raw_parts(start, windows.len() * geometry.window_units())
+        NonNull::slice_from_raw_parts(unsafe { self.0.add(start) }, end - start)
     }
 
     /// Where the map would have the byte of the unit at address 0, for units counted from there.

@@ -53,7 +53,7 @@ use crate::stats::Stats;
 use crate::system::{Os, System};
 
 pub use frozen::FrozenPacket;
-use owner::Key;
+use owner::{HeapOf, Key};
 pub use packet::{AnyThread, SharedPacket};
 pub use pool::Pool;
 
@@ -166,6 +166,11 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + 'static> SharedAl
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UNIT, WINDOW_UNITS, S> {
+    /// The allocator of a heap; `None` when there is no memory for what is kept beside that.
+    fn try_of_heap(heap: HeapOf<UNIT, WINDOW_UNITS, S>) -> Option<Self> {
+        Key::try_new(heap).map(Self::of_key)
+    }
+
     fn of_key(key: Key<UNIT, WINDOW_UNITS, S>) -> Self {
         Unbound { key }.bind()
     }

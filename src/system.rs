@@ -46,8 +46,8 @@ pub unsafe trait System {
     /// `role`, and is not used any more.
     unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, role: Role);
 
-    /// Takes the whole pages of `bytes` back, but not their addresses: they stay valid, and contain anything. Returns how
-    /// many bytes that were. The default takes none.
+    /// Takes the whole pages of `bytes` back, all or none, but not their addresses: they stay valid, and contain anything.
+    /// Returns how many bytes that were. The default takes none.
     ///
     /// # Safety
     /// The bytes lie in one region of this value, and nobody uses what they contain any more.

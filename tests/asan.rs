@@ -5,6 +5,7 @@
 use std::process::Command;
 use std::ptr::NonNull;
 
+use pktalloc::system::{Os, System};
 use pktalloc::{Allocator, Config, Realloc};
 
 /// Set to the name of what a child process is to do wrong.
@@ -58,10 +59,16 @@ fn commit(misdeed: &str) -> u8 {
                 allocator.free(long);
                 long.add(150_000).read()
             }
-            // Mapped by itself, and unmapped.
+            "span" => {
+                let allocator = Allocator::new();
+                let span = allocate(&allocator, 5_000_000);
+                allocator.free(span);
+                span.add(50_000).read()
+            }
+            // Longer than a region: mapped by itself, and unmapped.
             "large" => {
                 let allocator = Allocator::new();
-                let large = allocate(&allocator, 5_000_000);
+                let large = allocate(&allocator, 2 * Os::REGION_BYTES);
                 allocator.free(large);
                 large.add(50_000).read()
             }
@@ -93,6 +100,7 @@ fn a_read_of_a_byte_in_no_block_is_a_report() {
         ("never handed out", "use-after-poison"),
         ("freed, memory refused", "use-after-poison"),
         ("long", "use-after-poison"),
+        ("span", "use-after-poison"),
         ("large", "SEGV"),
     ] {
         let output = run(misdeed).unwrap();

@@ -1,6 +1,7 @@
 //! What calls cost, in instructions counted by valgrind: the same on every run.
 
-#![cfg(all(feature = "std", target_os = "linux", not(miri)))]
+// Valgrind runs no program that a sanitizer was built into.
+#![cfg(all(feature = "std", target_os = "linux", not(any(miri, pktalloc_asan))))]
 
 use std::env;
 use std::hint::black_box;

@@ -6,7 +6,7 @@
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,10 +17,28 @@ use pktalloc::{Allocator, Config};
 
 unsafe extern "C" {
     safe fn getpagesize() -> c_int;
+    fn mincore(at: *mut c_void, bytes: usize, pages: *mut u8) -> c_int;
 }
 
 fn page_bytes() -> u64 {
     u64::from(getpagesize().unsigned_abs())
+}
+
+/// The whole pages of some bytes, of `page` bytes each.
+fn whole_pages(bytes: NonNull<[u8]>, page: usize) -> NonNull<[u8]> {
+    let before = bytes.addr().get().next_multiple_of(page) - bytes.addr().get();
+    let whole = bytes.len().saturating_sub(before) / page * page;
+    let start = bytes.cast::<u8>().map_addr(|address| address.saturating_add(before));
+    NonNull::slice_from_raw_parts(start, whole)
+}
+
+/// How many of them lie in memory.
+fn resident_bytes(pages: NonNull<[u8]>) -> usize {
+    let page = page_bytes() as usize;
+    let mut found = vec![0_u8; pages.len() / page];
+    // SAFETY: there is a byte for each page of a mapping.
+    assert_eq!(unsafe { mincore(pages.as_ptr().cast(), pages.len(), found.as_mut_ptr()) }, 0);
+    found.iter().filter(|&&found| found & 1 != 0).count() * page
 }
 
 /// One test at a time: one of them measures the whole process.
@@ -34,6 +52,8 @@ fn alone() -> MutexGuard<'static, ()> {
 struct Reluctant {
     takes: Rc<Cell<usize>>,
     taken: Rc<Cell<usize>>,
+    /// How much of that was in memory.
+    resident: Rc<Cell<usize>>,
     refused: Rc<Cell<usize>>,
     freed: Rc<Cell<usize>>,
 }
@@ -57,6 +77,8 @@ unsafe impl System for Reluctant {
             self.refused.set(self.refused.get() + bytes.len());
             return 0;
         }
+        let resident = resident_bytes(whole_pages(bytes, page_bytes() as usize));
+        self.resident.set(self.resident.get() + resident);
         // SAFETY: the caller keeps the same contract.
         let taken = unsafe { Os.discard(bytes) };
         self.takes.set(self.takes.get() - taken);
@@ -85,16 +107,17 @@ fn pages_that_are_refused_are_not_counted_as_given() {
         let system = Reluctant::default();
         let (allocator, blocks) = survivors(&system);
         system.takes.set(takes);
-        let (taken, before) = (system.taken.get(), allocator.allocated_bytes());
+        let (taken, resident, before) = (system.taken.get(), system.resident.get(), allocator.allocated_bytes());
         let freed = system.freed.get();
         let trimmed = allocator.trim();
         assert_eq!(system.freed.get(), freed, "every region has a survivor");
-        let taken = (system.taken.get() - taken) as u64;
+        let (taken, resident) = ((system.taken.get() - taken) as u64, (system.resident.get() - resident) as u64);
         assert_eq!(before - allocator.allocated_bytes(), trimmed as u64);
-        // The cache of freed blocks lies between other bookkeeping, with which it shares a page at either end.
+        // The cache of freed blocks lies between other bookkeeping, with which it shares a page at either end. Maps that
+        // were never used are not counted.
         assert!(
-            (taken..taken + 2 * page_bytes()).contains(&(trimmed as u64)),
-            "takes {takes}: {trimmed} against {taken}"
+            (resident..taken + 2 * page_bytes()).contains(&(trimmed as u64)),
+            "takes {takes}: {trimmed} against {taken}, of which {resident} were in memory"
         );
         assert_eq!((taken == 0, system.refused.get() == 0), (takes == 0, takes == usize::MAX), "{taken} taken");
         assert_eq!(allocator.integrity_check(), Ok(()));
@@ -326,19 +349,42 @@ fn the_region_with_the_cache_stays_as_long_as_that_is_open() {
     assert!(!system.0.borrow().is_empty(), "regions went");
 }
 
+/// The operating system with larger pages, as some processors have: whole ones alone are taken back.
+#[derive(Clone, Default)]
+struct LargePages<const PAGE: usize>;
+
+// SAFETY: every region is the operating system's.
+unsafe impl<const PAGE: usize> System for LargePages<PAGE> {
+    const REGION_BYTES: usize = Os::REGION_BYTES;
+
+    fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
+        Os.allocate(layout, role)
+    }
+
+    unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, role: Role) {
+        // SAFETY: it came from `allocate` with this layout.
+        unsafe { Os.free(memory, layout, role) };
+    }
+
+    unsafe fn discard(&self, bytes: NonNull<[u8]>) -> usize {
+        // SAFETY: a part of what the caller gives up.
+        unsafe { Os.discard(whole_pages(bytes, PAGE.max(page_bytes() as usize))) }
+    }
+}
+
 /// Whatever came before, no more than in a new allocator is held once all is freed and trimmed, and there is nothing left to
 /// trim.
-#[test]
-fn trim_goes_back_to_the_floor() {
+fn expect_the_floor<S: System + Clone + Default>(in_order: &[bool]) {
     let _alone = alone();
-    let floor = |allocator: &Allocator| {
+    let new = || Allocator::<64, 2048, S>::with_config_in(Config::default(), S::default()).unwrap();
+    let floor = |allocator: &Allocator<64, 2048, S>| {
         drop(allocator.packet(1400).unwrap());
         allocator.trim();
         allocator.allocated_bytes()
     };
-    let least = floor(&Allocator::new());
-    for in_order in [true, false] {
-        let allocator = Allocator::new();
+    let least = floor(&new());
+    for &in_order in in_order {
+        let allocator = new();
         let mut random = SplitMix64::new(9);
         let mut queue: VecDeque<_> =
             (0..30_000).map(|_| allocator.packet(32 + random.below(2000) as usize).unwrap()).collect();
@@ -407,6 +453,14 @@ fn pages_of_a_cache_that_was_another_ones_go_back() {
     assert!(with_stacks >= without + (60 << 10), "{with_stacks} bytes, {without} where there were none");
 }
 
+#[test]
+fn trim_goes_back_to_the_floor() {
+    expect_the_floor::<Os>(&[true, false]);
+    expect_the_floor::<LargePages<{ 16 << 10 }>>(&[true, false]);
+    // The cache, which blocks that leave in any order are kept in, is no whole page of these.
+    expect_the_floor::<LargePages<{ 64 << 10 }>>(&[true]);
+}
+
 /// The operating system, where pages contain anything once they were taken back, and which begins with a region of which some
 /// windows have pages.
 #[derive(Clone, Default)]
@@ -429,15 +483,11 @@ unsafe impl<const BYTES: usize> System for Scribbling<BYTES> {
     }
 
     unsafe fn discard(&self, bytes: NonNull<[u8]>) -> usize {
-        let page = page_bytes() as usize;
-        let before = bytes.addr().get().next_multiple_of(page) - bytes.addr().get();
-        let whole = bytes.len().saturating_sub(before) / page * page;
-        if whole > 0 {
-            // SAFETY: the caller does not use these bytes any more.
-            unsafe { bytes.cast::<u8>().add(before).write_bytes(0xa5, whole) };
-        }
-        self.discarded.set(self.discarded.get() + whole);
-        whole
+        let pages = whole_pages(bytes, page_bytes() as usize);
+        // SAFETY: the caller does not use these bytes any more.
+        unsafe { pages.cast::<u8>().write_bytes(0xa5, pages.len()) };
+        self.discarded.set(self.discarded.get() + pages.len());
+        pages.len()
     }
 
     fn take_kept(&self, layout: Layout) -> Option<(NonNull<u8>, u64)> {

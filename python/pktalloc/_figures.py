@@ -106,7 +106,9 @@ class Windows(Sequence[Window]):
     __slots__ = ("_windows",)
 
     def __init__(self, facts: Iterable[_Facts], /) -> None:
-        self._windows = tuple(map(Window, facts))
+        # By way of a list: the collector sees a tuple that has empty places while its elements are made.
+        windows = [Window(one) for one in facts]
+        self._windows = tuple(windows)
 
     def __len__(self) -> int:
         return len(self._windows)

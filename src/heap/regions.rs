@@ -12,7 +12,7 @@ use super::route::Route;
 use super::{Cold, Heap};
 use crate::bitset::Bitset;
 use crate::error::AllocError;
-use crate::geometry::{GUARD_BYTES, Geometry, MOST_REGION_WINDOWS};
+use crate::geometry::{Geometry, MOST_REGION_WINDOWS};
 use crate::poison;
 use crate::region::{Place, Region, Window};
 use crate::system::{Role, System};
@@ -370,31 +370,24 @@ impl<G: Geometry, S: System> Heap<G, S> {
     }
 
     /// Gives back the maps of the windows of a region that are not held.
+    ///
+    /// A page of the map may have the maps of one window or of all of them: the smallest page has 4 KiB, and others 64.
     fn discard_maps(&self, cold: &mut Cold, region: Region) {
         let geometry = self.geometry;
         if geometry.map_bytes() == 0 {
             return;
         }
         let header = region.header(geometry);
-        // With the neighbours, with which they may share a page.
-        let mapped = header.mapped.word();
-        for run in runs(header.reserved.word() & (mapped | mapped << 1 | mapped >> 1)) {
-            // SAFETY: no block lies in these windows.
-            let bytes = unsafe { self.system.discard(region.maps(run.clone(), geometry)) };
-            if bytes == 0 {
+        for run in runs(header.reserved.word()) {
+            let mapped = run.clone().filter(|&window| header.mapped.test(window)).count();
+            if mapped == 0 {
                 continue;
             }
-            // Where all whole pages went, the maps at either end lie in pages that others have, and count as theirs.
-            let is_all = bytes + 2 * GUARD_BYTES > run.len() * geometry.map_bytes();
-            let gone = if is_all { run.len() } else { bytes / geometry.map_bytes() };
-            for (place, index) in run.filter(|&index| header.mapped.test(index)).enumerate() {
-                if place < gone {
-                    header.mapped.clear(index);
-                    cold.held_bytes -= geometry.map_bytes() as u64;
-                } else {
-                    // It may have lost a part.
-                    region.window(index, geometry).clear_map(geometry);
-                }
+            // SAFETY: no block lies in these windows.
+            if unsafe { self.system.discard(region.maps(run.clone(), geometry)) } > 0 {
+                // All whole pages went. The maps at either end lie in pages that others have, and count as theirs.
+                run.for_each(|window| header.mapped.clear(window));
+                cold.held_bytes -= (mapped * geometry.map_bytes()) as u64;
             }
         }
     }

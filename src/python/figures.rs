@@ -8,7 +8,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use super::call::int;
+use super::call::{hide, int, show};
 use super::class::Object;
 use crate::{Occupancy, WindowState};
 
@@ -41,9 +41,11 @@ fn tuple<'py>(py: Python<'py>, length: usize, mut item: impl FnMut(usize) -> Obj
     // takes each reference.
     unsafe {
         let tuple = Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(length as ffi::Py_ssize_t))?;
+        hide(&tuple);
         for place in 0..length {
             ffi::PyTuple_SetItem(tuple.as_ptr(), place as ffi::Py_ssize_t, item(place)?.into_ptr());
         }
+        show(&tuple);
         Ok(tuple)
     }
 }
@@ -72,9 +74,11 @@ pub(super) fn windows(py: Python<'_>, windows: Vec<Occupancy>) -> Object<'_> {
     // takes each reference.
     let list = unsafe {
         let list = Bound::from_owned_ptr_or_err(py, ffi::PyList_New(windows.len() as ffi::Py_ssize_t))?;
+        hide(&list);
         for (place, window) in windows.into_iter().enumerate() {
             ffi::PyList_SetItem(list.as_ptr(), place as ffi::Py_ssize_t, facts(py, &window)?.into_ptr());
         }
+        show(&list);
         list
     };
     call(py, &WINDOWS, c"Windows", &tuple(py, 1, |_| Ok(list.clone()))?)

@@ -10,10 +10,7 @@ use core::ptr::NonNull;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::owner::Owner;
-use super::queue::Bundle;
-
-/// The most blocks that a thread keeps. A bundle of them fills four cache lines.
-const MOST_BLOCKS: usize = 31;
+use super::queue::{Bundle, MOST_BLOCKS};
 
 /// A block that a thread has freed and not handed in. It counts as live, so that its owner stands.
 #[derive(Clone, Copy)]

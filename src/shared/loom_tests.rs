@@ -111,6 +111,13 @@ impl Model {
         count
     }
 
+    /// What the owner takes from the queue.
+    fn take(&self) -> Taken {
+        let mut taken = Taken::none();
+        self.queue.take(&mut taken);
+        taken
+    }
+
     /// The end of a holder of the lock once the queue is closed.
     fn leave(&self) {
         // SAFETY: the model checker watches.
@@ -134,9 +141,9 @@ fn loom_blocks_come_back_once_and_in_order() {
     loom::model(|| {
         let model = Model::new(3);
         let workers = Model::workers(&model, [vec![0, 1], vec![2]]);
-        let mut back = if model.queue.is_empty() { 0 } else { model.free(model.queue.take()) };
+        let mut back = if model.queue.is_empty() { 0 } else { model.free(model.take()) };
         workers.into_iter().for_each(|worker| worker.join().unwrap());
-        back += model.free(model.queue.take());
+        back += model.free(model.take());
         assert_eq!(back, 3);
         assert!(model.queue.is_empty());
         model.close();
@@ -150,14 +157,14 @@ fn loom_a_block_is_pushed_again_after_it_was_reused() {
         let model = Model::new(4);
         let workers = Model::workers(&model, [vec![0], vec![1]]);
         // What is back goes out again, and comes back by the queue a second time.
-        let first: Vec<_> = model.queue.take().collect();
+        let first: Vec<_> = model.take().collect();
         for (at, block) in model.blocks.iter().enumerate() {
             if first.contains(&block.pointer()) {
                 model.push(&[at]);
             }
         }
         workers.into_iter().for_each(|worker| worker.join().unwrap());
-        assert_eq!(model.free(model.queue.take()), 2);
+        assert_eq!(model.free(model.take()), 2);
     });
 }
 
@@ -178,7 +185,7 @@ fn loom_an_owner_that_took_some_back_leaves_the_rest() {
         let model = Model::new(2);
         let worker = Model::worker(&model, [vec![0], vec![1]]);
         if !model.queue.is_empty() {
-            model.free(model.queue.take());
+            model.free(model.take());
         }
         model.close();
         worker.join().unwrap();
@@ -209,7 +216,7 @@ fn loom_the_share_of_a_pool_gets_every_block_back() {
         // Another thread allocates.
         if model.lock.try_lock() {
             if !model.queue.is_empty() {
-                model.free(model.queue.take());
+                model.free(model.take());
             }
             model.lock.unlock();
         }

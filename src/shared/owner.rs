@@ -21,7 +21,10 @@
 //! The heap of a pool's share has an owner that does not hold the lock: a thread that allocates takes it for that, and so does a thread that
 //! frees a packet, unless another one has it; then it uses the queue.
 
+use alloc::alloc::handle_alloc_error;
 use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::alloc::Layout;
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicUsize;
@@ -137,6 +140,15 @@ pub(super) struct Shared<const UNIT: usize, const WINDOW_UNITS: usize, S: System
 /// A heap of a shape that is known at compile time.
 pub(super) type HeapOf<const UNIT: usize, const WINDOW_UNITS: usize, S> = Heap<Fixed<UNIT, WINDOW_UNITS, S>, S>;
 
+/// A value in a box of its own, for [`Box::from_raw`]; `None` when there is no memory for it.
+pub(super) fn try_leak<T>(value: T) -> Option<NonNull<T>> {
+    let mut place = Vec::new();
+    place.try_reserve_exact(1).ok()?;
+    place.push(value);
+    // A slice of one has the layout of its element.
+    Some(NonNull::from(Box::leak(place.into_boxed_slice())).cast())
+}
+
 /// An address at which there is no owner. Not null, which a region without an owner leads to.
 const NO_OWNER: *const Owner = (&raw const NOTHING).cast();
 static NOTHING: u8 = 0;
@@ -178,26 +190,32 @@ unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send> Send
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_UNITS, S> {
     /// The key to `heap`, which is bound to no thread yet. It holds the lock.
     pub(super) fn new(heap: HeapOf<UNIT, WINDOW_UNITS, S>) -> Self {
+        Self::try_new(heap).unwrap_or_else(|| handle_alloc_error(Layout::new::<Shared<UNIT, WINDOW_UNITS, S>>()))
+    }
+
+    /// The same; `None` when there is no memory for a `Shared`.
+    pub(super) fn try_new(heap: HeapOf<UNIT, WINDOW_UNITS, S>) -> Option<Self> {
         let returns = if heap.settings.memory_limit.is_none() { Returns::Batched } else { Returns::Queued };
         Self::with_returns(heap, returns)
     }
 
     /// The key to `heap`, which does not hold the lock: see [`try_with`](Self::try_with). It is never bound.
     pub(super) fn without_lock(heap: HeapOf<UNIT, WINDOW_UNITS, S>) -> Self {
-        let key = Self::with_returns(heap, Returns::Locked);
+        let key = Self::with_returns(heap, Returns::Locked)
+            .unwrap_or_else(|| handle_alloc_error(Layout::new::<Shared<UNIT, WINDOW_UNITS, S>>()));
         key.owner().lock.unlock();
         key
     }
 
-    fn with_returns(heap: HeapOf<UNIT, WINDOW_UNITS, S>, returns: Returns) -> Self {
+    fn with_returns(heap: HeapOf<UNIT, WINDOW_UNITS, S>, returns: Returns) -> Option<Self> {
         let place =
             Place { thread: AtomicUsize::new(NOBODY), returns, free_orphans: free_orphans::<UNIT, WINDOW_UNITS, S> };
         let owner = Owner { place: Apart(place), queue: Apart(Queue::new()), lock: Lock::held() };
         let shared = Shared { owner, heap: Apart(heap), taken: UnsafeCell::new(Taken::none()) };
-        let shared = NonNull::from(Box::leak(Box::new(shared)));
+        let shared = try_leak(shared)?;
         let key = Self(shared);
         key.heap().set_owner(shared.cast());
-        key
+        Some(key)
     }
 
     /// Does `work` with the heap of a key [without the lock](Self::without_lock), unless another thread has that.
@@ -289,7 +307,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
             if freed == most || queue.is_empty() {
                 return freed;
             }
-            *taken = queue.take();
+            queue.take(taken);
         }
     }
 }

@@ -22,7 +22,7 @@ use core::ptr::{self, NonNull};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
-use super::owner::{Key, known_number_of_this_thread, number_of_this_thread};
+use super::owner::{Key, known_number_of_this_thread, number_of_this_thread, try_leak};
 use super::packet::{AnyThread, TAKEN_AT_A_TIME};
 use super::{SharedAllocator, Unbound};
 use crate::config::{Config, ConfigError};
@@ -117,7 +117,11 @@ impl Drop for Mine {
                 && let Inner::Threads { idle, .. } = &*pool
             {
                 allocator.trim();
-                idle.lock().unwrap_or_else(PoisonError::into_inner).push(allocator.unbind());
+                let idle = &mut *idle.lock().unwrap_or_else(PoisonError::into_inner);
+                // Without memory for the list it goes, as one does that belongs to no pool.
+                if idle.try_reserve(1).is_ok() {
+                    idle.push(allocator.unbind());
+                }
             }
         };
         if MINE.try_with(|_| ()).is_ok() {
@@ -205,12 +209,15 @@ impl Pool {
             Inner::Threads { idle, .. } => {
                 let mine = self.mine().map_or(0, SharedAllocator::trim);
                 let idle = &mut *idle.lock().unwrap_or_else(PoisonError::into_inner);
-                let bound = core::mem::take(idle).into_iter().map(Unbound::bind);
                 let mut bytes = mine;
-                idle.extend(bound.map(|allocator| {
+                // Each in turn out of its place and back again: the list has room.
+                for place in 0..idle.len() {
+                    let allocator = idle.swap_remove(place).bind();
                     bytes += allocator.trim();
-                    allocator.unbind()
-                }));
+                    idle.push(allocator.unbind());
+                    let last = idle.len() - 1;
+                    idle.swap(place, last);
+                }
                 bytes
             }
             Inner::Shares(shares) => {
@@ -232,25 +239,25 @@ impl Pool {
         ptr::eq(current.pool, Arc::as_ptr(&self.0)).then(|| unsafe { &*current.allocator })
     }
 
-    /// This thread's allocator, if the pool has no limit and the thread does not end.
+    /// This thread's allocator, if the pool has no limit, the thread does not end, and there is memory for one.
     fn mine(&self) -> Option<&SharedAllocator> {
         let Inner::Threads { config, idle } = &*self.0 else { return None };
         let allocator = MINE.try_with(|mine| {
             let mut mine = mine.borrow_mut();
             let pool = Arc::as_ptr(&self.0);
             if let Some(found) = mine.iter().find(|found| found.pool.as_ptr() == pool) {
-                return found.allocator;
+                return Some(found.allocator);
             }
             // What is left of pools that are gone.
             mine.retain(|found| found.pool.strong_count() > 0);
+            mine.try_reserve(1).ok()?;
             let left = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let allocator = left.map_or_else(|| new_allocator(*config), Unbound::bind);
-            let allocator = NonNull::from(Box::leak(Box::new(allocator)));
+            let allocator = try_leak(left.map_or_else(|| new_allocator(*config), |left| Some(left.bind()))?)?;
             mine.push(Mine { pool: Arc::downgrade(&self.0), allocator });
-            allocator
+            Some(allocator)
         });
         // SAFETY: it stands until this thread's end, or until this pool's.
-        allocator.ok().map(|allocator| unsafe { &*allocator.as_ptr() })
+        allocator.ok().flatten().map(|allocator| unsafe { &*allocator.as_ptr() })
     }
 
     /// The span of a new block of this thread's share, where the pool has shares and that one is not busy and has one at hand.
@@ -272,17 +279,18 @@ impl Pool {
                     CURRENT.set(Current { pool: Arc::as_ptr(&self.0), allocator });
                     take(allocator)
                 }
-                // The thread is being taken down. The memory goes with the packet.
-                None => take(&new_allocator(*config)),
+                // The thread is being taken down, or memory is short. What the packet lies in goes with it.
+                None => take(&new_allocator(*config).ok_or(AllocError::OutOfMemory)?),
             },
             Inner::Shares(shares) => take_anywhere(shares, number_of_this_thread() & (shares.len() - 1), size),
         }
     }
 }
 
-/// An allocator for one thread of a pool.
-fn new_allocator(config: Config) -> SharedAllocator {
-    SharedAllocator::with_config(config).expect("the pool was made with these settings")
+/// An allocator for one thread of a pool; `None` when there is no memory for what it is made of.
+fn new_allocator(config: Config) -> Option<SharedAllocator> {
+    let heap = Heap::with_settings(Fixed::new(), config.settings, Os);
+    SharedAllocator::try_of_heap(heap.expect("the pool was made with these settings"))
 }
 
 /// The span of a new block of any share: of the first, if it is not busy and has one, or else of one that is not busy, and at last of whichever, with

@@ -5,7 +5,7 @@ use std::thread;
 
 use pktalloc::{Config, SharedAllocator, SharedPacket, flush_freed};
 
-use super::{Packet, counted};
+use super::{Packet, Worker, counted};
 
 #[test]
 fn a_packet_crosses_threads_and_its_block_comes_back() {
@@ -135,23 +135,11 @@ fn a_thread_that_ends_hands_in_what_it_freed() {
 fn a_thread_that_is_told_to_hands_in_what_it_freed() {
     let allocator = SharedAllocator::new();
     let packets: Vec<SharedPacket> = (0..5).map(|_| allocator.packet(1000).unwrap()).collect();
-    let (said, hear) = mpsc::channel();
-    let (end, ends) = mpsc::channel::<()>();
-    let worker = thread::spawn(move || {
-        drop(packets);
-        said.send(()).unwrap();
-        ends.recv().unwrap();
-        flush_freed();
-        said.send(()).unwrap();
-        ends.recv().unwrap();
-    });
-    hear.recv().unwrap();
+    let worker = Worker::new();
+    worker.run(move || drop(packets));
     assert_eq!(allocator.collect(), 0);
-    end.send(()).unwrap();
-    hear.recv().unwrap();
+    worker.run(flush_freed);
     assert_eq!(allocator.collect(), 5);
-    end.send(()).unwrap();
-    worker.join().unwrap();
 }
 
 #[test]
@@ -169,22 +157,13 @@ fn blocks_of_several_owners_are_handed_in_together() {
     let owners = [SharedAllocator::new(), SharedAllocator::new()];
     let packets: Vec<SharedPacket> = (0..40).map(|at| owners[at % 2].packet(1000).unwrap()).collect();
     let collected = || owners.each_ref().map(SharedAllocator::collect);
-    let (send, receive) = mpsc::sync_channel(0);
-    let (said, hear) = mpsc::channel();
-    let worker = thread::spawn(move || {
-        for packet in receive {
-            drop(packet);
-            said.send(()).unwrap();
-        }
-    });
+    let worker = Worker::new();
     for (at, packet) in packets.into_iter().enumerate() {
-        send.send(packet).unwrap();
-        hear.recv().unwrap();
+        worker.run(move || drop(packet));
         // The thread keeps 31, however they alternate, and hands them in when there is one more.
         assert_eq!(collected(), if at == 31 { [16, 15] } else { [0, 0] }, "packet {at}");
     }
-    drop(send);
-    worker.join().unwrap();
+    drop(worker);
     assert_eq!(collected(), [4, 5]);
     for owner in owners {
         assert_eq!(owner.used_bytes(), 0);
@@ -199,17 +178,9 @@ fn a_bounded_pool_gets_every_packet_back_at_once() {
     for _ in 0..3 {
         let packets: Vec<SharedPacket> = std::iter::from_fn(|| allocator.packet(9000).ok()).collect();
         assert!((10..30).contains(&packets.len()), "{} packets", packets.len());
-        let (dropped, wait) = mpsc::channel();
-        let (end, ends) = mpsc::channel::<()>();
-        let consumer = thread::spawn(move || {
-            drop(packets);
-            dropped.send(()).unwrap();
-            // Goes on living, and does nothing.
-            ends.recv().unwrap();
-        });
-        wait.recv().unwrap();
+        // It goes on living, and does nothing more.
+        let consumer = Worker::new();
+        consumer.run(move || drop(packets));
         assert!(allocator.packet(9000).is_ok(), "the consumer holds what the pool waits for");
-        end.send(()).unwrap();
-        consumer.join().unwrap();
     }
 }

@@ -9,8 +9,9 @@ mod wandering;
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
 
 use pktalloc::system::{Os, Role, System};
 use pktalloc::workload::SplitMix64;
@@ -47,6 +48,42 @@ fn counted(config: Config) -> (Allocator, Counted) {
     let system = Counted::default();
     let allocator = SharedAllocator::with_config_in(config, system.clone()).expect("the settings make sense");
     (allocator, system)
+}
+
+/// A thread that lives until this is dropped, and runs what it is given while the caller waits.
+struct Worker {
+    /// `None` once it has to end.
+    jobs: Option<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
+    done: mpsc::Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    fn new() -> Self {
+        let (jobs, given) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        let (say, done) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            for job in given {
+                job();
+                say.send(()).expect("the caller waits");
+            }
+        });
+        Self { jobs: Some(jobs), done, thread: Some(thread) }
+    }
+
+    fn run(&self, job: impl FnOnce() + Send + 'static) {
+        let jobs = self.jobs.as_ref().expect("it has not been told to end");
+        jobs.send(Box::new(job)).expect("the thread waits for jobs");
+        self.done.recv().expect("the job did not panic");
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.jobs = None;
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(matches!(ended, Some(Ok(()))) || thread::panicking());
+    }
 }
 
 fn below(random: &mut SplitMix64, bound: usize) -> usize {

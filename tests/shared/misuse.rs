@@ -154,6 +154,63 @@ fn an_overflow_that_is_found_when_a_thread_ends_does_not_end_the_process() {
     worker.join().unwrap();
 }
 
+/// Blocks that wait for their owner name each other in their own memory, which the packet in front may overwrite.
+#[test]
+fn freed_blocks_that_were_overwritten_before_their_owner_took_them_are_a_panic() {
+    let word = size_of::<usize>();
+    // Bundles of one, of as many as a unit has room for, and of as many as a thread keeps.
+    for (size, freed) in [(40, 1), (40, 4), (1000, 31)] {
+        let named = if size < 64 { freed.min(7) } else { freed };
+        for byte in 0..(1 + named) * word {
+            for fill in [None, Some(0), Some(0xff)] {
+                let allocator = SharedAllocator::new();
+                let mut packets: Vec<SharedPacket> = (0..=freed).map(|_| allocator.packet(size).unwrap()).collect();
+                let behind = packets.split_off(1);
+                let [packet] = &mut packets[..] else { unreachable!("one is left") };
+                let bundle = behind[0].as_ptr().addr() - packet.as_ptr().addr();
+                assert!(bundle <= size.next_multiple_of(64), "it lies right behind");
+                let used = allocator.used_bytes();
+                thread::spawn(|| drop(behind)).join().unwrap();
+                // SAFETY: the freed block that lies there is nobody's to read meanwhile.
+                unsafe {
+                    let stray = packet.as_mut_ptr().add(bundle + byte);
+                    stray.write(fill.filter(|&fill| fill != stray.read()).unwrap_or(!stray.read()));
+                }
+                let message = catch_unwind(AssertUnwindSafe(|| allocator.collect())).unwrap_err();
+                let message = *message.downcast::<String>().unwrap();
+                assert!(message.starts_with("cannot take back") && message.contains("overwritten"), "{message}");
+                // They stay live, and all else goes on.
+                assert_eq!((allocator.used_bytes(), allocator.collect()), (used, 0));
+                drop(allocator.packet(size).unwrap());
+                assert_eq!(allocator.integrity_check(), Ok(()));
+            }
+        }
+    }
+}
+
+/// They are seen once, also when an owner finds several at its end, and while a thread unwinds.
+#[test]
+fn overwritten_freed_blocks_are_one_panic_however_many_there_are() {
+    for unwinds in [false, true] {
+        let allocator = SharedAllocator::new();
+        let mut packets: Vec<SharedPacket> = (0..93).map(|_| allocator.packet(1000).unwrap()).collect();
+        let starts: Vec<*mut u8> = packets.iter_mut().map(|packet| packet.as_mut_ptr()).collect();
+        thread::spawn(|| drop(packets)).join().unwrap();
+        for bundle in starts.into_iter().step_by(31) {
+            // SAFETY: the block is nobody's to read meanwhile.
+            unsafe { bundle.write_bytes(0xf8, 4) };
+        }
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let allocator = allocator;
+            assert!(!unwinds, "cannot go on");
+            drop(allocator);
+        }));
+        let message = ended.unwrap_err();
+        let message = message.downcast_ref::<String>().map(String::as_str).or(message.downcast_ref::<&str>().copied());
+        assert!(message.is_some_and(|message| message.starts_with("cannot ")), "{message:?}");
+    }
+}
+
 /// Packets that overflow run away from their region's bookkeeping.
 #[test]
 #[cfg(target_os = "linux")]

@@ -11,7 +11,7 @@ use pyo3::types::{PyBool, PyInt, PyList, PySlice, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::address::{Version6, tuple_of};
-use crate::python::call::{int, none, truth};
+use crate::python::call::{hide, int, none, show, truth};
 use crate::python::class::Object;
 use crate::python::errors;
 use crate::udp::Info;
@@ -40,12 +40,14 @@ pub(super) struct DatagramBatch {
 // SAFETY: the module declares that it needs the interpreter's lock, so that one thread at a time reaches a batch.
 unsafe impl Sync for DatagramBatch {}
 
-/// A list with `count` places to be [filled](set) before anybody sees it, or cut.
+/// A list with `count` places, hidden until they are [filled](set) or cut off.
 pub(super) fn empty_list(py: Python<'_>, count: usize) -> PyResult<Bound<'_, PyList>> {
     // SAFETY: the list is only seen by others when all its places are filled or cut off.
     unsafe {
         let list = ffi::PyList_New(count as ffi::Py_ssize_t);
-        Ok(Bound::from_owned_ptr_or_err(py, list)?.cast_into_unchecked())
+        let list = Bound::from_owned_ptr_or_err(py, list)?;
+        hide(&list);
+        Ok(list.cast_into_unchecked())
     }
 }
 
@@ -59,6 +61,7 @@ fn listed<'py>(
     for index in 0..count {
         set(&list, index, item(index)?);
     }
+    show(&list);
     Ok(list)
 }
 
@@ -82,7 +85,7 @@ fn says_something(info: &Info) -> bool {
 }
 
 impl DatagramBatch {
-    /// A batch that has room for `count` datagrams and no one else knows.
+    /// A batch that has room for `count` datagrams, hidden like its lists.
     pub(super) fn new<'py>(
         packets: &Bound<'py, PyList>,
         addresses: &Bound<'py, PyList>,
@@ -98,7 +101,17 @@ impl DatagramBatch {
             joined: Cell::new(0),
             waiting: Cell::new(0),
         };
-        Bound::new(packets.py(), batch)
+        let batch = Bound::new(packets.py(), batch)?;
+        hide(&batch);
+        Ok(batch)
+    }
+
+    /// Lets others see a batch, now that its lists have no empty places.
+    pub(super) fn show(this: &Bound<'_, Self>) {
+        let (packets, addresses) = this.get().lists(this.py());
+        show(packets);
+        show(addresses);
+        show(this);
     }
 
     /// Adds what is known about the next datagram; room was made for it.

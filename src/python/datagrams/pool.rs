@@ -32,8 +32,8 @@ static IDLE: Idle<Scratch> = Mutex::new(Shelf::new());
 /// Those without an area, for calls that bring a place for datagrams to arrive at.
 static IDLE_HEADERS: Idle<Scratch> = Mutex::new(Shelf::new());
 static IDLE_SENDERS: Idle<Outgoing<Kernel>> = Mutex::new(Shelf::new());
-/// Scratch areas with datagrams that no packet could be made for, by the cookie of their socket.
-static LEFTOVERS: Mutex<Shelf<(u64, Scratch), LEFTOVER_SOCKETS>> = Mutex::new(Shelf::new());
+/// What calls have left for the next one on their socket, by its cookie.
+static LEFTOVERS: Mutex<Shelf<(u64, Left), LEFTOVER_SOCKETS>> = Mutex::new(Shelf::new());
 /// Whether there are any: only then does a call ask its socket for the cookie.
 static ANY_LEFTOVERS: AtomicBool = AtomicBool::new(false);
 /// The cookies of sockets that have refused joined datagrams.
@@ -77,6 +77,14 @@ impl DerefMut for Scratch {
     }
 }
 
+/// What a call has left.
+enum Left {
+    /// Datagrams that no packet could be made for, and the error that came behind them, if one did.
+    Area(Scratch),
+    /// The number of an error that came behind datagrams whose area is gone.
+    Error(i32),
+}
+
 /// A scratch area for the duration of a call on a socket.
 pub(super) struct Lease {
     /// `None` only while it is dropped.
@@ -97,28 +105,41 @@ enum Kind {
 impl Lease {
     /// The area with what an earlier call on this socket has left, one that nobody uses, or a new one.
     pub(super) fn new(socket: RawFd, layout: Layout) -> PyResult<Self> {
-        let incoming = match take_leftovers(socket) {
-            Some(left) => left,
-            None => match take_idle(&IDLE, |incoming| incoming.layout() == layout) {
-                Some(idle) => idle,
-                None => new_scratch(layout)?,
-            },
-        };
-        Ok(Self { incoming: Some(incoming), socket, kind: Kind::Area })
+        let idle = || take_idle(&IDLE, |incoming| incoming.layout() == layout);
+        Self::with_leftovers(socket, Kind::Area, || idle().map_or_else(|| new_scratch(layout), Ok))
     }
 
-    /// The area with what an earlier call on this socket has left.
-    pub(super) fn left(socket: RawFd) -> Option<Self> {
-        take_leftovers(socket).map(|incoming| Self { incoming: Some(incoming), socket, kind: Kind::Area })
+    /// The area with what an earlier call on this socket has left, or headers for `slots` datagrams without an area: what
+    /// arrives is gone when the lease ends. Says whether it is those.
+    pub(super) fn borrowing(socket: RawFd, slots: usize) -> PyResult<(Self, bool)> {
+        let idle = || take_idle(&IDLE_HEADERS, |incoming| incoming.slots() == slots);
+        let layout = Layout { most: slots, size: 0, joined: false };
+        let lease = Self::with_leftovers(socket, Kind::Borrowing, || idle().map_or_else(|| new_scratch(layout), Ok))?;
+        let borrows = lease.kind == Kind::Borrowing;
+        Ok((lease, borrows))
     }
 
-    /// Headers for `slots` datagrams without an area: what arrives is gone when the lease ends.
-    pub(super) fn borrowing(socket: RawFd, slots: usize) -> PyResult<Self> {
-        let incoming = match take_idle(&IDLE_HEADERS, |incoming| incoming.slots() == slots) {
-            Some(idle) => idle,
-            None => new_scratch(Layout { most: slots, size: 0, joined: false })?,
+    /// The area that an earlier call on this socket has left, or another one, which begins with the error that was left.
+    fn with_leftovers(socket: RawFd, kind: Kind, other: impl FnOnce() -> PyResult<Scratch>) -> PyResult<Self> {
+        let error = match take_leftovers(socket) {
+            Some(Left::Area(left)) => return Ok(Self { incoming: Some(left), socket, kind: Kind::Area }),
+            Some(Left::Error(error)) => Some(error),
+            None => None,
         };
-        Ok(Self { incoming: Some(incoming), socket, kind: Kind::Borrowing })
+        match (other(), error) {
+            (Ok(mut incoming), error) => {
+                if let Some(error) = error {
+                    incoming.defer(io::Error::from_raw_os_error(error));
+                }
+                Ok(Self { incoming: Some(incoming), socket, kind })
+            }
+            (Err(no_memory), error) => {
+                if let Some(error) = error {
+                    put_leftovers(socket, Left::Error(error));
+                }
+                Err(no_memory)
+            }
+        }
     }
 
     pub(super) fn incoming(&mut self) -> &mut Incoming<Kernel> {
@@ -131,18 +152,15 @@ impl Drop for Lease {
         let Some(mut incoming) = self.incoming.take() else { return };
         RECEIVED.add(incoming.take_counters());
         match self.kind {
-            Kind::Borrowing if incoming.has_leftovers() => {}
-            Kind::Borrowing => keep(&IDLE_HEADERS, incoming),
-            Kind::Area if incoming.has_leftovers() => {
-                // A socket that was closed meanwhile has nobody to deliver to.
-                if let Ok(cookie) = cookie(self.socket) {
-                    let mut leftovers = lock(&LEFTOVERS);
-                    let oldest = leftovers.put((cookie, incoming));
-                    ANY_LEFTOVERS.store(true, Ordering::Relaxed);
-                    drop(leftovers);
-                    drop(oldest);
+            Kind::Borrowing => {
+                if let Some(error) = incoming.take_deferred().and_then(|error| error.raw_os_error()) {
+                    put_leftovers(self.socket, Left::Error(error));
+                }
+                if !incoming.has_leftovers() {
+                    keep(&IDLE_HEADERS, incoming);
                 }
             }
+            Kind::Area if incoming.has_leftovers() => put_leftovers(self.socket, Left::Area(incoming)),
             Kind::Area if incoming.bytes() <= KEPT_BYTES => keep(&IDLE, incoming),
             Kind::Area => {}
         }
@@ -166,16 +184,27 @@ pub(super) fn new_scratch(layout: Layout) -> PyResult<Scratch> {
     })
 }
 
+/// Keeps something for the next call on a socket. One that was closed meanwhile has nobody to deliver to.
+fn put_leftovers(socket: RawFd, left: Left) {
+    if let Ok(cookie) = cookie(socket) {
+        let mut leftovers = lock(&LEFTOVERS);
+        let oldest = leftovers.put((cookie, left));
+        ANY_LEFTOVERS.store(true, Ordering::Relaxed);
+        drop(leftovers);
+        drop(oldest);
+    }
+}
+
 #[inline]
-fn take_leftovers(socket: RawFd) -> Option<Scratch> {
+fn take_leftovers(socket: RawFd) -> Option<Left> {
     if !ANY_LEFTOVERS.load(Ordering::Relaxed) {
         return None;
     }
     let cookie = cookie(socket).ok()?;
     let mut leftovers = lock(&LEFTOVERS);
-    let (_, incoming) = leftovers.take(|(of, _)| *of == cookie)?;
+    let (_, left) = leftovers.take(|(of, _)| *of == cookie)?;
     ANY_LEFTOVERS.store(!leftovers.is_empty(), Ordering::Relaxed);
-    Some(incoming)
+    Some(left)
 }
 
 /// A sender for the duration of a call.

@@ -5,18 +5,19 @@ use std::io;
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
 use super::address;
 use super::batch::{DatagramBatch, empty_list, empty_view, set};
 use super::packets::{self, Source};
 use super::pool::{Lease, ask};
 use super::socket::{For, Socket, Waited, os_error, timed_out};
-use crate::python::call::Arguments;
+use crate::python::call::{Arguments, none};
 use crate::python::class::Object;
 use crate::python::errors;
-use crate::udp::Options;
 use crate::udp::layout::{Layout, Received};
 use crate::udp::linux::{Incoming, Kernel, MOST, plain_calls_tell_all};
+use crate::udp::{Info, Options};
 
 /// The largest size of a datagram that may be asked for. No system's are as long.
 const MOST_BYTES: usize = 1 << 24;
@@ -95,15 +96,20 @@ pub(super) fn recv_many<'py>(source: Source<'_, 'py>, arguments: Arguments<'_, '
 }
 
 /// Whether the next call is to be a plain one: for a single datagram, or where the last calls brought no more than that.
-fn plainly(incoming: &Incoming<Kernel>) -> bool {
+fn plainly(incoming: &Incoming<Kernel>, tells_length: bool) -> bool {
     let Layout { most, joined, .. } = incoming.layout();
-    (most == 1 || incoming.expects_single()) && !joined && plain_calls_tell_all()
+    (most == 1 || incoming.expects_single()) && !joined && tells_length && plain_calls_tell_all()
 }
 
-/// Receives what is there, without waiting unless `block` says so.
+/// Receives what is there, without waiting unless `block` says so. `tells_length` is the [socket's](Socket::tells_length).
 #[inline]
-pub(super) fn fill_once(incoming: &mut Incoming<Kernel>, socket: i32, block: bool) -> io::Result<()> {
-    if plainly(incoming) {
+pub(super) fn fill_once(
+    incoming: &mut Incoming<Kernel>,
+    socket: i32,
+    tells_length: bool,
+    block: bool,
+) -> io::Result<()> {
+    if plainly(incoming, tells_length) {
         incoming.fill_plainly(incoming.layout().most, socket, block)
     } else {
         incoming.fill(socket, block)
@@ -112,12 +118,12 @@ pub(super) fn fill_once(incoming: &mut Incoming<Kernel>, socket: i32, block: boo
 
 /// Receives what is there, at least one datagram; waits as the socket says.
 fn fill(socket: &mut Socket<'_, '_>, incoming: &mut Incoming<Kernel>) -> PyResult<()> {
-    let (py, number) = (socket.py(), socket.number);
+    let (py, number, tells_length) = (socket.py(), socket.number, socket.tells_length);
     // Of calls that block, only those for one datagram can be interrupted without harm to the next.
     let may_block = incoming.layout().most == 1;
     let mut block = false;
     loop {
-        match py.detach(|| fill_once(incoming, number, block)) {
+        match py.detach(|| fill_once(incoming, number, tells_length, block)) {
             Ok(()) if incoming.peek().is_some() => return Ok(()),
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -170,6 +176,7 @@ pub(super) fn deliver<'py>(
             }
         }
     }
+    DatagramBatch::show(&batch);
     Ok(batch)
 }
 
@@ -290,23 +297,34 @@ pub(super) fn recv_many_into<'py>(
         ask(socket.number, options).map_err(|error| os_error(py, &error))?;
     }
     let most = if socket.kind == libc::SOCK_SEQPACKET { 1 } else { rows.count.min(MOST) };
+    // Before anything arrives: what is in a row when there is no memory to say so would be lost.
+    let (no_packets, addresses) = (empty_list(py, 0)?, empty_list(py, most)?);
+    let batch = DatagramBatch::new(&no_packets, &addresses, most)?;
+    let (filled, waiting) = receive_into(&mut socket, &rows, most, batch.get(), &addresses)?;
+    batch.get().cut(filled, waiting);
+    DatagramBatch::show(&batch);
+    Ok(batch)
+}
+
+/// Fills rows and tells a batch; returns how many, and how many datagrams wait for the next call.
+fn receive_into(
+    socket: &mut Socket<'_, '_>,
+    rows: &Rows,
+    most: usize,
+    batch: &DatagramBatch,
+    addresses: &Bound<'_, PyList>,
+) -> PyResult<(usize, usize)> {
+    let py = socket.py();
     // What an earlier call has left lies in a scratch area.
-    let left = Lease::left(socket.number);
-    let in_rows = left.is_none();
-    let mut lease = match left {
-        Some(lease) => lease,
-        None => Lease::borrowing(socket.number, most)?,
-    };
+    let (mut lease, in_rows) = Lease::borrowing(socket.number, most)?;
     let incoming = lease.incoming();
     if in_rows {
         // SAFETY: the buffer is exported until `rows` goes, which is after the lease; that other code may write to it
         // meanwhile is as with `recv_into`.
         unsafe { incoming.arrive_at(rows.start, rows.stride, rows.length, most) };
     }
-    fill(&mut socket, incoming)?;
+    fill(socket, incoming)?;
     let count = incoming.remaining().min(most);
-    let (none, addresses) = (empty_list(py, 0)?, empty_list(py, count)?);
-    let batch = DatagramBatch::new(&none, &addresses, count)?;
     let mut maker = Maker::new(Output::Bytes);
     let mut filled = 0;
     while filled < count {
@@ -316,7 +334,7 @@ pub(super) fn recv_many_into<'py>(
         let address = match maker.address(py, incoming) {
             Ok(address) => address,
             // There is no memory for it, and the datagram is in its row already.
-            Err(_) if in_rows => py.None().into_bound(py),
+            Err(_) if in_rows => none(py),
             Err(error) if filled == 0 => return Err(error),
             Err(_) => break,
         };
@@ -328,8 +346,17 @@ pub(super) fn recv_many_into<'py>(
                 rows.start.wrapping_offset(rows.stride * filled as isize).copy_from(next.bytes.as_ptr(), next_size);
             }
         }
-        batch.get().push(next_size, truncated, next.info)?;
-        set(&addresses, filled, address);
+        match batch.push(next_size, truncated, next.info) {
+            Ok(()) => {}
+            // Nor is there for what was said about it.
+            Err(_) if in_rows => {
+                let joined = Info { segment_size: next.info.segment_size, ..Info::default() };
+                batch.push(next_size, truncated, &joined)?;
+            }
+            Err(error) if filled == 0 => return Err(error),
+            Err(_) => break,
+        }
+        set(addresses, filled, address);
         if in_rows {
             incoming.consume_joined();
         } else {
@@ -337,8 +364,7 @@ pub(super) fn recv_many_into<'py>(
         }
         filled += 1;
     }
-    batch.get().cut(filled, incoming.remaining());
-    Ok(batch)
+    Ok((filled, incoming.remaining()))
 }
 
 /// The rows of an exported buffer.

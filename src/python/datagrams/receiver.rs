@@ -30,6 +30,8 @@ const SINGLE: u8 = 2;
 #[pyclass(frozen, name = "Receiver", module = "pktalloc")]
 pub(super) struct Receiver {
     socket: i32,
+    /// The socket's.
+    tells_length: bool,
     /// `None` while a call uses it.
     incoming: Mutex<Option<Scratch>>,
     /// `deliver` is to stop.
@@ -58,6 +60,7 @@ impl Receiver {
         }
         Ok(Self {
             socket: socket.number,
+            tells_length: socket.tells_length,
             incoming: Mutex::new(Some(new_scratch(layout)?)),
             stopped: AtomicBool::new(false),
             delivering: AtomicBool::new(false),
@@ -216,12 +219,12 @@ impl InUse<'_> {
 
     /// Receives what is there, or a single datagram of it, unless something is left; false when there is nothing.
     fn fill(&mut self, py: Python<'_>, single: bool) -> PyResult<bool> {
-        let socket = self.of.socket;
+        let (socket, tells_length) = (self.of.socket, self.of.tells_length);
         let incoming = self.incoming();
         let fill = || match single {
-            true if incoming.layout().joined => incoming.fill_up_to(1, socket, false),
+            true if incoming.layout().joined || !tells_length => incoming.fill_up_to(1, socket, false),
             true => incoming.fill_plainly(1, socket, false),
-            false => fill_once(incoming, socket, false),
+            false => fill_once(incoming, socket, tells_length, false),
         };
         match py.detach(fill) {
             Ok(()) => Ok(incoming.peek().is_some()),

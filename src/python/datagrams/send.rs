@@ -283,6 +283,8 @@ impl<'py> Datagrams<'py> {
             let (base, length) = (view[0].buf.cast::<u8>().cast_const(), view[0].len as usize);
             (pin, base, length)
         };
+        // Room for those that a list had at first is there; one that grows meanwhile has more.
+        self.reserve(1)?;
         self.pins.push(pin);
         self.items.push(Item { base, length, to });
         Ok(())

@@ -20,6 +20,8 @@ pub(super) struct Socket<'a, 'py> {
     pub(super) number: RawFd,
     /// `SOCK_DGRAM`, `SOCK_RAW`, …
     pub(super) kind: i32,
+    /// Whether a plain receive call says how long a datagram was that did not fit.
+    pub(super) tells_length: bool,
     /// When waiting ends, once it has begun.
     deadline: Option<Instant>,
 }
@@ -55,6 +57,7 @@ struct Class {
     class: Py<PyAny>,
     fileno: Py<PyAny>,
     kind: Py<PyAny>,
+    family: Py<PyAny>,
     timeout: Py<PyAny>,
 }
 
@@ -65,8 +68,8 @@ impl Class {
             let class = py.import(intern!(py, "_socket"))?.getattr(intern!(py, "socket"))?;
             let attribute = |name: &Bound<'_, PyString>| Ok::<_, PyErr>(class.getattr(name)?.unbind());
             let (fileno, kind) = (attribute(intern!(py, "fileno"))?, attribute(intern!(py, "type"))?);
-            let timeout = attribute(intern!(py, "timeout"))?;
-            Ok(Self { class: class.unbind(), fileno, kind, timeout })
+            let (family, timeout) = (attribute(intern!(py, "family"))?, attribute(intern!(py, "timeout"))?);
+            Ok(Self { class: class.unbind(), fileno, kind, family, timeout })
         })
     }
 }
@@ -116,7 +119,11 @@ impl<'a, 'py> Socket<'a, 'py> {
             let text = object.repr()?;
             return Err(errors::value(format_args!("a datagram socket was expected, got {text}")));
         }
-        Ok(Self { object, number, kind, deadline: None })
+        let family = small(&attribute(class.family.bind(py), &object)?)?;
+        // Others, such as those of CAN, return what there was room for, or refuse the flag that asks for more.
+        let tells_length =
+            matches!(family, libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX | libc::AF_PACKET | libc::AF_NETLINK);
+        Ok(Self { object, number, kind, tells_length, deadline: None })
     }
 
     pub(super) fn py(&self) -> Python<'py> {

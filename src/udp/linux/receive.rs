@@ -409,6 +409,12 @@ impl<C: Calls> Incoming<C> {
         }
     }
 
+    /// The error that the next call would return.
+    #[cfg(feature = "python")]
+    pub(crate) fn take_deferred(&mut self) -> Option<io::Error> {
+        self.deferred.take()
+    }
+
     /// What was said about the datagram that [`fill_room`](Self::fill_room) has received.
     pub(crate) fn info_of_room(&self) -> Info {
         control::parse(self.control(0))
