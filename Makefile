@@ -78,9 +78,9 @@ package: ## pack the crate as it would be published, then build and test it away
 msrv: ## build with the oldest Rust that is supported, and ask what each dependency wants
 	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" PYTHON="$(BIN)/python" scripts/check_rust_version.sh
 
-cross: $(VENV)/stamp-cross $(VENV)/stamp-test ## compile for other systems and processors, and run the tests there under qemu (TARGETS: which)
+cross: $(VENV)/stamp-cross $(VENV)/stamp-test ## compile for other systems and processors, and run the tests there under qemu (TARGETS: which; RESUME=yes: go on)
 	@$(BIN)/python scripts/cross_recorder.py target/cross/recorder
-	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" BIN="$(CURDIR)/$(BIN)" TARGETS="$(TARGETS)" scripts/cross.sh
+	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" BIN="$(CURDIR)/$(BIN)" TARGETS="$(TARGETS)" RESUME="$(RESUME)" scripts/cross.sh
 
 wheels: $(VENV)/stamp-wheels ## build wheels for Linux with each of INTERPRETERS, check them, and test them in clean environments
 	@BIN="$(CURDIR)/$(BIN)" INTERPRETERS="$(INTERPRETERS)" EXTRA_TARGETS="$(EXTRA_TARGETS)" scripts/wheels.sh
