@@ -145,8 +145,8 @@
 //! With a cached block, an allocation and a free are a load and three stores each. Without one, an allocation is an addition,
 //! a comparison and a stored byte; a free loads that byte, clears it and counts. All of that takes constant time. The slow
 //! path runs when an extent is used up, about once in ninety packets of 1400 bytes: it takes time linear in the units of a
-//! few windows, or a call to the system. One free in 32 also does a bounded piece of upkeep. A [`Packet`] adds its four
-//! words and nothing else.
+//! few windows, or a call to the system. One free in 32 also does a bounded piece of upkeep. The handle of a
+//! [`Packet`] is three words.
 //!
 //! Memory beyond the packets is:
 //!
