@@ -164,8 +164,8 @@ def datagrams(  # noqa: PLR0913 - asyncio's arguments, and some
 
     `async with datagrams(...) as endpoint` closes it at the end; after `endpoint = await datagrams(...)` you close it.
     The arguments are those of `loop.create_datagram_endpoint()`, except for the protocol. Packets come from
-    `allocator`, or from an allocator of the endpoint's own. Up to `batch` datagrams of up to `size` bytes are received in
-    one system call; with `gro` the kernel may join received datagrams of one flow. `gso=False` sends every datagram by
+    `allocator`, or from one that the endpoint makes. Up to `batch` datagrams of up to `size` bytes are received in one
+    system call; with `gro` the kernel may join received datagrams of one flow. `gso=False` sends every datagram by
     itself, without segment offload.
     """
     modifiers = {
