@@ -18,13 +18,13 @@ mkdir -p "$here"
 version=$(rustc -V | awk '{ print $2 }')
 host=$(rustc -vV | awk '/^host: / { print $2 }')
 
-# target            how it is run ("-": compiled only)   Debian's package with its C library
+# target        how it is run ("-": compiled only; "loader": by its own C library)   Debian's package with that
 all="
 x86_64-unknown-linux-gnu        native              -
 x86_64-unknown-linux-musl       native              -
 aarch64-unknown-linux-gnu       qemu-aarch64        libc6-arm64-cross
 aarch64-unknown-linux-musl      qemu-aarch64        -
-i686-unknown-linux-gnu          qemu-i386           libc6-i386
+i686-unknown-linux-gnu          loader              libc6-i386
 armv7-unknown-linux-gnueabihf   qemu-arm            libc6-armhf-cross
 s390x-unknown-linux-gnu         qemu-s390x          libc6-s390x-cross
 x86_64-unknown-freebsd          -                   -
@@ -127,10 +127,14 @@ for target in $targets; do
         continue
     fi
     left=("${long[@]}")
-    [ "$runner" = native ] || left+=("${emulated[@]}")
+    [[ "$runner" != qemu-* ]] || left+=("${emulated[@]}")
     [[ "$target" != s390x-* ]] || left+=("${turned[@]}")
     variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_RUNNER
-    if [ "$runner" != native ]; then
+    if [ "$runner" = loader ]; then
+        root=$(root_of "$library") || { left_out+=("$target: $library could not be fetched"); continue; }
+        flags="-Clink-arg=-Wl,--dynamic-linker=$root/lib32/ld-linux.so.2 -Clink-arg=-Wl,-rpath,$root/lib32"
+        export "${variable%_RUNNER}_RUSTFLAGS=$flags"
+    elif [ "$runner" != native ]; then
         command -v "$runner" >/dev/null || { left_out+=("$target: no $runner here, Debian: qemu-user"); continue; }
         if [ "$library" != - ]; then
             root=$(root_of "$library") || { left_out+=("$target: $library could not be fetched"); continue; }
