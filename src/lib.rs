@@ -258,7 +258,7 @@ struct Readme;
 struct Datagrams;
 
 /// So are those of the pages of the site that are not guides.
-#[cfg(all(doctest, feature = "shared"))]
+#[cfg(all(doctest, feature = "shared", feature = "bytes"))]
 mod pages {
     #[doc = include_str!("../docs/index.md")]
     struct Index;
