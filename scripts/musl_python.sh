@@ -2,7 +2,7 @@
 # Builds the Python of a Debian suite for musl, from Debian's sources and with zig, below target/python, and prints the path
 # of its interpreter: scripts/musl_python.sh [SUITE]. Alpine's wheels can then be tested where there is no Alpine:
 #
-#     make wheels MUSL_PYTHON="$(scripts/musl_python.sh)"
+#     make wheels MUSL_INTERPRETERS="$(scripts/musl_python.sh)"
 #
 # It has zlib, libffi and OpenSSL built in, and takes the C library that Debian has of musl. Of the modules of the standard
 # library those are missing that want another library (sqlite3, curses, readline, …).
@@ -22,8 +22,13 @@ if ! "$root/bin/python3" -c 'import ssl, zlib, ctypes' 2>/dev/null; then
     log=$here/log
     exec 3>&1 >"$log" 2>&1
     trap '[ $? -eq 0 ] || { tail -n 20 "$log"; echo "musl_python: failed; the whole of it is in $log"; } >&3' EXIT
+    # Python's build adds the machine's own headers and libraries, which are glibc's.
     cat >"$here/cc" <<END
 #!/bin/sh
+for word; do
+    shift
+    case \$word in -[IL]/usr/*) ;; *) set -- "\$@" "\$word" ;; esac
+done
 exec "$BIN/python" -m ziglang cc -target $arch-linux-musl -dynamic -Wno-date-time "\$@"
 END
     for tool in ar ranlib; do
@@ -58,9 +63,9 @@ END
         --prefix="$here/usr" && make -j "$jobs" && make install)
     (cd "$here/openssl" && ./Configure "linux-$arch" no-asm no-shared no-tests no-module --prefix="$here/usr" \
         --libdir=lib && make -j "$jobs" build_libs && make install_dev)
+    # Programs name the loader below the root, so that the machine can run them: this is no cross build.
     (cd "$here/$python" && CPPFLAGS="-I$here/usr/include" LDFLAGS="-L$here/usr/lib -Wl,--dynamic-linker=$loader" \
-        PKG_CONFIG_LIBDIR=$here/usr/lib/pkgconfig READELF=$(command -v readelf) ac_cv_file__dev_ptmx=yes ac_cv_file__dev_ptc=no ac_cv_buggy_getaddrinfo=no \
-        ./configure --build="$arch-linux-gnu" --host="$arch-linux-musl" --with-build-python="$python" \
+        PKG_CONFIG_LIBDIR=$here/usr/lib/pkgconfig ./configure --build="$arch-alpine-linux-musl" --config-cache \
         --with-openssl="$here/usr" --with-ensurepip=no --prefix="$root" && make -j "$jobs" && make install)
     exec >&3 2>&1
     rm -rf "$here"
