@@ -57,8 +57,7 @@ END
         source_of "$package"
     done
 
-    (cd "$here/zlib" && ./configure --static --prefix="$here/usr" && make -j "$jobs" libz.a && make install-libs 2>/dev/null ||
-        { mkdir -p "$here"/usr/{lib,include} && cp libz.a "$here/usr/lib" && cp zlib.h zconf.h "$here/usr/include"; })
+    (cd "$here/zlib" && ./configure --static --prefix="$here/usr" && make -j "$jobs" libz.a && make install)
     (cd "$here/libffi" && ./configure --build="$arch-linux-gnu" --host="$arch-linux-musl" --disable-shared --disable-docs --disable-exec-static-tramp \
         --prefix="$here/usr" && make -j "$jobs" && make install)
     (cd "$here/openssl" && ./Configure "linux-$arch" no-asm no-shared no-tests no-module --prefix="$here/usr" \
