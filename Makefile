@@ -17,6 +17,9 @@ REPLAY ?=
 # What `make wheels` builds for.
 INTERPRETERS ?= $(foreach version,3.11 3.12 3.13 3.14 3.15,$(if $(shell python$(version) -V 2>/dev/null),python$(version)))
 
+# Pythons for musl in which `make wheels` tests its wheels for that; scripts/musl_python.sh builds one.
+MUSL_INTERPRETERS ?=
+
 # How long `make fuzz` runs each of its targets.
 FUZZ_SECONDS ?= 1800
 FUZZ_TARGETS ?= api config datagrams packets trace
@@ -80,12 +83,12 @@ package: ## pack the crate as it would be published, then build and test it away
 msrv: ## build with the oldest Rust that is supported, and ask what each dependency wants
 	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" PYTHON="$(BIN)/python" scripts/check_rust_version.sh
 
-cross: $(VENV)/stamp-cross $(VENV)/stamp-test ## compile for other systems and processors, and run the tests there under qemu (TARGETS: which)
+cross: $(VENV)/stamp-cross $(VENV)/stamp-test ## compile for other systems and processors, and run the tests there under qemu (TARGETS: which; RESUME=yes: go on)
 	@$(BIN)/python scripts/cross_recorder.py target/cross/recorder
-	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" BIN="$(CURDIR)/$(BIN)" TARGETS="$(TARGETS)" scripts/cross.sh
+	@CARGO="$(CARGO)" FEATURES="$(FEATURES)" BIN="$(CURDIR)/$(BIN)" TARGETS="$(TARGETS)" RESUME="$(RESUME)" scripts/cross.sh
 
 wheels: $(VENV)/stamp-wheels ## build wheels for Linux with each of INTERPRETERS, check them, and test them in clean environments
-	@BIN="$(CURDIR)/$(BIN)" INTERPRETERS="$(INTERPRETERS)" EXTRA_TARGETS="$(EXTRA_TARGETS)" scripts/wheels.sh
+	@BIN="$(CURDIR)/$(BIN)" INTERPRETERS="$(INTERPRETERS)" EXTRA_TARGETS="$(EXTRA_TARGETS)" MUSL_INTERPRETERS="$(MUSL_INTERPRETERS)" scripts/wheels.sh
 
 sdist: $(VENV)/stamp-wheels ## build the source distribution, check it, and test it in a clean environment
 	@BIN="$(CURDIR)/$(BIN)" scripts/sdist.sh

@@ -3,15 +3,15 @@
 #
 # shellcheck shell=bash
 
-# newer STATE COMMAND …: an apt-get or apt-cache command on SUITES (and ARCH, empty for the machine's), which keeps its
-# lists below the folder STATE.
+# newer STATE COMMAND …: an apt-get or apt-cache command on SUITES (and ARCH, empty for the machine's; with SOURCES=yes on
+# their source packages), which keeps its lists below the folder STATE.
 newer() {
-    local state=$1/apt uri
+    local state=$1/apt uri suite
     shift
     uri=$(apt-get indextargets --format '$(REPO_URI)' | grep -m 1 '/debian/*$')
     mkdir -p "$state"/{lists,cache/archives}/partial
     for suite in $SUITES; do
-        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $suite main"
+        echo "deb${SOURCES:+-src} [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $suite main"
     done >"$state/sources.list"
     local options=(-o "Dir::Etc::sourcelist=$state/sources.list" -o Dir::Etc::sourceparts=/dev/null
         -o "Dir::State::lists=$state/lists" -o "Dir::State::status=/dev/null" -o "Dir::Cache=$state/cache"

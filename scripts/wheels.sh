@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Wheels for Linux, of this machine's processor, for each of INTERPRETERS: manylinux2014 (glibc 2.17) and, with the
 # standard library for it, musllinux_1_2. Each is checked, and each for glibc is installed into a clean environment where
-# the tests run. Ends with one line that says what happened. `make wheels` calls it with BIN (where maturin, zig and the
-# checks are), INTERPRETERS and perhaps EXTRA_TARGETS set: further targets to build for, as `aarch64-unknown-linux-gnu`.
+# the tests run; so are those for musl where MUSL_INTERPRETERS names a Python for it (scripts/musl_python.sh builds one).
+# Ends with one line that says what happened. `make wheels` calls it with BIN (where maturin, zig and the checks are),
+# INTERPRETERS and perhaps EXTRA_TARGETS set: further targets to build for, as `aarch64-unknown-linux-gnu`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -76,9 +77,17 @@ for wheel in "${wheels[@]}"; do
 done
 
 tested=()
+# try INTERPRETER PLATFORM LIBRARY
+try() {
+    local tag
+    tag=cp$("$1" -c 'import sys; print("%d%d" % sys.version_info[:2])')
+    scripts/test_installed.sh "$1" dist/pktalloc-*-"$tag-$tag-$2"*_"$arch".whl
+    tested+=("$("$1" -c 'import platform; print(platform.python_version())') ($3)")
+}
 for interpreter in "${interpreters[@]}"; do
-    tag=cp$("$interpreter" -c 'import sys; print("%d%d" % sys.version_info[:2])')
-    scripts/test_installed.sh "$interpreter" dist/pktalloc-*-"$tag-$tag"-manylinux*_"$arch".whl
-    tested+=("$("$interpreter" -c 'import platform; print(platform.python_version())')")
+    try "$interpreter" manylinux glibc
 done
-echo "make wheels: ${#wheels[@]} wheels in dist, the tests passed with those for glibc on Python ${tested[*]}"
+for interpreter in ${MUSL_INTERPRETERS:-}; do
+    try "$interpreter" musllinux musl
+done
+echo "make wheels: ${#wheels[@]} wheels in dist, the tests passed on Python $(printf '%s, ' "${tested[@]}" | sed 's/, $//')"

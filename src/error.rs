@@ -32,13 +32,13 @@ impl fmt::Display for AllocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ZeroSize => "size is 0, must be at least 1 byte",
-            Self::TooLarge => "size is beyond what this allocator can serve",
+            Self::TooLarge => "size is larger than this allocator can serve",
             Self::OutOfMemory => "the system refused memory",
             Self::MemoryLimit => "the memory limit of this allocator is reached",
             Self::Alignment => "the alignment is larger than this allocator's unit",
             Self::NotSmaller => "shrink needs a size that is at most the block's capacity",
-            Self::NoHeadroom => "the packet has less headroom than was to be put there",
-            Self::NoTailroom => "the packet has less tailroom than was to be put there, and threads share it",
+            Self::NoHeadroom => "the packet's headroom is smaller than what is to be put there",
+            Self::NoTailroom => "the packet's tailroom is too small, and a shared packet cannot move",
             Self::Damaged => "the self-check found damage; integrity_check() says what",
         })
     }
@@ -50,7 +50,7 @@ impl core::error::Error for AllocError {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FreeError {
-    /// A unit of this allocator in which no block lives: the block was freed before, or there never was one.
+    /// A unit of this allocator without a live block: the block was freed before, or there never was one.
     DoubleFree {
         /// The pointer.
         address: usize,
@@ -99,7 +99,7 @@ impl fmt::Display for FreeError {
                 write!(f, "{address:#x} points into a window's bookkeeping")
             }
             Self::WrongSize { address, size, requested } => {
-                write!(f, "the block at {address:#x} was asked for with {requested} bytes, and freed with {size}")
+                write!(f, "the block at {address:#x} was allocated with {requested} bytes, and freed with {size}")
             }
             Self::Foreign { address } => write!(f, "{address:#x} is not memory of this allocator"),
             Self::Damaged(error) => write!(f, "{error}"),
@@ -200,7 +200,7 @@ pub enum IntegrityError {
         /// The window.
         window: usize,
     },
-    /// A window would not be looked at in time when its blocks are freed: its reuse threshold is wrong.
+    /// The reuse threshold of a window is wrong: it would not be reused in time when its blocks are freed.
     Threshold {
         /// The window.
         window: usize,
@@ -222,7 +222,7 @@ pub enum IntegrityError {
     },
     /// With `check` on: bytes were written past the size that was asked for.
     Overflow(Overflow),
-    /// With `check` on: bytes were written where no block lives.
+    /// With `check` on: bytes were written where there is no live block.
     WriteAfterFree(WriteAfterFree),
 }
 
@@ -256,15 +256,18 @@ impl fmt::Display for IntegrityError {
             Self::Extent { window, unit } => {
                 write!(f, "in the window at {window:#x} a block starts at {unit:#x}, which was not handed out")
             }
-            Self::Place { window } => write!(f, "the window at {window:#x} is not in the list in which it should be"),
-            Self::Threshold { window } => write!(f, "the window at {window:#x} would not be looked at when it drains"),
+            Self::Place { window } => write!(f, "the window at {window:#x} is not in the list that it belongs to"),
+            Self::Threshold { window } => write!(f, "the reuse threshold of the window at {window:#x} is wrong"),
             Self::Total { total, counted, found } => write!(f, "{counted} {total} were counted, there are {found}"),
-            Self::Record { block } => write!(f, "what is on record for the block at {block:#x} does not fit it"),
+            Self::Record { block } => write!(f, "the record of the block at {block:#x} does not match the block"),
             Self::Overflow(Overflow { block, size, past_end }) => {
                 write!(f, "bytes were written up to {past_end} past the end of the {size} bytes at {block:#x}")
             }
             Self::WriteAfterFree(WriteAfterFree { address, bytes }) => {
-                write!(f, "a freed block was written to: {bytes} bytes from {address:#x} on, where no block lives")
+                write!(
+                    f,
+                    "a freed block was written to: {bytes} bytes from {address:#x} on, where there is no live block"
+                )
             }
         }
     }

@@ -1,14 +1,14 @@
 //! A memory allocator for packets: blocks of about 1000 bytes, freed in roughly the order in which they were allocated.
 //!
 //! Programs that queue packets allocate and free a block for each of them, millions of times a second, and nearly in
-//! order. A general allocator does not know that. This one does: it hands out the block of a length that was freed last,
-//! or bumps a cursor through large *windows* of aligned memory, and uses a window again when its blocks are gone. It has
-//! no locks and, by default, no dependencies.
+//! order. A general allocator does not know that. This one reuses the block of the same length that was freed last, or moves
+//! a cursor through large *windows* of aligned memory, and reuses a window when its blocks are free. It has no locks and, by
+//! default, no dependencies.
 //!
 //! # Packets
 //!
-//! A [`Packet`] owns its bytes and frees them when it goes. To receive into one is a single call: it reserves the most
-//! that can arrive, keeps what did, and gives the rest back, so that the next packet starts right behind.
+//! A [`Packet`] owns its bytes and frees them when it is dropped. One call receives into a packet: it reserves room for the
+//! largest, keeps what arrived, and frees the rest, so that the next packet starts right behind.
 //!
 //! ```
 //! # #[cfg(not(feature = "std"))] fn main() {}
@@ -32,15 +32,15 @@
 //! # Ok(()) }
 //! ```
 //!
-//! There are also [`packet`](Allocator::packet), which is zero, and [`packet_from`](Allocator::packet_from), which
-//! copies; packets [grow](Packet::resize), are written to with `io::Write`, and [cut](Packet::truncate). A packet
-//! borrows its allocator, or shares an [`RcAllocator`], so that a queue can lie beside its allocator. [`Space`] asks for room in front
-//! of a packet and behind it, so that headers and tags need no copy. No safe function shows bytes that nobody has written.
+//! [`packet`](Allocator::packet) makes a packet of zeros, [`packet_from`](Allocator::packet_from) copies bytes. Packets
+//! [grow](Packet::resize), are written to with `io::Write`, and [cut](Packet::truncate). A packet
+//! borrows its allocator, or shares an [`RcAllocator`], so that a struct can hold both. [`Space`] asks for room in front
+//! of a packet and behind it, so that headers and tags need no copy. No safe function exposes uninitialised bytes.
 //!
 //! # Blocks
 //!
-//! Beneath that lie plain blocks, for code that manages its memory itself: whole units of 64 bytes, aligned to one,
-//! with no header in front. They [move](Allocator::reallocate) only when they must, and [shrink](Allocator::shrink) at
+//! Code that manages its memory itself uses plain blocks: whole units of 64 bytes, aligned to one, without a header in
+//! front. They [move](Allocator::reallocate) only when they must, and [shrink](Allocator::shrink) at
 //! once.
 //!
 //! ```
@@ -51,7 +51,7 @@
 //! let allocator = Allocator::new();
 //! let block = allocator.allocate(1400)?;
 //! assert!(block.len() >= 1400 && block.cast::<u8>().addr().get() % 64 == 0);
-//! // SAFETY: `block` is live and not used after it is freed; that it is freed twice is noticed.
+//! // SAFETY: `block` is live and not used after it is freed; the second free is detected.
 //! unsafe {
 //!     allocator.free(block.cast());
 //!     assert!(matches!(allocator.try_free(block.cast()), Err(FreeError::DoubleFree { .. })));
@@ -61,8 +61,8 @@
 //!
 //! # Objects and collections
 //!
-//! With the feature `allocator-api2`, an allocator is one in the sense of that crate: boxes, vectors and hashbrown's
-//! maps live in `&Allocator`, or in an `RcAllocator` that they share. That is also the way to have typed objects:
+//! With the feature `allocator-api2`, `&Allocator` and `RcAllocator` implement that crate's `Allocator` trait, for boxes,
+//! vectors and hashbrown's maps. Use it for typed objects as well:
 //!
 //! ```
 //! # #[cfg(all(feature = "std", feature = "allocator-api2"))] {
@@ -81,10 +81,10 @@
 //!
 //! # Threads
 //!
-//! An [`Allocator`] is for one thread at a time: it is `Send` and not `Sync`, and has nothing to lock. Where one thread
-//! receives and others free, there is `SharedAllocator` (feature `shared`), whose packets are `Send`; where all threads
-//! allocate, a `Pool`. Such packets freeze into `FrozenPacket`s, which are cheap to clone and to slice, and become `bytes::Bytes`
-//! without a copy (feature `bytes`).
+//! An [`Allocator`] is for one thread at a time: it is `Send`, not `Sync`, and has no locks. If one thread allocates and
+//! others free, use a `SharedAllocator` (feature `shared`), whose packets are `Send`; if all threads allocate, a `Pool`. Such
+//! packets freeze into `FrozenPacket`s, which are cheap to clone and to slice, and become `bytes::Bytes` without a copy
+//! (feature `bytes`).
 //!
 //! # Guides
 //!
@@ -126,9 +126,9 @@
 //! # Words
 //!
 //! - A **unit** is the granule and the alignment of every block: 64 bytes, unless `UNIT` says otherwise.
-//! - A **window** is `WINDOW_UNITS` units, aligned to its own size: 128 KiB by default. Windows are what is claimed,
-//!   emptied, used again and given back.
-//! - A **region** is what the system is asked for: address space for up to 64 windows, 8 MiB at most. The bookkeeping of
+//! - A **window** is `WINDOW_UNITS` units, aligned to its own size: 128 KiB by default. Memory is claimed, reused and given
+//!   back by windows.
+//! - A **region** is address space for up to 64 windows, 8 MiB at most, reserved from the system at once. The bookkeeping of
 //!   its windows lies in front of them, behind a guard page: a descriptor each, and a *map* with a byte for each unit. On
 //!   a [`system::System`] that asks for nothing else, such as a [`system::Buffer`], a region is one window with its
 //!   bookkeeping inside.
@@ -137,7 +137,7 @@
 //!   it are idle.
 //! - A **large block** is one that fits no region. It is mapped by itself.
 //! - An **extent** is a hole of the current window that is handed out from front to back.
-//! - A **cached block** was freed and is handed out to the next allocation of its length: at most 256 blocks of each
+//! - A **cached block** was freed and will be reused by the next allocation of its length: at most 256 blocks of each
 //!   length up to 32 units.
 //!
 //! # What it costs
@@ -145,15 +145,15 @@
 //! With a cached block, an allocation and a free are a load and three stores each. Without one, an allocation is an addition,
 //! a comparison and a stored byte; a free loads that byte, clears it and counts. All of that takes constant time. The slow
 //! path runs when an extent is used up, about once in ninety packets of 1400 bytes: it takes time linear in the units of a
-//! few windows, or a call to the system. One free in 32 also does a bounded piece of upkeep. A [`Packet`] adds its four
-//! words and nothing else.
+//! few windows, or a call to the system. One free in 32 also does a bounded piece of upkeep. The handle of a
+//! [`Packet`] is three words.
 //!
 //! Memory beyond the packets is:
 //!
-//! - what sizes are rounded up by;
+//! - the rounding of sizes up to whole units;
 //! - bookkeeping: 1.6 % of a window, and 66 KiB for an allocator's cache;
-//! - cached blocks. Half of each length's go back to their windows every 33,000 frees or so;
-//! - holes. Windows with holes are used again once more than two windows, and a sixteenth of all, is free;
+//! - cached blocks. Half of those of each length return to their windows every 33,000 frees or so;
+//! - holes. Windows with holes are reused once more than two windows, and a sixteenth of all, is free;
 //! - empty windows, kept for the next burst. One goes back, every 64 frees at most, when no burst of the last
 //!   294,912 frees needed it ([`Config::keep_empty_windows`]).
 //!
@@ -166,17 +166,17 @@
 //! It is for queues and windows of packets: receive queues, send buffers, jitter buffers, FEC and retransmission
 //! windows, codecs. It is not the best for
 //!
-//! - blocks of which a few live much longer than the rest and far apart: until `trim` is called, a window goes back to the
-//!   system only when nothing in it lives;
+//! - blocks of which a few scattered ones live much longer than the rest: until `trim` is called, a window goes back to the
+//!   system only when no block in it is live;
 //! - blocks much smaller than a unit, which waste the rest of it;
 //! - a whole program: it is no global allocator.
 //!
 //! # Safety
 //!
-//! [`Packet`] and the collections are safe. [`Allocator::free`] takes a pointer on trust, as `free` does, but panics on
-//! a double free or an interior pointer in its own windows. [`Allocator::try_free`] takes any pointer value and names
+//! [`Packet`] and the collections are safe. [`Allocator::free`] is unsafe, as C's `free` is, but panics on a double free or
+//! an interior pointer in its own windows. [`Allocator::try_free`] takes any pointer value and returns an error that says
 //! what is wrong with it. [`Config::check`] verifies every call and puts canaries behind every block;
-//! [`Config::passthrough`] lets sanitizers see each of them.
+//! [`Config::passthrough`] takes each block from the system, so that sanitizers know its bounds.
 //!
 //! # Features
 //!
@@ -193,7 +193,7 @@
 //! Without `std` the crate is `no_std`. It then needs `alloc` for a few tables, and takes its windows from memory that
 //! you bring: a [`system::Buffer`], or a [`system::System`] of yours.
 //!
-//! The idea is that of Christopher A. Taylor's C++ PacketAllocator. Bumping through holes is in the style of Immix.
+//! The idea comes from Christopher A. Taylor's C++ PacketAllocator. Allocating from holes with a cursor follows Immix.
 
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
 // The examples use the standard library: without it `cargo test` has none to run but those above.
@@ -258,7 +258,7 @@ struct Readme;
 struct Datagrams;
 
 /// So are those of the pages of the site that are not guides.
-#[cfg(all(doctest, feature = "shared"))]
+#[cfg(all(doctest, feature = "shared", feature = "bytes"))]
 mod pages {
     #[doc = include_str!("../docs/index.md")]
     struct Index;

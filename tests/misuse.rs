@@ -376,8 +376,10 @@ fn free_and_the_self_check_say_what_is_damaged_and_where() {
         block.add(3).write(1);
         block.add(9).write(2);
     }
-    let expected =
-        format!("a freed block was written to: 7 bytes from {:#x} on, where no block lives", block.addr().get() + 3);
+    let expected = format!(
+        "a freed block was written to: 7 bytes from {:#x} on, where there is no live block",
+        block.addr().get() + 3
+    );
     assert_eq!(allocator.integrity_check().unwrap_err().to_string(), expected);
 }
 

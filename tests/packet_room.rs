@@ -465,6 +465,21 @@ fn every_row_of_the_table_beside_other_buffers_is_a_test() {
     }
 }
 
+/// The table of handles says how many words each one is.
+#[test]
+#[cfg(all(feature = "shared", target_pointer_width = "64"))]
+fn handles_are_as_long_as_their_table_says() {
+    let page = include_str!("../docs/packets.md");
+    let words = |handle: &str| {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{handle}`"))).unwrap();
+        row.split('|').nth(3).unwrap().trim().parse::<usize>().unwrap()
+    };
+    assert_eq!(words("Packet<&Allocator>") * 8, size_of::<Packet<&Allocator>>());
+    assert_eq!(words("Packet<RcAllocator>") * 8, size_of::<Packet<RcAllocator>>());
+    assert_eq!(words("SharedPacket") * 8, size_of::<pktalloc::SharedPacket>());
+    assert_eq!(words("FrozenPacket") * 8, size_of::<pktalloc::FrozenPacket>());
+}
+
 /// Nothing that was received is lost because there is no memory for a block that fits it better.
 #[test]
 fn a_batch_keeps_its_rooms_where_there_is_no_memory_for_smaller_ones() {

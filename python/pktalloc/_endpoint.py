@@ -29,11 +29,11 @@ MOST_SKIPPED = 31
 
 
 class DatagramEndpoint:
-    """A datagram socket for coroutines: batches come out, batches go in.
+    """A datagram socket for coroutines that receives and sends batches.
 
-    `async for batch in endpoint` gives a `pktalloc.DatagramBatch` as soon as there is something, and `send_many()`
-    sends. While more than 4096 datagrams wait for room to be sent, receiving waits as well: a relay never holds more
-    than that. Made by `pktalloc.aio.datagrams()`.
+    `async for batch in endpoint` gives a `pktalloc.DatagramBatch` as soon as datagrams have arrived, and `send_many()`
+    sends. While more than 4096 datagrams wait to be sent, receiving waits as well, so that the queue of a relay stays
+    bounded. Made by `pktalloc.aio.datagrams()`.
     """
 
     def __init__(  # noqa: PLR0913 - each a property of the endpoint
@@ -76,10 +76,10 @@ class DatagramEndpoint:
     # Receiving
 
     def recv(self) -> Coroutine[Any, Any, DatagramBatch]:
-        """Wait for datagrams; return what is there, at least one, at most as many as a batch has.
+        """Wait for datagrams; return those that have arrived, at least one and at most a full batch.
 
-        Raises what the system says, such as `ConnectionRefusedError` on a connected socket, `MemoryError` when the
-        allocator has no room (then the datagrams are kept for the next call), and `ConnectionError` on a closed
+        Raises the system's errors, such as `ConnectionRefusedError` on a connected socket, `MemoryError` when the
+        allocator has no memory (the datagrams are then kept for the next call), and `ConnectionError` on a closed
         endpoint. When it is cancelled, no datagram is lost.
         """
         return self._next(ConnectionError)

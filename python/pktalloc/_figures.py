@@ -1,4 +1,4 @@
-"""What an allocator tells about itself: its figures, and which units of its windows are in use."""
+"""The state of an allocator: its figures, and which units of its windows are in use."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -63,18 +63,18 @@ class Window:
 
     @property
     def bookkeeping(self) -> tuple[int, int]:
-        """First unit of the bookkeeping, and the unit behind its last."""
+        """The first unit of the bookkeeping, and the one after its last."""
         return self._facts[3]
 
     @property
     def blocks(self) -> list[tuple[int, int]]:
-        """First unit of each live packet, and the unit behind its last; in order."""
+        """For each live packet its first unit, and the one after its last; in order."""
         bounds = memoryview(self._facts[4]).cast("I").tolist()
         return list(zip(bounds[::2], bounds[1::2], strict=True))
 
     @property
     def state(self) -> Literal["current", "full", "reusable", "empty"]:
-        """Where the window stands: 'current', 'full', 'reusable' or 'empty'."""
+        """The state of the window: 'current', 'full', 'reusable' or 'empty'."""
         return self._facts[5]
 
     def __eq__(self, other: object, /) -> bool:
@@ -94,7 +94,7 @@ class Window:
 class Windows(Sequence[Window]):
     """The windows of an allocator at one moment, a sequence of `Window`s in order of address.
 
-    It draws itself: as lines of text with `print`, as a picture in a notebook, and as a file with `to_svg`.
+    `print` shows it as text, a notebook as a picture; `to_svg` returns the picture.
 
     >>> from pktalloc import Allocator
     >>> a = Allocator(preallocated_windows=1)

@@ -52,7 +52,7 @@ class IntegrityError(RuntimeError):
 @final
 class Allocator:
     """
-    An allocator for packets: memory that is handed out in order and comes back in roughly the same order.
+    An allocator for packets: blocks that are freed in roughly the order in which they were allocated.
 
     Args:
         alignment: every packet starts at a multiple of this many bytes, and takes a multiple of it; a power of two
@@ -66,13 +66,13 @@ class Allocator:
             this process left behind, or zeros.
         check: whether each call is surrounded by a self-check and writes past a packet's end are detected; for tests.
             Every call then takes time linear in the memory held, and raises `IntegrityError` when something is damaged.
-        keep_empty_windows: windows kept for the next burst; those beyond them that no burst has needed for some time go back to the
-            system.
+        keep_empty_windows: empty windows kept for the next burst. Further ones go back to the system when no burst has needed them
+            for some time.
         huge_pages: whether to ask for transparent huge pages (Linux).
 
-    Raises `ValueError` for a value that makes no sense. Memory is taken at the first allocation, not before.
+    Raises `ValueError` for an invalid value. Memory is taken at the first allocation, not before.
 
-    Safe with threads: calls of one allocator and its packets are serialised by the interpreter's lock.
+    Safe with threads: the global interpreter lock serialises calls of an allocator and its packets.
 
     >>> from pktalloc import Allocator
     >>> with Allocator() as a:
@@ -96,13 +96,13 @@ class Allocator:
     ) -> Self: ...
     def allocate(self, size: SupportsIndex, headroom: SupportsIndex = 0) -> Packet:
         """
-        Return a packet of `size` bytes, which may be none, with room for at least `headroom` bytes in front of them.
+        Return a packet of `size` bytes (0 is allowed), with room for at least `headroom` bytes in front of them.
 
-        Its address is a multiple of the alignment, that is, the address of its first byte, not of the headroom. What it contains is unspecified, unless the allocator was made with
-        `zero=True`. Takes constant time, except when memory has to come from the system.
+        The address of its first byte, not that of the headroom, is a multiple of the alignment. Its content is unspecified, unless the
+        allocator was made with `zero=True`. Takes constant time, except when memory has to come from the system.
 
-        Raises `ValueError` for a negative size or when the allocator is closed, `TypeError` for what is no integer, and
-        `MemoryError` when the system or the memory limit refuses; then everything allocated so far is as it was.
+        Raises `ValueError` for a negative size or when the allocator is closed, `TypeError` for an argument that is no integer, and
+        `MemoryError` when the system or the memory limit refuses; all packets are then as they were.
 
         >>> from pktalloc import Allocator
         >>> a = Allocator()
@@ -115,7 +115,7 @@ class Allocator:
         """
     def allocate_many(self, size: SupportsIndex, count: SupportsIndex, headroom: SupportsIndex = 0) -> list[Packet]:
         """
-        Return a list of `count` packets of `size` bytes each: all of them, or an error and none. Each has room for at least
+        Return a list of `count` packets of `size` bytes each, or raise an error and allocate none. Each has room for at least
         `headroom` bytes in front.
 
         Cheaper than `count` calls of `allocate`, and raises the same errors; a negative count is a `ValueError`.
@@ -182,16 +182,16 @@ class Allocator:
         """
         Receive up to `count` datagrams in one system call, each into a packet of its size; return a `DatagramBatch`.
 
-        Takes what is there, at least one datagram, and waits for the first one as `sock.recvfrom()` does: for ever, up to
-        the socket's timeout (`TimeoutError`), or not at all (`BlockingIOError`). `sock` is a `socket.socket` for datagrams:
-        UDP over IPv4 or IPv6, a Unix socket, a packet socket. The kernel takes at most 1024 at a time. What of a datagram
-        is beyond `size` bytes is cut off, and `batch.truncated` says so.
+        Waits for the first datagram as `sock.recvfrom()` does: for ever, up to the socket's timeout (`TimeoutError`), or not at
+        all (`BlockingIOError`). Further datagrams are received only if they have arrived already. `sock` is a `socket.socket` for datagrams:
+        UDP over IPv4 or IPv6, a Unix socket, a packet socket. The kernel receives at most 1024 in a call. A datagram longer
+        than `size` bytes is cut off, and `batch.truncated` says so.
 
-        With `gro` the kernel may join datagrams of one flow, which costs a tenth; they come out as they were sent, and
-        there may be more than `count` of them. With `slices` those that were joined are `memoryview`s of one packet.
-        `timestamps`, `local_addresses`, `ecn` and `dropped` ask the socket for what the batch tells under these names.
+        With `gro` the kernel may join datagrams of one flow, which takes about a tenth of the time; the batch contains them as
+        they were sent, and may have more than `count` of them. With `slices` joined datagrams are `memoryview`s of one packet.
+        `timestamps`, `local_addresses`, `ecn` and `dropped` ask the kernel for the batch's properties of these names.
 
-        When the allocator has no memory for the first packet, that is a `MemoryError`; for a later one, the batch ends
+        Raises `MemoryError` when there is no memory for the first packet. When there is none for a later one, the batch ends
         there, and `batch.waiting` says how many datagrams are kept for the next call on the same socket.
 
         >>> import socket
@@ -219,7 +219,7 @@ class Allocator:
         """Whether the allocator was closed."""
     def stats(self) -> Stats:
         """
-        Return all figures of this moment. Takes time linear in the number of windows.
+        Return all current figures. Takes time linear in the number of windows.
 
         >>> from pktalloc import Allocator
         >>> a = Allocator()
@@ -231,7 +231,7 @@ class Allocator:
         """
     def windows(self) -> Windows:
         """
-        Return the occupancy of every window, in order of address; it draws itself in a notebook.
+        Return the occupancy of every window, in order of address. A notebook shows it as a picture.
 
         >>> from pktalloc import Allocator
         >>> a = Allocator(preallocated_windows=1)
@@ -253,7 +253,7 @@ class Allocator:
         """
     def close(self) -> None:
         """
-        Free all packets and give all memory back to the system. To close twice is no error.
+        Free all packets and give all memory back to the system. Closing twice is no error.
 
         Afterwards every use of the allocator and of its packets raises `ValueError`. Raises `BufferError` while a
         buffer export (a memoryview, an array) of any of its packets is alive; then nothing has changed.
@@ -262,7 +262,7 @@ class Allocator:
         """
         Return the allocator, which is closed when the `with` block ends.
 
-        While a buffer export is alive then, its memory stays until the last one goes; every other use raises `ValueError`.
+        If a buffer export is alive then, its memory is freed with the last export; every other use raises `ValueError`.
 
         >>> from pktalloc import Allocator
         >>> with Allocator() as a:
@@ -272,21 +272,21 @@ class Allocator:
         (True, b'hello')
         """
     def __exit__(self, *_exception: object) -> None:
-        """Close the allocator; memory that is exported goes with the last export."""
+        """Close the allocator; exported memory is freed with the last export."""
     def __reduce_ex__(self, _protocol: SupportsIndex) -> Never:
         """Allocators cannot be pickled or copied."""
 
 @final
 class Packet:
     r"""
-    A packet: `size` bytes of writable memory, aligned, given back when the packet goes.
+    A packet: `size` bytes of writable, aligned memory, freed with the packet.
 
     Made by `Allocator.allocate`. A packet is a buffer like a `bytearray`: pass it to `socket.recv_into`, `memoryview`,
     `struct.pack_into`, `numpy.frombuffer` or `file.readinto`. Indexing gives and takes numbers from 0 to 255; a slice is
     a `memoryview` of the packet's own memory, and takes as many bytes as it has. Packets compare equal to anything
     bytes-like with the same bytes, and are not hashable.
 
-    As long as a buffer export of a packet is alive, the calls that would pull the memory away raise `BufferError`. After
+    While a buffer export of a packet is alive, calls that would move or free its memory raise `BufferError`. After
     `release()`, or when the allocator is closed, every use raises `ValueError`.
 
     >>> from pktalloc import Allocator
@@ -307,7 +307,7 @@ class Packet:
         """The size in bytes, the same as `len(packet)`."""
     @property
     def capacity(self) -> int:
-        """The bytes that the packet can have without moving: its size and its tailroom. What it takes is the headroom on top of that."""
+        """The largest size that the packet can have without moving: its size and its tailroom. Its block contains the headroom as well."""
     @property
     def headroom(self) -> int:
         """The bytes in front of the packet's, which `prepend` can take."""
@@ -316,10 +316,10 @@ class Packet:
         """The bytes behind the packet's, which `append` and `resize` can take without moving it."""
     @property
     def address(self) -> int:
-        """Where the packet's bytes start; a multiple of the allocator's alignment, until `advance` or `prepend` change it."""
+        """The address of the packet's first byte; a multiple of the allocator's alignment, until `advance` or `prepend` changes it."""
     @property
     def released(self) -> bool:
-        """Whether the memory is given back, by `release()` or because the allocator was closed."""
+        """Whether the memory was freed, by `release()` or because the allocator was closed."""
     @property
     def view(self) -> memoryview:
         """A `memoryview` of the whole packet, writable, in bytes; a new one each time."""
@@ -327,8 +327,8 @@ class Packet:
         """
         Change the size to `size` bytes, in place where there is room; otherwise the packet moves to another address.
 
-        With `copy` the first bytes are kept, as many as the old and the new size share; without it the content is unspecified
-        afterwards, which is cheaper when the packet has to move.
+        With `copy` the first `min(old, new)` bytes are kept; without it the content is unspecified afterwards, which is cheaper
+        when the packet has to move.
 
         Raises `ValueError` for a negative size or when the packet is released, `MemoryError` when there is no memory, and
         `BufferError` while a buffer export is alive; then nothing has changed.
@@ -342,7 +342,7 @@ class Packet:
         """
     def shrink(self, size: SupportsIndex) -> None:
         """
-        Shrink to `size` bytes and give the rest back at once, to the granule of the alignment. The address stays.
+        Shrink to `size` bytes and free the rest at once, in whole units of the alignment. The address stays the same.
 
         Raises `ValueError` for a negative size, one above the present one, or when the packet is released, and `BufferError` while
         a buffer export is alive; then nothing has changed.
@@ -401,9 +401,9 @@ class Packet:
         """
     def split(self, size: SupportsIndex) -> list[Packet]:
         """
-        Return a list of packets of `size` bytes each, the last one of what is left, and release this one. Each owns its part.
-        Where headroom and `size` are multiples of the alignment the parts stay where they are; otherwise all but the first
-        are copies. So are those of a packet longer than a window, and of any with `check` on.
+        Return a list of packets of `size` bytes each (the last one may be shorter), and release this one. Each owns its part.
+        If the headroom and `size` are multiples of the alignment, the parts stay in place; otherwise all but the first
+        are copies. They are also copies if the packet is longer than a window, or with `check` on.
 
         Raises `ValueError` for a size below 1 or when the packet is released, `MemoryError` when there is no memory, and
         `BufferError` while a buffer export is alive; then nothing has changed.
@@ -418,7 +418,7 @@ class Packet:
         """
     def copy(self) -> Packet:
         """
-        Return a packet of its own with the same content and headroom, from the same allocator.
+        Return a new packet with the same content and headroom, from the same allocator.
 
         >>> from pktalloc import Allocator
         >>> packet = Allocator().allocate(4)
@@ -434,7 +434,7 @@ class Packet:
         """The same as `copy()`."""
     def release(self) -> None:
         """
-        Free the packet's memory now rather than when the packet goes. To release twice is no error.
+        Free the packet's memory now rather than with its last reference. Releasing twice is no error.
 
         Raises `BufferError` while a buffer export is alive; then nothing has changed.
 
@@ -491,7 +491,7 @@ class Packet:
         """
         Return the packet, which is released when the `with` block ends.
 
-        While a buffer export is alive then, its memory stays until the last one goes; every other use raises `ValueError`.
+        If a buffer export is alive then, its memory is freed with the last export; every other use raises `ValueError`.
 
         >>> from pktalloc import Allocator
         >>> a = Allocator()
@@ -507,7 +507,7 @@ class Packet:
         traceback: TracebackType | None = None,
         /,
     ) -> None:
-        """Release the packet; memory that is exported goes with the last export."""
+        """Release the packet; exported memory is freed with the last export."""
     def __reduce__(self) -> Never:
         """Packets cannot be pickled; `tobytes()` copies the content."""
     def __reduce_ex__(self, protocol: SupportsIndex) -> Never:
@@ -591,13 +591,13 @@ class Receiver:
     """
     Receives datagrams from one socket without ever waiting: what `pktalloc.aio` is built on.
 
-    `receive(allocator)` returns a batch, or `None` when nothing is there; without an allocator the packets are `bytes`.
-    Nobody else may receive from the socket. It takes the socket's number once, so stop receiving before you close the socket.
+    `receive(allocator)` returns a batch, or `None` when no datagram has arrived; without an allocator the packets are `bytes`.
+    Nothing else may receive from the socket. It reads the socket's descriptor once, so stop receiving before you close it.
     """
 
     def __new__(cls, sock: socket, count: int = 64, size: int = 65536, *, gro: bool = False) -> Self: ...
     def receive(self, allocator: Allocator | None = None) -> DatagramBatch | None:
-        """Return what is there as a batch, or `None`; raise what the system says."""
+        """Return the datagrams that have arrived as a batch, or `None`; raise the system's errors."""
     def deliver(self, transport: Any, buffer: Sized, allocator: Allocator | None = None) -> None:
         """
         Give the protocol of a transport, `transport._protocol`, one datagram after the other.
@@ -704,9 +704,9 @@ def recv_many_into(
     """
     Receive datagrams into the rows of a writable buffer with two dimensions, such as a NumPy array, in one system call.
 
-    Takes what is there, at least one datagram and at most one for each row, and waits as `sock.recv_into()` does. Returns a
+    Receives at least one datagram and at most one for each row, and waits as `sock.recv_into()` does. Returns a
     `DatagramBatch` without packets, which can be used as the number of rows that were filled: `array[:batch]`. Its `sizes`
-    say how many bytes of each row count; what of a datagram did not fit its row is cut off, and `truncated` says so.
+    are the bytes received into each row. A datagram longer than its row is cut off, and `truncated` says so.
 
     >>> import socket
     >>> import pktalloc

@@ -16,7 +16,7 @@
 [b'one', b'two']
 
 `create_datagram_endpoint()` is asyncio's, for protocols: the same arguments, the same callbacks, many datagrams a
-system call. `install()` has a loop use it for libraries that ask the loop.
+system call. `install()` makes a loop use it, for libraries that call the loop.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ async def create_datagram_endpoint(  # noqa: PLR0913 - asyncio's arguments, and 
 ) -> tuple[DatagramTransport, Protocol]:
     """Make a datagram endpoint as `loop.create_datagram_endpoint()` does, receiving and sending in batches.
 
-    An unchanged `asyncio.DatagramProtocol` is given `bytes`, or, with an `allocator`, packets from that. Up to `batch`
-    datagrams of up to `size` bytes are received in one system call, and what the protocol sends meanwhile leaves
-    together. With `gro` the kernel may join datagrams of one flow; the protocol is given them one by one.
+    An unchanged `asyncio.DatagramProtocol` gets `bytes`, or, with an `allocator`, packets from it. Up to `batch`
+    datagrams of up to `size` bytes are received in one system call, and those that the protocol sends meanwhile are
+    sent together. With `gro` the kernel may join datagrams of one flow; the protocol gets them one by one.
 
     Returns the transport and the protocol.
     """
@@ -103,7 +103,7 @@ async def create_datagram_endpoint(  # noqa: PLR0913 - asyncio's arguments, and 
 
 
 class _Datagrams:
-    """What `datagrams()` returns: to be awaited, or entered with `async with`."""
+    """The result of `datagrams()`: await it, or enter it with `async with`."""
 
     def __init__(
         self,
@@ -162,11 +162,11 @@ def datagrams(  # noqa: PLR0913 - asyncio's arguments, and some
 ) -> _Datagrams:
     """Make an endpoint for coroutines.
 
-    `async with datagrams(...) as endpoint` closes it at the end; `endpoint = await datagrams(...)` leaves that to you.
+    `async with datagrams(...) as endpoint` closes it at the end; after `endpoint = await datagrams(...)` you close it.
     The arguments are those of `loop.create_datagram_endpoint()`, except for the protocol. Packets come from
-    `allocator`, or from one of the endpoint's own. Up to `batch` datagrams of up to `size` bytes are received in one
-    system call; with `gro` the kernel may join those of one flow, and `gso=False` keeps it from cutting joined ones on
-    their way out.
+    `allocator`, or from one that the endpoint makes. Up to `batch` datagrams of up to `size` bytes are received in one
+    system call; with `gro` the kernel may join received datagrams of one flow. `gso=False` sends every datagram by
+    itself, without segment offload.
     """
     modifiers = {
         "family": family,
@@ -180,10 +180,10 @@ def datagrams(  # noqa: PLR0913 - asyncio's arguments, and some
 
 
 def install(loop: asyncio.AbstractEventLoop | None = None, **options: Any) -> Callable[[], None]:
-    """Have the loop, or the running one, make endpoints that work in batches in its `create_datagram_endpoint()`.
+    """Replace `create_datagram_endpoint()` of the loop, or of the running one, by the one that works in batches.
 
-    For libraries that ask the loop for their endpoint, such as aioquic. `options` are further arguments for each:
-    `batch`, `size`, `gro`, `allocator`. Returns a function that undoes it; endpoints that were made stay.
+    For libraries that call the loop, such as aioquic. `options` are further arguments for each endpoint: `batch`,
+    `size`, `gro`, `allocator`. Returns a function that undoes the replacement; endpoints that exist stay as they are.
     """
     on = asyncio.get_running_loop() if loop is None else loop
 

@@ -326,9 +326,9 @@ mod tests {
                 IntegrityError::Extent { window, unit: block },
                 "in the window at 0x20000 a block starts at 0x21000, which was not handed out",
             ),
-            (IntegrityError::Place { window }, "the window at 0x20000 is not in the list in which it should be"),
-            (IntegrityError::Threshold { window }, "the window at 0x20000 would not be looked at when it drains"),
-            (IntegrityError::Record { block }, "what is on record for the block at 0x21000 does not fit it"),
+            (IntegrityError::Place { window }, "the window at 0x20000 is not in the list that it belongs to"),
+            (IntegrityError::Threshold { window }, "the reuse threshold of the window at 0x20000 is wrong"),
+            (IntegrityError::Record { block }, "the record of the block at 0x21000 does not match the block"),
         ] {
             assert_eq!(report.to_string(), says);
         }

@@ -6,7 +6,7 @@ pub(super) const ALLOCATOR: &CStr = c"Allocator(*, alignment=64, window_bytes=No
 memory_limit=None, zero=False, check=False, keep_empty_windows=32, huge_pages=False)
 --
 
-An allocator for packets: memory that is handed out in order and comes back in roughly the same order.
+An allocator for packets: blocks that are freed in roughly the order in which they were allocated.
 
 Args:
     alignment: every packet starts at a multiple of this many bytes, and takes a multiple of it; a power of two
@@ -20,13 +20,13 @@ Args:
         this process left behind, or zeros.
     check: whether each call is surrounded by a self-check and writes past a packet's end are detected; for tests.
         Every call then takes time linear in the memory held, and raises `IntegrityError` when something is damaged.
-    keep_empty_windows: windows kept for the next burst; those beyond them that no burst has needed for some time go back to the
-        system.
+    keep_empty_windows: empty windows kept for the next burst. Further ones go back to the system when no burst has needed them
+        for some time.
     huge_pages: whether to ask for transparent huge pages (Linux).
 
-Raises `ValueError` for a value that makes no sense. Memory is taken at the first allocation, not before.
+Raises `ValueError` for an invalid value. Memory is taken at the first allocation, not before.
 
-Safe with threads: calls of one allocator and its packets are serialised by the interpreter's lock.
+Safe with threads: the global interpreter lock serialises calls of an allocator and its packets.
 
 >>> from pktalloc import Allocator
 >>> with Allocator() as a:
@@ -48,7 +48,7 @@ pub(super) const CLOSED: &CStr = c"Whether the allocator was closed.";
 pub(super) const ALLOCATOR_STATS: &CStr = c"stats($self)
 --
 
-Return all figures of this moment. Takes time linear in the number of windows.
+Return all current figures. Takes time linear in the number of windows.
 
 >>> from pktalloc import Allocator
 >>> a = Allocator()
@@ -62,7 +62,7 @@ Return all figures of this moment. Takes time linear in the number of windows.
 pub(super) const ALLOCATOR_WINDOWS: &CStr = c"windows($self)
 --
 
-Return the occupancy of every window, in order of address; it draws itself in a notebook.
+Return the occupancy of every window, in order of address. A notebook shows it as a picture.
 
 >>> from pktalloc import Allocator
 >>> a = Allocator(preallocated_windows=1)
@@ -90,7 +90,7 @@ Takes time linear in the number of windows.
 pub(super) const CLOSE: &CStr = c"close($self)
 --
 
-Free all packets and give all memory back to the system. To close twice is no error.
+Free all packets and give all memory back to the system. Closing twice is no error.
 
 Afterwards every use of the allocator and of its packets raises `ValueError`. Raises `BufferError` while a
 buffer export (a memoryview, an array) of any of its packets is alive; then nothing has changed.
@@ -101,7 +101,7 @@ pub(super) const ALLOCATOR_ENTER: &CStr = c"__enter__($self)
 
 Return the allocator, which is closed when the `with` block ends.
 
-While a buffer export is alive then, its memory stays until the last one goes; every other use raises `ValueError`.
+If a buffer export is alive then, its memory is freed with the last export; every other use raises `ValueError`.
 
 >>> from pktalloc import Allocator
 >>> with Allocator() as a:
@@ -114,7 +114,7 @@ While a buffer export is alive then, its memory stays until the last one goes; e
 pub(super) const ALLOCATOR_EXIT: &CStr = c"__exit__($self, /, *exc_info)
 --
 
-Close the allocator; memory that is exported goes with the last export.
+Close the allocator; exported memory is freed with the last export.
 ";
 
 pub(super) const ALLOCATOR_REDUCE: &CStr = c"__reduce__($self)
@@ -132,13 +132,13 @@ Allocators cannot be pickled or copied.
 pub(super) const ALLOCATE: &CStr = c"allocate($self, size, headroom=0)
 --
 
-Return a packet of `size` bytes, which may be none, with room for at least `headroom` bytes in front of them.
+Return a packet of `size` bytes (0 is allowed), with room for at least `headroom` bytes in front of them.
 
-Its address is a multiple of the alignment, that is, the address of its first byte, not of the headroom. What it contains is unspecified, unless the allocator was made with
-`zero=True`. Takes constant time, except when memory has to come from the system.
+The address of its first byte, not that of the headroom, is a multiple of the alignment. Its content is unspecified, unless the
+allocator was made with `zero=True`. Takes constant time, except when memory has to come from the system.
 
-Raises `ValueError` for a negative size or when the allocator is closed, `TypeError` for what is no integer, and
-`MemoryError` when the system or the memory limit refuses; then everything allocated so far is as it was.
+Raises `ValueError` for a negative size or when the allocator is closed, `TypeError` for an argument that is no integer, and
+`MemoryError` when the system or the memory limit refuses; all packets are then as they were.
 
 >>> from pktalloc import Allocator
 >>> a = Allocator()
@@ -153,7 +153,7 @@ Raises `ValueError` for a negative size or when the allocator is closed, `TypeEr
 pub(super) const ALLOCATE_MANY: &CStr = c"allocate_many($self, size, count, headroom=0)
 --
 
-Return a list of `count` packets of `size` bytes each: all of them, or an error and none. Each has room for at least
+Return a list of `count` packets of `size` bytes each, or raise an error and allocate none. Each has room for at least
 `headroom` bytes in front.
 
 Cheaper than `count` calls of `allocate`, and raises the same errors; a negative count is a `ValueError`.
@@ -211,14 +211,14 @@ Raises `ValueError` for a packet of another allocator as well.
 9000
 ";
 
-pub(super) const PACKET: &CStr = c"A packet: `size` bytes of writable memory, aligned, given back when the packet goes.
+pub(super) const PACKET: &CStr = c"A packet: `size` bytes of writable, aligned memory, freed with the packet.
 
 Made by `Allocator.allocate`. A packet is a buffer like a `bytearray`: pass it to `socket.recv_into`, `memoryview`,
 `struct.pack_into`, `numpy.frombuffer` or `file.readinto`. Indexing gives and takes numbers from 0 to 255; a slice is
 a `memoryview` of the packet's own memory, and takes as many bytes as it has. Packets compare equal to anything
 bytes-like with the same bytes, and are not hashable.
 
-As long as a buffer export of a packet is alive, the calls that would pull the memory away raise `BufferError`. After
+While a buffer export of a packet is alive, calls that would move or free its memory raise `BufferError`. After
 `release()`, or when the allocator is closed, every use raises `ValueError`.
 
 >>> from pktalloc import Allocator
@@ -238,8 +238,8 @@ pub(super) const RESIZE: &CStr = c"resize($self, size, copy=True)
 
 Change the size to `size` bytes, in place where there is room; otherwise the packet moves to another address.
 
-With `copy` the first bytes are kept, as many as the old and the new size share; without it the content is unspecified
-afterwards, which is cheaper when the packet has to move.
+With `copy` the first `min(old, new)` bytes are kept; without it the content is unspecified afterwards, which is cheaper
+when the packet has to move.
 
 Raises `ValueError` for a negative size or when the packet is released, `MemoryError` when there is no memory, and
 `BufferError` while a buffer export is alive; then nothing has changed.
@@ -255,7 +255,7 @@ Raises `ValueError` for a negative size or when the packet is released, `MemoryE
 pub(super) const SHRINK: &CStr = c"shrink($self, size)
 --
 
-Shrink to `size` bytes and give the rest back at once, to the granule of the alignment. The address stays.
+Shrink to `size` bytes and free the rest at once, in whole units of the alignment. The address stays the same.
 
 Raises `ValueError` for a negative size, one above the present one, or when the packet is released, and `BufferError` while
 a buffer export is alive; then nothing has changed.
@@ -322,9 +322,9 @@ buffer export is alive; then nothing has changed.
 pub(super) const SPLIT: &CStr = c"split($self, size)
 --
 
-Return a list of packets of `size` bytes each, the last one of what is left, and release this one. Each owns its part.
-Where headroom and `size` are multiples of the alignment the parts stay where they are; otherwise all but the first
-are copies. So are those of a packet longer than a window, and of any with `check` on.
+Return a list of packets of `size` bytes each (the last one may be shorter), and release this one. Each owns its part.
+If the headroom and `size` are multiples of the alignment, the parts stay in place; otherwise all but the first
+are copies. They are also copies if the packet is longer than a window, or with `check` on.
 
 Raises `ValueError` for a size below 1 or when the packet is released, `MemoryError` when there is no memory, and
 `BufferError` while a buffer export is alive; then nothing has changed.
@@ -341,7 +341,7 @@ True
 pub(super) const COPY: &CStr = c"copy($self)
 --
 
-Return a packet of its own with the same content and headroom, from the same allocator.
+Return a new packet with the same content and headroom, from the same allocator.
 
 >>> from pktalloc import Allocator
 >>> packet = Allocator().allocate(4)
@@ -367,7 +367,7 @@ The same as `copy()`.
 pub(super) const RELEASE: &CStr = c"release($self)
 --
 
-Free the packet's memory now rather than when the packet goes. To release twice is no error.
+Free the packet's memory now rather than with its last reference. Releasing twice is no error.
 
 Raises `BufferError` while a buffer export is alive; then nothing has changed.
 
@@ -409,7 +409,7 @@ pub(super) const ENTER: &CStr = c"__enter__($self)
 
 Return the packet, which is released when the `with` block ends.
 
-While a buffer export is alive then, its memory stays until the last one goes; every other use raises `ValueError`.
+If a buffer export is alive then, its memory is freed with the last export; every other use raises `ValueError`.
 
 >>> from pktalloc import Allocator
 >>> a = Allocator()
@@ -422,7 +422,7 @@ True
 pub(super) const EXIT: &CStr = c"__exit__($self, /, *exc_info)
 --
 
-Release the packet; memory that is exported goes with the last export.
+Release the packet; exported memory is freed with the last export.
 ";
 
 pub(super) const REDUCE: &CStr = c"__reduce__($self)
@@ -442,8 +442,8 @@ pub(super) const VIEW: &CStr = c"A `memoryview` of the whole packet, writable, i
 pub(super) const SIZE: &CStr = c"The size in bytes, the same as `len(packet)`.";
 
 pub(super) const CAPACITY: &CStr =
-    c"The bytes that the packet can have without moving: its size and its tailroom. What it \
-takes is the headroom on top of that.";
+    c"The largest size that the packet can have without moving: its size and its tailroom. Its \
+block contains the headroom as well.";
 
 pub(super) const HEADROOM: &CStr = c"The bytes in front of the packet's, which `prepend` can take.";
 
@@ -451,8 +451,8 @@ pub(super) const TAILROOM: &CStr =
     c"The bytes behind the packet's, which `append` and `resize` can take without moving it.";
 
 pub(super) const ADDRESS: &CStr =
-    c"Where the packet's bytes start; a multiple of the allocator's alignment, until `advance` or \
-`prepend` change it.";
+    c"The address of the packet's first byte; a multiple of the allocator's alignment, until `advance` or \
+`prepend` changes it.";
 
-pub(super) const RELEASED: &CStr = c"Whether the memory is given back, by `release()` or because the allocator was \
+pub(super) const RELEASED: &CStr = c"Whether the memory was freed, by `release()` or because the allocator was \
 closed.";

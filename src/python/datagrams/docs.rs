@@ -7,16 +7,16 @@ pub(in crate::python) const RECV_MANY: &CStr = c"recv_many($self, sock, count=64
 
 Receive up to `count` datagrams in one system call, each into a packet of its size; return a `DatagramBatch`.
 
-Takes what is there, at least one datagram, and waits for the first one as `sock.recvfrom()` does: for ever, up to
-the socket's timeout (`TimeoutError`), or not at all (`BlockingIOError`). `sock` is a `socket.socket` for datagrams:
-UDP over IPv4 or IPv6, a Unix socket, a packet socket. The kernel takes at most 1024 at a time. What of a datagram
-is beyond `size` bytes is cut off, and `batch.truncated` says so.
+Waits for the first datagram as `sock.recvfrom()` does: for ever, up to the socket's timeout (`TimeoutError`), or not at
+all (`BlockingIOError`). Further datagrams are received only if they have arrived already. `sock` is a `socket.socket` for datagrams:
+UDP over IPv4 or IPv6, a Unix socket, a packet socket. The kernel receives at most 1024 in a call. A datagram longer
+than `size` bytes is cut off, and `batch.truncated` says so.
 
-With `gro` the kernel may join datagrams of one flow, which costs a tenth; they come out as they were sent, and
-there may be more than `count` of them. With `slices` those that were joined are `memoryview`s of one packet.
-`timestamps`, `local_addresses`, `ecn` and `dropped` ask the socket for what the batch tells under these names.
+With `gro` the kernel may join datagrams of one flow, which takes about a tenth of the time; the batch contains them as
+they were sent, and may have more than `count` of them. With `slices` joined datagrams are `memoryview`s of one packet.
+`timestamps`, `local_addresses`, `ecn` and `dropped` ask the kernel for the batch's properties of these names.
 
-When the allocator has no memory for the first packet, that is a `MemoryError`; for a later one, the batch ends
+Raises `MemoryError` when there is no memory for the first packet. When there is none for a later one, the batch ends
 there, and `batch.waiting` says how many datagrams are kept for the next call on the same socket.
 
 >>> import socket

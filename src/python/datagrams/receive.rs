@@ -262,9 +262,9 @@ fn part_of<'py>(packet: &Bound<'py, PyAny>, start: usize, length: usize) -> PyRe
 
 /// Receive datagrams into the rows of a writable buffer with two dimensions, such as a NumPy array, in one system call.
 ///
-/// Takes what is there, at least one datagram and at most one for each row, and waits as `sock.recv_into()` does. Returns a
+/// Receives at least one datagram and at most one for each row, and waits as `sock.recv_into()` does. Returns a
 /// `DatagramBatch` without packets, which can be used as the number of rows that were filled: `array[:batch]`. Its `sizes`
-/// say how many bytes of each row count; what of a datagram did not fit its row is cut off, and `truncated` says so.
+/// are the bytes received into each row. A datagram longer than its row is cut off, and `truncated` says so.
 ///
 /// >>> import socket
 /// >>> import pktalloc

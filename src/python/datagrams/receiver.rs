@@ -25,8 +25,8 @@ const SINGLE: u8 = 2;
 
 /// Receives datagrams from one socket without ever waiting: what `pktalloc.aio` is built on.
 ///
-/// `receive(allocator)` returns a batch, or `None` when nothing is there; without an allocator the packets are `bytes`.
-/// Nobody else may receive from the socket. It takes the socket's number once, so stop receiving before you close the socket.
+/// `receive(allocator)` returns a batch, or `None` when no datagram has arrived; without an allocator the packets are `bytes`.
+/// Nothing else may receive from the socket. It reads the socket's descriptor once, so stop receiving before you close it.
 #[pyclass(frozen, name = "Receiver", module = "pktalloc")]
 pub(super) struct Receiver {
     socket: i32,
@@ -68,7 +68,7 @@ impl Receiver {
         })
     }
 
-    /// Return what is there as a batch, or `None`; raise what the system says.
+    /// Return the datagrams that have arrived as a batch, or `None`; raise the system's errors.
     #[pyo3(signature = (allocator = None))]
     fn receive<'py>(
         &self,
@@ -185,7 +185,7 @@ impl Receiver {
         let taken = self.incoming.lock().unwrap_or_else(PoisonError::into_inner).take();
         match taken {
             Some(incoming) => Ok(InUse { of: self, incoming: Some(incoming) }),
-            None => Err(errors::runtime(format_args!("somebody else is receiving with this receiver"))),
+            None => Err(errors::runtime(format_args!("another call is using this receiver"))),
         }
     }
 }
