@@ -53,6 +53,9 @@ pub struct Receiver {
     incoming: Incoming<Kernel>,
     /// Bytes of the last datagram.
     last: usize,
+    /// The last socket of which a single datagram was wanted, and whether plain calls on it
+    /// [say how long one was](backend::tells_length).
+    single: Option<(Handle, bool)>,
 }
 
 impl Receiver {
@@ -65,7 +68,7 @@ impl Receiver {
     /// [`Options`](super::Options) are enabled in this process.
     #[must_use]
     pub fn new(most: usize, size: usize) -> Self {
-        Self { incoming: Incoming::new(Kernel, Layout { most, size, joined: false }), last: 0 }
+        Self { incoming: Incoming::new(Kernel, Layout { most, size, joined: false }), last: 0, single: None }
     }
 
     /// Makes it a receiver for sockets on which the kernel joins datagrams ([`Options::gro`](super::Options::gro)). They come
@@ -136,7 +139,7 @@ impl Receiver {
         if in_place && self.incoming.peek().is_none() {
             return self.receive_in_place(socket, source, into);
         }
-        if layout.most == 1 && !layout.joined && backend::plain_calls_tell_all() {
+        if layout.most == 1 && !layout.joined && backend::plain_calls_tell_all() && self.tells_length(socket) {
             self.incoming.fill_plainly(1, socket, false)?;
         } else {
             self.incoming.fill(socket, false)?;
@@ -154,6 +157,18 @@ impl Receiver {
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Whether a plain call on this socket says how long a datagram was.
+    fn tells_length(&mut self, socket: Handle) -> bool {
+        match self.single {
+            Some((known, tells)) if known == socket => tells,
+            _ => {
+                let tells = backend::tells_length(self.incoming.calls(), socket);
+                self.single = Some((socket, tells));
+                tells
+            }
+        }
     }
 
     /// Receives one datagram after the other into its packet: where copying each would take longer than the calls.

@@ -12,7 +12,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
 
 use crate::python::errors;
-use crate::udp::linux::{Calls, Kernel};
+use crate::udp::linux::{Calls, Kernel, family_tells_length};
 
 /// A socket during a call.
 pub(super) struct Socket<'a, 'py> {
@@ -120,10 +120,7 @@ impl<'a, 'py> Socket<'a, 'py> {
             return Err(errors::value(format_args!("a datagram socket was expected, got {text}")));
         }
         let family = small(&attribute(class.family.bind(py), &object)?)?;
-        // Others, such as those of CAN, return what there was room for, or refuse the flag that asks for more.
-        let tells_length =
-            matches!(family, libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX | libc::AF_PACKET | libc::AF_NETLINK);
-        Ok(Self { object, number, kind, tells_length, deadline: None })
+        Ok(Self { object, number, kind, tells_length: family_tells_length(family), deadline: None })
     }
 
     pub(super) fn py(&self) -> Python<'py> {

@@ -17,7 +17,9 @@ mod system;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use options::{enable, plain_calls_tell_all};
+#[cfg(feature = "python")]
+pub(crate) use options::family_tells_length;
+pub(crate) use options::{enable, plain_calls_tell_all, tells_length};
 pub(crate) use receive::Incoming;
 #[cfg(feature = "python")]
 pub(crate) use receive::MOST;

@@ -18,6 +18,18 @@ pub(crate) fn plain_calls_tell_all() -> bool {
     !ANY_TOLD.load(Ordering::Relaxed)
 }
 
+/// Whether a plain call on a socket of this family says how long a datagram was that did not fit. Others, such as those of
+/// CAN, return what there was room for, or refuse the flag that asks for more.
+#[inline]
+pub(crate) fn family_tells_length(family: libc::c_int) -> bool {
+    matches!(family, libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX | libc::AF_PACKET | libc::AF_NETLINK)
+}
+
+/// The same for a socket; false where it is none.
+pub(crate) fn tells_length(calls: &impl Calls, socket: RawFd) -> bool {
+    calls.option(socket, libc::SOL_SOCKET, libc::SO_DOMAIN).is_ok_and(family_tells_length)
+}
+
 /// Asks `socket` for `wanted`; returns what it will tell.
 pub(crate) fn enable(calls: &impl Calls, socket: RawFd, wanted: Options) -> io::Result<Options> {
     ANY_TOLD.store(true, Ordering::Relaxed);

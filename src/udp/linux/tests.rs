@@ -592,6 +592,17 @@ fn every_failure_of_waiting_is_told() {
 }
 
 #[test]
+fn sockets_on_which_a_plain_call_does_not_say_how_long_a_datagram_was_are_known() {
+    let tells = |family| {
+        let shim = Shim::default();
+        shim.family.set(family);
+        super::tells_length(&shim, 0)
+    };
+    assert!([libc::AF_INET, libc::AF_INET6, libc::AF_UNIX, libc::AF_NETLINK].into_iter().all(tells));
+    assert!(![libc::AF_CAN, libc::AF_TIPC, 0].into_iter().any(tells));
+}
+
+#[test]
 fn options_that_a_socket_does_not_have_are_none_and_other_failures_are_told() {
     let all = Options { gro: true, time: true, destination: true, traffic_class: true, dropped: true };
     let ask = |family, options: &[Result<(), i32>]| {
