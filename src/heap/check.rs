@@ -416,6 +416,37 @@ mod tests {
     }
 
     #[test]
+    fn a_span_that_reaches_into_a_window_that_is_not_held_is_reported() {
+        let (heap, _) = heap(Settings::new());
+        let geometry = heap.geometry();
+        let end = end_of_span(&heap);
+        end.region(geometry).header(geometry).reserved.set(end.index(geometry));
+        let window = end.address(geometry) - geometry.window_bytes();
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Bookkeeping { window, block: window }));
+    }
+
+    /// The last block of a region may end where that ends, and not behind it.
+    #[test]
+    fn a_block_that_reaches_beyond_the_region_is_reported() {
+        let (heap, _) = heap(Settings::new());
+        let geometry = heap.geometry();
+        let last_window = geometry.region_windows() - 1;
+        let last = loop {
+            let block: NonNull<u8> = heap.allocate(1000).unwrap().cast();
+            let offset = block.addr().get() & (geometry.region_bytes() - 1);
+            if offset + 1024 == geometry.region_bytes() {
+                break block;
+            }
+        };
+        assert_eq!(heap.integrity_check(), Ok(()));
+        // SAFETY: the block is live.
+        let window = unsafe { Region::of_block(last, geometry) }.window(last_window, geometry);
+        map(&heap, window).damage(geometry.window_units() as u32 - 16, 17);
+        let (window, block) = (window.address(geometry), last.addr().get());
+        assert_eq!(heap.integrity_check(), Err(IntegrityError::Bookkeeping { window, block }));
+    }
+
+    #[test]
     fn a_lost_block_is_missed_in_the_count() {
         let (heap, _) = heap(Settings::new());
         let window = window(&heap, Place::Full);
