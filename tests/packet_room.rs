@@ -195,6 +195,11 @@ fn held_of_batches<const UNIT: usize>(batch: usize, room: usize, bytes: usize) -
                 for room in rooms.iter_mut() {
                     room.append(&vec![round as u8; bytes]);
                 }
+                if round % 97 == 0 {
+                    // The rooms are blocks as others are, and others can be had meanwhile.
+                    drop(allocator.packet(bytes)?);
+                    assert_eq!(allocator.integrity_check(), Ok(()));
+                }
                 Ok::<_, AllocError>(rooms.len())
             })
             .unwrap();
