@@ -225,6 +225,24 @@ fn what_a_batch_reserved_is_not_held_after_it() {
     }
 }
 
+#[test]
+fn rooms_of_a_zeroing_allocator_are_zero_whatever_was_there_before() {
+    let allocator = Allocator::with_config(Config::new().zero(true)).unwrap();
+    for round in 0..4 {
+        let mut packets = Vec::new();
+        let fill = |rooms: &mut [Room<'_>]| {
+            for room in rooms.iter_mut() {
+                // SAFETY: every byte that this allocator hands out is initialised.
+                assert!(room.uninit().iter().all(|byte| unsafe { byte.assume_init() } == 0), "round {round}");
+                room.append(&[7; 2048]);
+            }
+            Ok::<_, AllocError>(rooms.len() / 2)
+        };
+        allocator.packets_with(64, 2048, &mut packets, fill).unwrap();
+        assert!(packets.len() == 32 && packets.iter().all(|packet| *packet == [7; 2048]));
+    }
+}
+
 /// In units that suit them: the whole units alone are 1.28 times the bytes with units of 64, and 1.12 with units of 32.
 #[test]
 fn batches_of_short_datagrams_hold_little_more_than_their_bytes() {
