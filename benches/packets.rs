@@ -16,14 +16,29 @@ use pktalloc::{Allocator, Config, FrozenPacket, Packet, Pool, SharedAllocator, S
 const PACKET: usize = 1400;
 const ROUNDS: usize = 301;
 
+/// Nanoseconds of a clock.
+#[cfg(unix)]
+fn time_of(clock: libc::clockid_t) -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the clock is there, and the structure is written to.
+    assert_eq!(unsafe { libc::clock_gettime(clock, &mut time) }, 0);
+    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+}
+
 /// Nanoseconds that this thread has run for.
 #[cfg(unix)]
 fn processor_time() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the clock is there, and the structure is written to.
-    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }, 0);
-    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+    time_of(libc::CLOCK_THREAD_CPUTIME_ID)
 }
+
+/// Nanoseconds that all threads have run for.
+#[cfg(unix)]
+fn processor_time_of_all() -> f64 {
+    time_of(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+#[cfg(not(unix))]
+use processor_time as processor_time_of_all;
 
 /// Nanoseconds that have passed, where a thread has no clock of its own.
 #[cfg(not(unix))]
@@ -36,7 +51,12 @@ fn processor_time() -> f64 {
 struct Subject<'a>(&'static str, Box<dyn FnMut(usize) + 'a>);
 
 /// Times the subjects in turns and prints the median of each, in nanoseconds for one time, and by the first one's.
-fn row(name: &str, times: usize, mut subjects: Vec<Subject<'_>>) {
+fn row(name: &str, times: usize, subjects: Vec<Subject<'_>>) {
+    row_by(processor_time, name, times, subjects);
+}
+
+/// The same by another clock.
+fn row_by(clock: fn() -> f64, name: &str, times: usize, mut subjects: Vec<Subject<'_>>) {
     let only: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if !only.is_empty() && !only.iter().any(|only| name.contains(only.as_str())) {
         return;
@@ -44,11 +64,11 @@ fn row(name: &str, times: usize, mut subjects: Vec<Subject<'_>>) {
     let mut taken = vec![Vec::new(); subjects.len()];
     for round in 0..=ROUNDS {
         for (Subject(_, work), taken) in subjects.iter_mut().zip(&mut taken) {
-            let start = processor_time();
+            let start = clock();
             work(times);
             // The first round warms up.
             if round > 0 {
-                taken.push((processor_time() - start) / times as f64);
+                taken.push((clock() - start) / times as f64);
             }
         }
     }
@@ -313,47 +333,70 @@ fn pool() {
     }
 }
 
-/// Packets that one thread makes and another drops, in batches of 32: what it costs the thread that makes them.
-fn hand_over() {
-    /// A thread that drops what it gets.
-    fn consumer<T: Send + 'static>() -> mpsc::SyncSender<Vec<T>> {
-        let (sender, receiver) = mpsc::sync_channel::<Vec<T>>(16);
-        thread::spawn(move || receiver.into_iter().for_each(drop));
-        sender
+/// The way to a thread that drops what it gets.
+struct Consumer<T> {
+    batches: mpsc::SyncSender<Vec<T>>,
+    done: mpsc::Receiver<()>,
+}
+
+impl<T: Send + 'static> Consumer<T> {
+    fn new() -> Self {
+        let (batches, receiver) = mpsc::sync_channel::<Vec<T>>(16);
+        let (is_done, done) = mpsc::channel();
+        thread::spawn(move || {
+            for batch in receiver {
+                let is_last = batch.is_empty();
+                drop(batch);
+                if is_last && is_done.send(()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { batches, done }
     }
-    let allocator = SharedAllocator::new();
-    let pool = Pool::new();
-    let (shared, pooled, vectors) = (consumer(), consumer(), consumer());
-    row(
-        "from one thread to another",
-        3200,
-        vec![
-            Subject(
-                "Vec",
-                Box::new(|times| {
-                    for _ in 0..times / 32 {
-                        vectors.send((0..32).map(|_| vec![0u8; PACKET]).collect()).unwrap();
-                    }
-                }),
-            ),
-            Subject(
-                "SharedAllocator",
-                Box::new(|times| {
-                    for _ in 0..times / 32 {
-                        shared.send((0..32).map(|_| allocator.packet(PACKET).unwrap()).collect()).unwrap();
-                    }
-                }),
-            ),
-            Subject(
-                "Pool",
-                Box::new(|times| {
-                    for _ in 0..times / 32 {
-                        pooled.send((0..32).map(|_| pool.packet(PACKET).unwrap()).collect()).unwrap();
-                    }
-                }),
-            ),
-        ],
-    );
+
+    /// Sends so many of what `make` makes, in batches, and waits until all of it is dropped.
+    fn feed(&self, times: usize, mut make: impl FnMut() -> T) {
+        const BATCH: usize = 64;
+        for _ in 0..times / BATCH {
+            self.batches.send((0..BATCH).map(|_| make()).collect()).unwrap();
+        }
+        self.batches.send(Vec::new()).unwrap();
+        self.done.recv().unwrap();
+    }
+}
+
+/// Packets that one thread makes and another drops: what it costs the thread that makes them, and both.
+fn hand_over() {
+    let (allocator, pool) = (SharedAllocator::new(), Pool::new());
+    let (shared, pooled, vectors) = (Consumer::new(), Consumer::new(), Consumer::new());
+    let one = |mut packet: SharedPacket| {
+        packet.extend_from_slice(&[7]).unwrap();
+        packet
+    };
+    let vector = || {
+        let mut vector = Vec::with_capacity(PACKET);
+        vector.push(7u8);
+        vector
+    };
+    for (name, clock) in [
+        ("from one thread to another", processor_time as fn() -> f64),
+        ("the same, both threads", processor_time_of_all),
+    ] {
+        row_by(
+            clock,
+            name,
+            6400,
+            vec![
+                Subject("Vec", Box::new(|times| vectors.feed(times, vector))),
+                Subject(
+                    "SharedAllocator",
+                    Box::new(|times| shared.feed(times, || one(allocator.packet_for(PACKET).unwrap()))),
+                ),
+                Subject("Pool", Box::new(|times| pooled.feed(times, || one(pool.packet_for(PACKET).unwrap())))),
+            ],
+        );
+    }
 }
 
 fn main() {

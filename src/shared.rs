@@ -86,7 +86,7 @@ pub use pool::Pool;
 ///
 /// # Misuse that does not compile
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// let allocator = pktalloc::SharedAllocator::new();
 /// std::thread::spawn(move || allocator.packet(100)); // not `Send`: use `unbind`
 /// ```

@@ -195,6 +195,11 @@ fn held_of_batches<const UNIT: usize>(batch: usize, room: usize, bytes: usize) -
                 for room in rooms.iter_mut() {
                     room.append(&vec![round as u8; bytes]);
                 }
+                if round % 97 == 0 {
+                    // The rooms are blocks as others are, and others can be had meanwhile.
+                    drop(allocator.packet(bytes)?);
+                    assert_eq!(allocator.integrity_check(), Ok(()));
+                }
                 Ok::<_, AllocError>(rooms.len())
             })
             .unwrap();
@@ -217,6 +222,24 @@ fn what_a_batch_reserved_is_not_held_after_it() {
     for (batch, room, bytes) in [(64, 2048, 200), (16, 2048, 200), (64, 1400, 200), (64, 2048, 1400), (1, 2048, 200)] {
         let (most, live) = held_of_batches::<64>(batch, room, bytes);
         assert!(most * 100 <= live * 112, "{batch} of {bytes} in {room}: {most} bytes held for {live} live ones");
+    }
+}
+
+#[test]
+fn rooms_of_a_zeroing_allocator_are_zero_whatever_was_there_before() {
+    let allocator = Allocator::with_config(Config::new().zero(true)).unwrap();
+    for round in 0..4 {
+        let mut packets = Vec::new();
+        let fill = |rooms: &mut [Room<'_>]| {
+            for room in rooms.iter_mut() {
+                // SAFETY: every byte that this allocator hands out is initialised.
+                assert!(room.uninit().iter().all(|byte| unsafe { byte.assume_init() } == 0), "round {round}");
+                room.append(&[7; 2048]);
+            }
+            Ok::<_, AllocError>(rooms.len() / 2)
+        };
+        allocator.packets_with(64, 2048, &mut packets, fill).unwrap();
+        assert!(packets.len() == 32 && packets.iter().all(|packet| *packet == [7; 2048]));
     }
 }
 

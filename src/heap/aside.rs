@@ -21,13 +21,18 @@ impl<G: Geometry, S: System> Heap<G, S> {
             return;
         }
         let units = whole_length(geometry.units(size));
-        while blocks > 0 && self.route.get().caches() {
+        while blocks > 0 && self.route.get().frees_hot() {
             let cold = &mut *self.cold.borrow_mut();
             let Some(window) = self.take_empty(cold) else { return };
             let mut at = geometry.block_units().start;
             while blocks > 0 && at + units <= geometry.block_units().end {
                 window.map(geometry).set(at, units);
-                take(self.handed_out(window.bytes(at..at + units, geometry).cast(), units));
+                let block = self.handed_out(window.bytes(at..at + units, geometry).cast(), units);
+                if self.settings.zero {
+                    // SAFETY: the block is ours to hand out, and nobody else knows it yet.
+                    unsafe { block.cast::<u8>().write_bytes(0, block.len()) };
+                }
+                take(block);
                 at += units;
                 blocks -= 1;
             }
