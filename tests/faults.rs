@@ -609,3 +609,40 @@ fn windows_at_the_top_of_the_address_space_work() {
     exercise::<64, 64>(&[1, 64, 1000], 4096);
     exercise::<64, 2048>(&[1, 1400, 32_768, 100_000], 131_072);
 }
+
+/// Holes that windows which are nearly full had before memory was scarce: all of them are found once it is refused, a bounded
+/// number of windows with each call.
+#[test]
+fn at_the_limit_the_holes_of_every_region_are_found() {
+    let fill = |allocator: &Allocator<64, 2048>, blocks: &mut Vec<NonNull<u8>>| {
+        let mut refused = 0;
+        while refused < 8 {
+            match allocator.allocate(2000) {
+                Ok(block) => blocks.push(block.cast()),
+                Err(_) => refused += 1,
+            }
+        }
+    };
+    // Four regions.
+    let config = Config::default().memory_limit(31 << 20);
+    let allocators = [Allocator::with_config(config).unwrap(), Allocator::with_config(config).unwrap()];
+    let mut all = [Vec::new(), Vec::new()];
+    fill(&allocators[0], &mut all[0]);
+    // The other one as well, but for a window or two, with a hole for each tenth block: windows are used again for more.
+    let near = all[0].len() - 130;
+    assert!(near > 12_000);
+    all[1].extend((0..near).map(|_| allocators[1].allocate(2000).unwrap().cast::<u8>()));
+    for index in (0..near).step_by(10).rev() {
+        // SAFETY: the block is live and leaves the list.
+        unsafe { allocators[1].free(all[1].swap_remove(index)) };
+    }
+    fill(&allocators[1], &mut all[1]);
+    assert_eq!(all[1].len(), all[0].len());
+    for (allocator, blocks) in allocators.iter().zip(all) {
+        for block in blocks {
+            // SAFETY: the block is live and leaves the list.
+            unsafe { allocator.free(block) };
+        }
+        assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
+    }
+}
