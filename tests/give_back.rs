@@ -402,7 +402,7 @@ fn expect_the_floor<S: System + Clone + Default>(in_order: &[bool]) {
 }
 
 /// Page faults of this thread until now that needed no disk.
-fn page_faults() -> i64 {
+fn page_faults() -> libc::c_long {
     // SAFETY: a plain structure that the call fills.
     unsafe {
         let mut usage = std::mem::zeroed::<libc::rusage>();
