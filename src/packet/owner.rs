@@ -308,15 +308,16 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Source for &RcAllo
 mod tests {
     use super::*;
     use crate::packet::span::LONGEST_SHORT;
+    use crate::system::Os;
     use crate::{Config, Packet, Space};
 
     /// What a packet tells when it ends must be what its block has, or each end takes the slow path.
     #[test]
     fn a_packet_knows_the_size_of_its_block_whatever_happened_to_it() {
         for config in [Config::new(), Config::new().check(true), Config::new().zero(true)] {
-            let allocator = Allocator::with_config(config).unwrap();
+            let allocator = Allocator::<64, 2048, Os>::with_config_in(config, Os).unwrap();
             // SAFETY: the packet has a live block.
-            let real = |packet: &Packet<&Allocator>| unsafe { allocator.capacity(packet.block().start) };
+            let real = |packet: &Packet<&Allocator<64, 2048, Os>>| unsafe { allocator.capacity(packet.block().start) };
             for size in [1, 64, 65, 1400, 4000, 8128, 20_000, LONGEST_SHORT, LONGEST_SHORT + 1, 200_000] {
                 let mut packet = allocator.packet(Space::new(size).headroom(30).tailroom(3)).unwrap();
                 assert_eq!(packet.block().size, real(&packet), "{size}, new");
