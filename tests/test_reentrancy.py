@@ -261,7 +261,7 @@ class TestBuffersMadeByPythonCode:
         packet.release()
 
 
-# Whoever asks the collector for every object, whenever it runs, finds none of ours with places that are empty. (The
+# Code that asks the collector for every object, whenever it runs, finds none of ours with places that are empty. (The
 # interpreter has such itself, when it imports and when it makes a `zip`.)
 COLLECTIONS = """
 import gc, socket, sys

@@ -187,15 +187,20 @@ def test_an_interrupt_ends_the_imports(tmp_path: Path, trace: Path) -> None:
     assert running.interrupt() < soon()
 
 
-def test_an_interrupt_ends_tuning(trace: Path) -> None:
-    terminal = Terminal(trace, command="tune")
-    assert b"trying shapes" in terminal.read_until(b"trying shapes")
+def expect_an_end(terminal: Terminal) -> None:
+    """Interrupt a program, which has to end soon and say so."""
     terminal.process.send_signal(signal.SIGINT)
     started = time.monotonic()
     text, status = terminal.finish()
     assert status == 130
     assert time.monotonic() - started < soon()
     assert text.endswith(b"pktalloc: interrupted\r\n")
+
+
+def test_an_interrupt_ends_tuning(trace: Path) -> None:
+    terminal = Terminal(trace, command="tune")
+    assert b"trying shapes" in terminal.read_until(b"trying shapes")
+    expect_an_end(terminal)
 
 
 def test_an_interrupt_ends_huge_packets(tmp_path: Path) -> None:
@@ -203,12 +208,7 @@ def test_an_interrupt_ends_huge_packets(tmp_path: Path) -> None:
     path.write_text("# dt_us,size\n" + "1,16000000\n" * 200_000)
     terminal = Terminal(path, "--depth", 10, "--zero", "--rounds", 100_000)
     assert b"checking" in terminal.read_until(b"checking")
-    terminal.process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    text, status = terminal.finish()
-    assert status == 130
-    assert time.monotonic() - started < soon()
-    assert text.endswith(b"pktalloc: interrupted\r\n")
+    expect_an_end(terminal)
 
 
 def test_no_process_is_left_behind(trace: Path) -> None:
