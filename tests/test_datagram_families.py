@@ -51,14 +51,19 @@ def ipv6_with_scope(sockets: Sockets, folder: Path) -> Kind:
     return Kind(here, there, (f"{host}%{name}", here.getsockname()[1]), there.getsockname())
 
 
+def join(here: socket.socket, there: socket.socket, group: str) -> None:
+    """Make `here` a member of a group on the loopback interface, by which `there` sends to it."""
+    member = socket.inet_aton(group) + socket.inet_aton("127.0.0.1")
+    here.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+    there.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+
+
 def multicast_over_ipv4(sockets: Sockets, folder: Path) -> Kind:
     del folder
     here, there = sockets(host="0.0.0.0"), sockets()  # noqa: S104 - what a receiver of multicast binds to
     group = "239.255.77.9"
     try:
-        member = socket.inet_aton(group) + socket.inet_aton("127.0.0.1")
-        here.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
-        there.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        join(here, there, group)
         there.sendto(b"can it be sent", (group, 9))
     except OSError as error:
         pytest.skip(f"this host has no multicast: {error}")
@@ -169,9 +174,7 @@ def test_a_multicast_group_is_the_local_address(allocator: Allocator, sockets: S
     here, there = sockets(host="0.0.0.0"), sockets()  # noqa: S104 - what a receiver of multicast binds to
     group = "239.255.77.8"
     try:
-        member = socket.inet_aton(group) + socket.inet_aton("127.0.0.1")
-        here.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
-        there.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        join(here, there, group)
         here.setblocking(False)
         with pytest.raises(BlockingIOError):
             allocator.recv_many(here, local_addresses=True)
