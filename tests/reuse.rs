@@ -217,7 +217,7 @@ fn a_burst_of_frees_is_handed_out_next() {
     // Bytes that neither windows nor their maps take.
     let bookkeeping = || {
         let stats = allocator.stats();
-        stats.allocated_bytes - (131_072 + 2048) * stats.windows as u64
+        stats.allocated_bytes - (131_072 + 2048) * stats.windows
     };
     let before = bookkeeping();
     // One at a time first, in any order, until blocks are cached.
