@@ -171,8 +171,8 @@ def test_what_is_no_datagram_socket_is_refused(allocator: Allocator, sockets: So
         (64, -5, ValueError, "size must be at least 1, got -5"),
         (64, 10**9, ValueError, "size must be from 1 to 16777216, got 1000000000"),
         (64, 10**30, ValueError, "size must be from 1 to 16777216"),
-        ("64", 2048, TypeError, "integer"),
-        (64, 1.5, TypeError, "integer"),
+        ("64", 2048, TypeError, "count must be an integer, not str"),
+        (64, 1.5, TypeError, "size must be an integer, not float"),
     ],
 )
 def test_counts_and_sizes_that_make_no_sense(  # noqa: PLR0917 - fixtures and parameters
