@@ -61,6 +61,14 @@ def sockets() -> Iterator[Sockets]:
         yield make
 
 
+def scheduled() -> tuple[float, float]:
+    """Return for how many seconds this thread has run, and waited for a processor."""
+    file = Path("/proc/thread-self/schedstat")
+    # Not every kernel counts it.
+    ran, waited, _ = file.read_text(encoding="ascii").split() if file.exists() else "000"
+    return int(ran) / 1e9, int(waited) / 1e9
+
+
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Iterator["Run"]:
     """Run a coroutine on each kind of loop, and see that it leaves nothing behind."""
@@ -74,9 +82,16 @@ def run(request: pytest.FixtureRequest) -> Iterator["Run"]:
 
     def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
         reports: list[dict[str, Any]] = []
+        started = scheduled()
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.get_loop().set_exception_handler(lambda _, context: reports.append(context))
-            result = runner.run(asyncio.wait_for(coroutine, 20))
+            try:
+                result = runner.run(asyncio.wait_for(coroutine, 20))
+            except TimeoutError as error:
+                # Tells a loop that sleeps or turns for ever from one that was given no processor.
+                ran, waited = (now - then for now, then in zip(scheduled(), started, strict=True))
+                error.add_note(f"In 20 s it ran for {ran:.2f} s and waited {waited:.2f} s for a processor.")
+                raise
             runner.run(asyncio.sleep(0.001))
         assert not reports
         return result
