@@ -4,9 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::NonNull;
 
-#[cfg(feature = "std")]
-use crate::config::Settings;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Settings};
 use crate::error::{AllocError, FreeError, IntegrityError};
 use crate::geometry::Fixed;
 use crate::heap::{Heap, Realloc};
