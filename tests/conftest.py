@@ -15,6 +15,7 @@ import pktalloc
 if TYPE_CHECKING:
     from aio_protocols import Run
 from datagram_sockets import Sockets
+from processor_time import scheduled
 from replay_command import LINK, PACKETS
 
 
@@ -59,14 +60,6 @@ def sockets() -> Iterator[Sockets]:
             return made
 
         yield make
-
-
-def scheduled() -> tuple[float, float]:
-    """Return for how many seconds this thread has run, and waited for a processor."""
-    file = Path("/proc/thread-self/schedstat")
-    # Not every kernel counts it.
-    ran, waited, _ = file.read_text(encoding="ascii").split() if file.exists() else "000"
-    return int(ran) / 1e9, int(waited) / 1e9
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
