@@ -62,10 +62,19 @@ END
         --prefix="$here/usr" && make -j "$jobs" && make install)
     (cd "$here/openssl" && ./Configure "linux-$arch" no-asm no-shared no-tests no-module --prefix="$here/usr" \
         --libdir=lib && make -j "$jobs" build_libs && make install_dev)
+    # What tests of this interpreter build programs with.
+    mkdir -p "$root/bin"
+    cat >"$root/bin/cc" <<END
+#!/bin/sh
+exec "$BIN/python" -m ziglang cc -target $arch-linux-musl -dynamic -Wl,--dynamic-linker=$loader "\$@"
+END
+    chmod +x "$root/bin/cc"
     # Programs name the loader below the root, so that the machine can run them: this is no cross build.
     (cd "$here/$python" && CPPFLAGS="-I$here/usr/include" LDFLAGS="-L$here/usr/lib -Wl,--dynamic-linker=$loader" \
         PKG_CONFIG_LIBDIR=$here/usr/lib/pkgconfig ./configure --build="$arch-alpine-linux-musl" --config-cache \
-        --with-openssl="$here/usr" --with-ensurepip=no --prefix="$root" && make -j "$jobs" && make install)
+        --with-openssl="$here/usr" --with-ensurepip=no --prefix="$root" && make -j "$jobs" &&
+        # What it compiles to byte code, three times, takes longer than the rest: below the top it is left out.
+        make install COMPILEALL_OPTS=-l)
     exec >&3 2>&1
     rm -rf "$here"
 fi

@@ -88,6 +88,9 @@ for interpreter in "${interpreters[@]}"; do
     try "$interpreter" manylinux glibc
 done
 for interpreter in ${MUSL_INTERPRETERS:-}; do
-    try "$interpreter" musllinux musl
+    # The machine's own compiler builds for glibc.
+    cc=$(dirname "$interpreter")/cc
+    [ -x "$cc" ] || cc=${CC:-cc}
+    CC=$cc try "$interpreter" musllinux musl
 done
 echo "make wheels: ${#wheels[@]} wheels in dist, the tests passed on Python $(printf '%s, ' "${tested[@]}" | sed 's/, $//')"

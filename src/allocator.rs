@@ -4,9 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::NonNull;
 
-#[cfg(feature = "std")]
-use crate::config::Settings;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Settings};
 use crate::error::{AllocError, FreeError, IntegrityError};
 use crate::geometry::Fixed;
 use crate::heap::{Heap, Realloc};
@@ -62,7 +60,7 @@ impl Allocator {
     /// For another shape: `Allocator::<32, 1024>::default()`.
     #[must_use]
     pub const fn new() -> Self {
-        Self { heap: Heap::new(Fixed::new(), Settings::new(), Os) }
+        Self::new_in(Os)
     }
 }
 
@@ -80,11 +78,32 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Allocator<UNIT, WINDOW_UNITS>
 #[cfg(feature = "std")]
 impl<const UNIT: usize, const WINDOW_UNITS: usize> Default for Allocator<UNIT, WINDOW_UNITS> {
     fn default() -> Self {
-        Self { heap: Heap::new(Fixed::new(), Settings::new(), Os) }
+        Self::new_in(Os)
     }
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WINDOW_UNITS, S> {
+    /// An allocator of the default configuration that takes its memory from `system`. Asks it for nothing until the first
+    /// allocation, so that it can be made in a constant or a static.
+    ///
+    /// ```
+    /// # #[cfg(not(feature = "std"))] fn main() {}
+    /// # #[cfg(feature = "std")] fn main() -> Result<(), pktalloc::AllocError> {
+    /// use pktalloc::Allocator;
+    /// use pktalloc::system::Os; // or a system of yours
+    /// use std::sync::Mutex;
+    ///
+    /// static ALLOCATOR: Mutex<Allocator<64, 256, Os>> = Mutex::new(Allocator::new_in(Os));
+    ///
+    /// let allocator = ALLOCATOR.lock().unwrap();
+    /// assert_eq!(allocator.packet_from(b"ping")?, b"ping");
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub const fn new_in(system: S) -> Self {
+        Self { heap: Heap::new(Fixed::new(), Settings::new(), system) }
+    }
+
     /// An allocator that behaves as `config` says and takes its memory from `system`.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ import pktalloc
 if TYPE_CHECKING:
     from aio_protocols import Run
 from datagram_sockets import Sockets
+from processor_time import scheduled
 from replay_command import LINK, PACKETS
 
 
@@ -74,9 +75,16 @@ def run(request: pytest.FixtureRequest) -> Iterator["Run"]:
 
     def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
         reports: list[dict[str, Any]] = []
+        started = scheduled()
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.get_loop().set_exception_handler(lambda _, context: reports.append(context))
-            result = runner.run(asyncio.wait_for(coroutine, 20))
+            try:
+                result = runner.run(asyncio.wait_for(coroutine, 20))
+            except TimeoutError as error:
+                # Tells a loop that sleeps or turns for ever from one that was given no processor.
+                ran, waited = (now - then for now, then in zip(scheduled(), started, strict=True))
+                error.add_note(f"In 20 s it ran for {ran:.2f} s and waited {waited:.2f} s for a processor.")
+                raise
             runner.run(asyncio.sleep(0.001))
         assert not reports
         return result

@@ -87,7 +87,7 @@ def test_sizes_that_are_no_integers_are_type_errors(allocator: Allocator, size: 
         lambda: packet.shrink(size),
     ]
     for call in calls:
-        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        with pytest.raises(TypeError, match=f"^(size|count) must be an integer, not {type(size).__name__}$"):
             call()
 
 
@@ -168,8 +168,18 @@ def test_settings_that_make_no_sense_are_refused_by_name(setting: dict[str, int]
 
 @pytest.mark.parametrize("setting", ["alignment", "window_bytes", "memory_limit", "zero", "check", "huge_pages"])
 def test_settings_of_other_types_are_type_errors(setting: str) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=f"^{setting} must be (an integer|True or False), not str$"):
         Allocator(**{setting: "1"})  # type: ignore[arg-type]
+
+
+def test_what_goes_wrong_in_a_number_itself_is_not_hidden(allocator: Allocator) -> None:
+    class Odd:
+        def __index__(self) -> int:
+            raise TypeError("ran out of luck")
+
+    for call in (allocator.allocate, lambda size: Allocator(memory_limit=size)):
+        with pytest.raises(TypeError, match="ran out of luck"):
+            call(Odd())
 
 
 def test_the_memory_limit() -> None:

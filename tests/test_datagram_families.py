@@ -165,9 +165,9 @@ def test_names_are_looked_up(allocator: Allocator, sockets: Sockets) -> None:
     here, there = sockets(), sockets()
     assert send_many(there, [b"x"], ("localhost", here.getsockname()[1])) == 1
     assert bytes(receive(allocator, here, 1)[0][0]) == b"x"
-    with pytest.raises(OSError, match=r"Name or service|Temporary failure|No address") as caught:
+    # The C library chooses the words.
+    with pytest.raises(socket.gaierror):
         send_many(there, [b"x"], ("no-such-name.invalid", 1))
-    assert isinstance(caught.value, socket.gaierror)
 
 
 def test_a_multicast_group_is_the_local_address(allocator: Allocator, sockets: Sockets) -> None:

@@ -1,12 +1,13 @@
 """Datagrams in batches where the system answers as it seldom does: through a library in front of the system's."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
+
+from c_programs import compiler_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="datagrams in batches are there on Linux")
 
@@ -44,9 +45,7 @@ ssize_t recvfrom(int fd, void *bytes, size_t room, int flags, struct sockaddr *n
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler to build another system with")
+    compiler = compiler_for("another system")
     folder = tmp_path_factory.mktemp("system")
     source, library = folder / "system.c", folder / "system.so"
     source.write_text(SYSTEM)

@@ -138,11 +138,16 @@ def send_more():
 def call():
     {call}
 
+def kind_of(error):
+    # What the interpreter itself makes of a line number that it has no memory for, also for `[][3]`.
+    own = isinstance(error, SystemError) and str(error) == "error return without exception set"
+    return MemoryError if own else type(error)
+
 def attempt():
     try:
         call()
     except BaseException as error:
-        return type(error)
+        return kind_of(error)
     return None
 
 # Once where there is memory: what is made only once is made, and this is how the call ends.
@@ -211,9 +216,7 @@ def attempt_refused(start, stop):
         finally:
             _testcapi.remove_mem_hooks()
     except BaseException as error:
-        # What the interpreter itself makes of a line number that it has no memory for, also for `[][3]`.
-        own = isinstance(error, SystemError) and str(error) == "error return without exception set"
-        return MemoryError if own else type(error)
+        return kind_of(error)
 
 for start in range(200):
     # Not from then on: the interpreter itself would try again for ever to handle the exception.

@@ -4,7 +4,6 @@ import collections
 import gzip
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from c_programs import compiler_for
 from pktalloc import _pktalloc
 
 pytestmark = pytest.mark.skipif(_pktalloc.recorder is None, reason="programs are recorded on Linux only")
@@ -25,9 +25,7 @@ PROGRAM = Path(__file__).with_name("record_program.c")
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler to build a program with")
+    compiler = compiler_for("a program")
     folder = tmp_path_factory.mktemp("record")
     built = folder / "program"
     subprocess.run([compiler, "-O1", "-fno-builtin", "-pthread", "-o", built, PROGRAM], check=True)

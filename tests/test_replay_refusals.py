@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from c_programs import compiler_for
 from replay_command import COMMAND, FAST, LINK, PACKETS, QUICK, load, pcap, replay_json, run
 
 BAD_FILES = {
@@ -195,9 +195,7 @@ def test_standard_input_is_read(trace: Path) -> None:
 
 
 def test_a_library_that_crashes_is_left_out_and_named(trace: Path, tmp_path: Path) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler to build a bad allocator with")
+    compiler = compiler_for("a bad allocator")
     source, library = tmp_path / "bad.c", tmp_path / "bad.so"
     source.write_text(
         "#include <stdlib.h>\nvoid *malloc(size_t n) { abort(); }\nvoid free(void *p) {}\n"

@@ -164,6 +164,9 @@ class DatagramEndpoint:
 
         The others are copied and sent when the socket has room; `await drain()` waits for that. Raises what the system
         says about the first one, and the error that one sent later has met. What follows one that failed is sent.
+
+        A batch goes back to where its datagrams came from; `send_many(batch.packets)` sends them to the endpoint's own
+        peer, `send_many(batch.packets, address)` to another.
         """
         sock = self._open()
         if self._send_error is not None:

@@ -225,6 +225,18 @@ pub(super) fn switch(value: Option<&Bound<'_, PyAny>>, name: &str) -> PyResult<b
     }
 }
 
+/// What to raise where the interpreter has raised `error` when it took the argument `name` for an integer: an `__index__`'s own
+/// error is kept, and a value without one is named.
+#[cold]
+pub(super) fn not_an_integer(value: Borrowed<'_, '_, PyAny>, name: &str, error: PyErr) -> PyErr {
+    // SAFETY: `value` is an object, and the thread is attached.
+    if unsafe { ffi::PyIndex_Check(value.as_ptr()) } != 0 {
+        return error;
+    }
+    errors::discard(value.py(), error);
+    errors::unexpected(value, format_args!("{name} must be an integer, not "))
+}
+
 /// A count: an integer, or anything that offers `__index__`, that is at least `least`. What is beyond every address
 /// space is a `MemoryError`, since no memory could hold it.
 ///
@@ -236,7 +248,7 @@ pub(super) fn count(value: Borrowed<'_, '_, PyAny>, name: &str, least: usize) ->
     let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &raw mut overflow) };
     match usize::try_from(number) {
         Ok(number) if number >= least => Ok(number),
-        _ => Err(not_a_count(value.py(), number, overflow, name, least)),
+        _ => Err(not_a_count(value, number, overflow, name, least)),
     }
 }
 
@@ -247,11 +259,11 @@ pub(super) fn size(value: Borrowed<'_, '_, PyAny>) -> PyResult<usize> {
 }
 
 #[cold]
-fn not_a_count(py: Python<'_>, number: i64, overflow: c_int, name: &str, least: usize) -> PyErr {
+fn not_a_count(value: Borrowed<'_, '_, PyAny>, number: i64, overflow: c_int, name: &str, least: usize) -> PyErr {
     if overflow == 0
-        && let Some(error) = PyErr::take(py)
+        && let Some(error) = PyErr::take(value.py())
     {
-        return error;
+        return not_an_integer(value, name, error);
     }
     if overflow > 0 || number > 0 {
         return errors::memory(format_args!("{name} is beyond what an address space can hold"));
@@ -271,7 +283,7 @@ pub(super) fn setting(value: Borrowed<'_, '_, PyAny>, name: &str, allowed: &str)
         && overflow == 0
         && let Some(error) = PyErr::take(value.py())
     {
-        return Err(error);
+        return Err(not_an_integer(value, name, error));
     }
     match usize::try_from(number) {
         Ok(number) if overflow == 0 => Ok(number),

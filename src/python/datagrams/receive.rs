@@ -12,7 +12,7 @@ use super::batch::{DatagramBatch, empty_list, empty_view, set};
 use super::packets::{self, Source};
 use super::pool::{Lease, ask};
 use super::socket::{For, Socket, Waited, os_error, timed_out};
-use crate::python::call::{Arguments, none};
+use crate::python::call::{Arguments, none, not_an_integer};
 use crate::python::class::Object;
 use crate::python::errors;
 use crate::udp::layout::{Layout, Received};
@@ -51,7 +51,7 @@ fn number(value: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
         _ if overflow > 0 => Ok(usize::MAX),
         _ if overflow < 0 => Err(errors::value(format_args!("{name} must be at least 1, got a number far below"))),
         _ => match PyErr::take(value.py()) {
-            Some(error) => Err(error),
+            Some(error) => Err(not_an_integer(value.as_borrowed(), name, error)),
             None => Err(errors::value(format_args!("{name} must be at least 1, got {number}"))),
         },
     }

@@ -8,9 +8,9 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::{Cell, UnsafeCell};
 use core::mem::MaybeUninit;
 use core::panic::PanicInfo;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
-use pktalloc::system::Buffer;
+use pktalloc::system::{Buffer, Role, System};
 use pktalloc::{AllocError, Allocator, Config, FreeError};
 
 // The C library starts the program and ends it; nothing else of it is used.
@@ -62,8 +62,25 @@ static HEAP: Heap = Heap { bytes: UnsafeCell::new([MaybeUninit::uninit(); HEAP_B
 #[repr(align(16384))]
 struct Memory([MaybeUninit<u8>; 65_536]);
 
+/// A system that refuses.
+struct Nothing;
+
+// SAFETY: it hands nothing out.
+unsafe impl System for Nothing {
+    fn allocate(&self, _: Layout, _: Role) -> Option<NonNull<u8>> {
+        None
+    }
+
+    unsafe fn free(&self, _: NonNull<u8>, _: Layout, _: Role) {}
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn main() -> i32 {
+    // Made when this is compiled, as a static would be.
+    let refused = const { Allocator::<64, 256, _>::new_in(Nothing) };
+    if refused.allocate(100) != Err(AllocError::OutOfMemory) {
+        return 1;
+    }
     let mut memory = Memory([MaybeUninit::uninit(); 65_536]);
     let system = Buffer::new(&mut memory.0);
     let Ok(allocator) = Allocator::with_config_in(Config::<64, 256>::default(), system) else {
