@@ -5,7 +5,8 @@
 # them where it is empty.
 #
 # A few rounds, so that most mutants cost the build of one small binary: the bitset against its own test, all else against
-# the tests inside the crate, and what is left against the programs in tests/, the tests of a fraction of a second first.
+# the tests inside the crate, and what is left against the programs in tests/, which are one binary here (tests/mutants.rs);
+# those that take more than a second come last.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -32,14 +33,9 @@ count() {
 read -ra all <<<"$MUTANTS_FILES"
 every=()
 others=()
-shared=()
 for file in "${all[@]}"; do
     every+=(--file "$file")
-    case $file in
-        src/bitset.rs) ;;
-        src/packet* | src/shared* | src/api2.rs) others+=("$file") shared+=("$file") ;;
-        *) others+=("$file") ;;
-    esac
+    [ "$file" = src/bitset.rs ] || others+=("$file")
 done
 
 # What to try: everything, or these by their names.
@@ -81,19 +77,18 @@ round() {
 
 rm -rf "$out" "$out.old"
 # Without optimisation these take ten seconds or more, and add nothing to the others.
-long=(--skip a_refusal_at_any_point --skip a_single_refusal --skip a_window_filled_to_its_last_unit
-    --skip every_size_in_every_call --skip packets_of_every_size --skip huge_pages_keep_every_byte)
-# And these one to ten.
-slow=(--skip a_pointer_into_a_window --skip blocks_of_every_length --skip blocks_that_leave
-    --skip every_memory_limit --skip every_pointer_that_is --skip the_memory_limit --skip what_went_back
-    --skip with_check_every_call)
+long=(a_refusal_at_any_point a_single_refusal a_window_filled_to_its_last_unit every_size_in_every_call
+    packets_of_every_size huge_pages_keep_every_byte)
+# And these one to ten, or more for collections.
+slow=(a_block_takes_any_layout any_configuration blocks_of_every_length blocks_that_leave collections_hold
+    empty_windows_go_back every_layout random_programs_of_packets what_went_back with_check_every_call)
+quick=()
+for test in "${long[@]}" "${slow[@]}"; do quick+=(--skip "$test"); done
 [ "${#others[@]}" -eq "${#all[@]}" ] || round src/bitset.rs -- --test=bitset
 [ "${#others[@]}" -eq 0 ] || round "${others[@]}" -- --lib -- --skip workload::
-[ "${#shared[@]}" -eq 0 ] || round "${shared[@]}" -- --test=packet --test=packet_room --test=frozen --test=pool \
-    --test=shared --test=shared_bytes --test=collections -- "${long[@]}"
-round "${all[@]}" -- --test=defects --test=faults --test=misuse --test=reuse --test=sizes -- "${long[@]}" "${slow[@]}"
-round "${all[@]}" -- --test=faults --test=give_back --test=misuse --test=model --test=packet --test=pool --test=reuse \
-    --test=shared --test=sizes -- "${long[@]}"
+round "${all[@]}" -- --test=mutants -- "${quick[@]}"
+round "${all[@]}" -- --test=give_back --test=pool_refusals
+round "${all[@]}" -- --test=mutants -- "${slow[@]}"
 
 tried=$((caught + endless + unviable + $(count missed)))
 score="of $total $tried tried: $caught caught, $endless ran for ever, $unviable did not build, $(count missed) survived"
