@@ -79,9 +79,11 @@ rm -rf "$out" "$out.old"
 # Without optimisation these take ten seconds or more, and add nothing to the others.
 long=(a_refusal_at_any_point a_single_refusal a_window_filled_to_its_last_unit every_size_in_every_call
     packets_of_every_size huge_pages_keep_every_byte)
-# And these one to ten, or more for collections.
-slow=(a_block_takes_any_layout any_configuration blocks_of_every_length blocks_that_leave collections_hold
-    empty_windows_go_back every_layout random_programs_of_packets what_went_back with_check_every_call)
+# And these one to ten, or more for collections: random programs for the most part.
+slow=(a_block_takes_any_layout any_configuration blocks_of_every_length blocks_that_leave checking_keeps checking_and_zeroing
+    collections_hold empty_windows_go_back every_layout every_setting_and_shape packets_that_cannot_tell packets_wander
+    random_programs_of_packets small_windows_keep the_default_configuration what_a_batch_reserved what_went_back
+    with_check_every_call zeroing_keeps)
 quick=()
 for test in "${long[@]}" "${slow[@]}"; do quick+=(--skip "$test"); done
 [ "${#others[@]}" -eq "${#all[@]}" ] || round src/bitset.rs -- --test=bitset
