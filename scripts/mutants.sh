@@ -6,7 +6,7 @@
 #
 # A few rounds, so that most mutants cost the build of one small binary: the bitset against its own test, all else against
 # the tests inside the crate, and what is left against the programs in tests/, most of which are one binary here
-# (tests/mutants.rs); those that take more than a second come last.
+# (tests/mutants.rs): those about what was changed first, and last those that take more than a second.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -40,9 +40,16 @@ count() {
 read -ra all <<<"$MUTANTS_FILES"
 every=()
 others=()
+packets=()
+shared=()
 for file in "${all[@]}"; do
     every+=(--file "$file")
-    [ "$file" = src/bitset.rs ] || others+=("$file")
+    case $file in
+        src/bitset.rs) continue ;;
+        src/packet* | src/api2.rs) packets+=("$file") ;;
+        src/shared*) shared+=("$file") ;;
+    esac
+    others+=("$file")
 done
 
 # What to try: everything, or these by their names.
@@ -95,7 +102,9 @@ quick=()
 for test in "${long[@]}" "${slow[@]}"; do quick+=(--skip "$test"); done
 [ "${#others[@]}" -eq "${#all[@]}" ] || round src/bitset.rs -- --test=bitset
 [ "${#others[@]}" -eq 0 ] || round "${others[@]}" -- --lib --skip workload::
-round "${all[@]}" -- --test=mutants --test=shared "${quick[@]}"
+[ "${#packets[@]}" -eq 0 ] || round "${packets[@]}" -- --test=mutants "${quick[@]}" collections packet shared_bytes
+[ "${#shared[@]}" -eq 0 ] || round "${shared[@]}" -- --test=shared "${quick[@]}"
+round "${all[@]}" -- --test=mutants "${quick[@]}"
 round "${all[@]}" -- --test=give_back --test=pool_refusals
 round "${all[@]}" -- --test=mutants --test=shared "${slow[@]}"
 
