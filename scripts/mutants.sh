@@ -29,13 +29,20 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/mutants}"
 # Some mutants take memory for ever.
 ulimit -v $((8 << 20))
 
-out=target/mutants.out
+out=$PWD/target/mutants.out
 caught=0
 endless=0
 unviable=0
 count() {
     wc -l <"$out/$1.txt"
 }
+
+# The changes are made in one copy, so that what is built in a round is of use in the next.
+tree=$CARGO_TARGET_DIR/tree
+rm -rf "$tree"
+mkdir -p "$tree"
+git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C "$tree" || exit 1
+cd "$tree"
 
 read -ra all <<<"$MUTANTS_FILES"
 every=()
@@ -76,8 +83,9 @@ round() {
         targets+=("--cargo-arg=$1")
         shift
     done
-    "$CARGO" mutants --iterate --output target --minimum-test-timeout "${MUTANTS_TIMEOUT:-10}" --timeout-multiplier 4 \
-        "${options[@]}" "${files[@]}" ${picked[@]+"${picked[@]}"} "${targets[@]}" -- -- ${first[@]+"${first[@]}"} "$@"
+    "$CARGO" mutants --in-place --iterate --output "${out%/*}" \
+        --minimum-test-timeout "${MUTANTS_TIMEOUT:-10}" --timeout-multiplier 4 "${options[@]}" \
+        "${files[@]}" ${picked[@]+"${picked[@]}"} "${targets[@]}" -- -- ${first[@]+"${first[@]}"} "$@"
     local found=$?
     case $found in
         0 | 2 | 3) ;;
