@@ -48,13 +48,17 @@ pub(crate) const HEADER_BYTES: usize = 128;
 pub(crate) const CREDIT_BYTES: usize = size_of::<u32>();
 /// Bytes of a window's descriptor.
 pub(crate) const DESCRIPTOR_BYTES: usize = 16 + 2 * size_of::<usize>();
-/// The most blocks of a stack of cached blocks.
-pub(crate) const CACHE_DEPTH: usize = 256;
-/// Places of a stack, those below and above its blocks among them; a cache line more than a power of two, so that the tops of
-/// stacks do not fall into the same sets of the processor's cache.
-pub(crate) const CACHE_PLACES: usize = CACHE_DEPTH + PART_ALIGN / size_of::<usize>();
+/// Places by which a stack of cached blocks becomes deeper.
+pub(crate) const CACHE_STEP: usize = 256;
+/// The most steps of a stack.
+pub(crate) const CACHE_STEPS: usize = 2;
+/// Places from one stack to the next: a cache line more than a power of two, so that their tops do not fall into the same
+/// sets of the processor's cache.
+pub(crate) const CACHE_STRIDE: usize = CACHE_STEPS * CACHE_STEP + CACHE_LINE / size_of::<usize>();
 /// Bytes of the smallest region that has room for them.
 const CACHE_REGION_BYTES: usize = 1 << 20;
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
 /// What the parts of the bookkeeping are aligned to.
 const PART_ALIGN: usize = 8;
 
@@ -170,7 +174,7 @@ pub(crate) trait Geometry: Copy {
     /// part of it.
     #[inline(always)]
     fn cache_bytes(self) -> usize {
-        let bytes = (LONGEST_CACHED as usize + 1) * CACHE_PLACES * size_of::<usize>();
+        let bytes = LONGEST_CACHED as usize * CACHE_STRIDE * size_of::<usize>();
         if self.is_single() || self.region_bytes() < CACHE_REGION_BYTES { 0 } else { bytes }
     }
 

@@ -137,7 +137,7 @@
 //!   it are idle.
 //! - A **large block** is one that fits no region. It is mapped by itself.
 //! - An **extent** is a hole of the current window that is handed out from front to back.
-//! - A **cached block** was freed and will be reused by the next allocation of its length: at most 256 blocks of each
+//! - A **cached block** was freed and will be reused by the next allocation of its length: at most 512 blocks of each
 //!   length up to 32 units.
 //!
 //! # What it costs
@@ -151,7 +151,7 @@
 //! Memory beyond the packets is:
 //!
 //! - the rounding of sizes up to whole units;
-//! - bookkeeping: 1.6 % of a window, and 66 KiB for an allocator's cache;
+//! - bookkeeping: 1.6 % of a window, and in an allocator's cache 2 or 4 KiB for each length;
 //! - cached blocks. Half of those of each length return to their windows every 33,000 frees or so;
 //! - holes. Windows with holes are reused once more than two windows, and a sixteenth of all, is free;
 //! - empty windows, kept for the next burst. One goes back, every 64 frees at most, when no burst of the last

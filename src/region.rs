@@ -143,8 +143,9 @@ pub(crate) struct Header {
     pub(crate) resident: WindowBits,
     /// Windows whose map has been cleared.
     pub(crate) mapped: WindowBits,
-    /// Whether pages of this region for the stacks of cached blocks count as held.
-    pub(crate) has_cache: Cell<bool>,
+    /// Steps of the stacks of cached blocks whose memory counts as held: [`CACHE_STEPS`](crate::geometry::CACHE_STEPS) bits
+    /// for each length from 1 on.
+    pub(crate) stacks: Cell<u64>,
     /// The neighbours in the list of regions with reserved windows.
     pub(crate) previous: Cell<Option<Region>>,
     pub(crate) next: Cell<Option<Region>>,
@@ -174,7 +175,7 @@ impl Region {
                 reserved: WindowBits::new(windows),
                 resident: WindowBits::new(resident & (windows | 1 << CACHE)),
                 mapped: WindowBits::new(0),
-                has_cache: Cell::new(false),
+                stacks: Cell::new(0),
                 previous: Cell::new(None),
                 next: Cell::new(None),
             });

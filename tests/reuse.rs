@@ -204,6 +204,44 @@ fn a_block_grows_over_windows_and_beyond_a_region_and_back() {
 
 const SIZE: usize = 34 * 64;
 
+/// Packets that are freed hundreds at a time, as an acknowledgement frees them, are the next ones to be handed out: they may
+/// still be in the processor's cache. What keeps them grows with them.
+#[test]
+fn a_burst_of_frees_is_handed_out_next() {
+    let allocator = Allocator::new();
+    let mut random = SplitMix64::new(5);
+    let allocate = || allocator.allocate(1280).unwrap().cast::<u8>();
+    // SAFETY: the callers below pass live blocks, and do not use them afterwards.
+    let free = |block| unsafe { allocator.free(block) };
+    let mut live: Vec<_> = (0..4000).map(|_| allocate()).collect();
+    // Bytes that neither windows nor their maps take.
+    let bookkeeping = || {
+        let stats = allocator.stats();
+        stats.allocated_bytes - (131_072 + 2048) * stats.windows as u64
+    };
+    let before = bookkeeping();
+    // One at a time first, in any order, until blocks are cached.
+    for _ in 0..20_000 {
+        let index = random.below(4000) as usize;
+        free(live[index]);
+        live[index] = allocate();
+    }
+    assert_eq!(bookkeeping() - before, 2048, "256 places of a pointer");
+    let burst = |live: &mut Vec<NonNull<u8>>, random: &mut SplitMix64| {
+        let freed: Vec<_> = (0..400).map(|_| live.swap_remove(random.below(live.len() as u64) as usize)).collect();
+        freed.iter().for_each(|&block| free(block));
+        let back: Vec<_> = (0..400).map(|_| allocate()).collect();
+        live.extend(&back);
+        let freed: BTreeSet<_> = freed.into_iter().collect();
+        back.iter().filter(|&back| freed.contains(back)).count()
+    };
+    let next: Vec<_> = (0..10).map(|_| burst(&mut live, &mut random)).collect();
+    // The first one makes room; now and then half of them go back to their windows.
+    assert!(next.iter().filter(|&&next| next == 400).count() >= 8, "{next:?} of 400");
+    assert_eq!(bookkeeping() - before, 4096);
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
 /// Blocks of 34 units, too long for the cache, that fill the only window.
 fn full_window() -> (Allocator, Vec<NonNull<u8>>) {
     let allocator = Allocator::with_config(Config::new().memory_limit(134 << 10)).unwrap();

@@ -630,6 +630,7 @@ mod tests {
             let (heap, blocks) = heap(Settings::new());
             // As if blocks were freed in any order.
             heap.tend_cache(false);
+            heap.deepen(2);
             // SAFETY: live, and not used afterwards.
             unsafe { heap.free(blocks[30]) };
             assert!(heap.cache.blocks().any(|(block, units)| block == blocks[30] && units == 2));

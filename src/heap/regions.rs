@@ -153,8 +153,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let (windows, discarded) = region.held(geometry).fold((0, 0), |(windows, discarded), window| {
             (windows + self.window_cost() as u64, discarded + u64::from(window.discarded.get()))
         });
-        let cache = if region.header(geometry).has_cache.get() { geometry.cache_bytes() } else { 0 };
-        (self.region_cost() + maps + cache) as u64 + windows - discarded
+        (self.region_cost() + maps + self.stack_bytes_held(region)) as u64 + windows - discarded
     }
 
     /// Takes a region from the system, of whose windows none is held. `needed` bytes of it will be.
