@@ -474,6 +474,7 @@ mod tests {
         let heap = Heap::with_settings(geometry, crate::config::Settings::new(), Os).unwrap();
         let all: Vec<_> = (0..4 * blocks).map(|index| heap.allocate(64 + index / 2 % 2 * 64).unwrap()).collect();
         heap.tend_cache(false);
+        [1, 2].into_iter().for_each(|units| heap.deepen(units));
         for block in all.into_iter().step_by(2) {
             // SAFETY: live, and not used afterwards.
             unsafe { heap.free(block.cast()) };
