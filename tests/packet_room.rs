@@ -518,3 +518,32 @@ fn a_batch_keeps_its_rooms_where_there_is_no_memory_for_smaller_ones() {
     drop(packets);
     assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
 }
+
+/// A long room of several becomes its packet's block unless half of that would be of no use, what lies in front of the packet
+/// included; one alone always does.
+#[test]
+fn a_long_room_is_copied_where_most_of_it_would_be_of_no_use() {
+    let allocator = Allocator::new();
+    for (count, headroom, len, stays) in [
+        (1, 0, 10, true),
+        (2, 0, 10, false),
+        (2, 0, 4000, false),
+        (2, 0, 4001, true),
+        (2, 4000, 1000, false),
+        (2, 4000, 2500, true),
+    ] {
+        let (mut packets, mut places) = (Vec::new(), Vec::new());
+        allocator
+            .packets_with(count, Space::new(8000).headroom(headroom), &mut packets, |rooms| {
+                for room in rooms.iter_mut() {
+                    places.push(room.uninit().as_ptr().addr());
+                    room.append(&vec![1; len]);
+                }
+                Ok::<_, AllocError>(rooms.len())
+            })
+            .unwrap();
+        assert!(packets.len() == count && packets.iter().all(|packet| *packet == vec![1; len]));
+        let stayed = packets.iter().map(|packet| packet.as_ptr().addr()).eq(places);
+        assert_eq!(stayed, stays, "{count} of {len} bytes behind {headroom}");
+    }
+}

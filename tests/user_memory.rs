@@ -121,6 +121,26 @@ fn an_allocator_lives_in_a_buffer_and_gives_all_of_it_back() {
     assert_eq!(Buffer::new(&mut memory.0).free_bytes(), 65_536);
 }
 
+/// A block of every unit that a window has for blocks lies in it; one of a byte more lies in memory of its own.
+#[test]
+fn a_block_as_long_as_a_window_lies_in_it() {
+    let mut memory = memory();
+    let allocator = Allocator::with_config_in(Config::<64, 64>::default(), Buffer::new(&mut memory.0)).unwrap();
+    drop(allocator.packet(1).unwrap());
+    let bookkeeping = allocator.windows()[0].bookkeeping.clone();
+    let most = 64 * (64 - bookkeeping.len());
+    let whole = allocator.packet(most).unwrap();
+    assert_eq!((allocator.stats().large_blocks, allocator.integrity_check()), (0, Ok(())));
+    let found = allocator.windows().into_iter().find(|window| window.live_units > 0).unwrap();
+    assert_eq!(
+        (found.address + 64 * bookkeeping.end, found.blocks),
+        (whole.as_ptr().addr(), vec![bookkeeping.end..64])
+    );
+    let beyond = allocator.packet(most + 1).unwrap();
+    assert_eq!((allocator.stats().large_blocks, allocator.integrity_check()), (1, Ok(())));
+    drop((whole, beyond));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 

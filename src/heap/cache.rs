@@ -467,4 +467,39 @@ mod tests {
         assert!(!(1..=LONGEST_CACHED).any(|units| cache.takes(units) || cache.pop(units).is_some()));
         assert_eq!((cache.units(), cache.blocks().count(), cache.close()), (0, 0, None));
     }
+
+    /// A heap with as many cached blocks of each of two lengths, and live ones between them.
+    fn with_cached(blocks: usize) -> Heap<Runtime, Os> {
+        let geometry = Runtime::new::<Os>(64, 128 << 10).unwrap();
+        let heap = Heap::with_settings(geometry, crate::config::Settings::new(), Os).unwrap();
+        let all: Vec<_> = (0..4 * blocks).map(|index| heap.allocate(64 + index / 2 % 2 * 64).unwrap()).collect();
+        heap.tend_cache(false);
+        [1, 2].into_iter().for_each(|units| heap.deepen(units));
+        for block in all.into_iter().step_by(2) {
+            // SAFETY: live, and not used afterwards.
+            unsafe { heap.free(block.cast()) };
+        }
+        assert_eq!((heap.cache.len(1), heap.cache.len(2), heap.integrity_check()), (blocks, blocks, Ok(())));
+        heap
+    }
+
+    #[test]
+    fn while_packets_leave_in_order_a_length_after_the_other_is_cached_no_more() {
+        let heap = with_cached(8);
+        for taking in (0..LONGEST_CACHED as usize).rev() {
+            heap.tend_cache(true);
+            assert_eq!(heap.cache.taking.get(), taking);
+            assert_eq!((heap.cache.len(1), heap.cache.len(2)), (8 * taking.min(1), 8 * usize::from(taking >= 2)));
+            assert_eq!(heap.integrity_check(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn each_stack_gives_half_of_its_blocks_back_in_its_turn() {
+        let heap = with_cached(8);
+        for left in [4, 2, 1, 0] {
+            (0..AGING * LONGEST_CACHED).for_each(|_| heap.tend_cache(false));
+            assert_eq!((heap.cache.len(1), heap.cache.len(2), heap.integrity_check()), (left, left, Ok(())));
+        }
+    }
 }

@@ -118,4 +118,17 @@ mod tests {
         decay.taken(0);
         assert!(!decay.tick(0, KEEP));
     }
+
+    /// Nor are those that went back already, also when none is taken for a while.
+    #[test]
+    fn windows_go_back_once() {
+        let (mut decay, mut empty) = (Decay::new(), 3 * KEEP);
+        for _ in 0..10 * EPOCH_PACKETS / u64::from(TICK) {
+            if decay.tick(empty, KEEP) {
+                empty -= 1;
+                decay.gone(empty);
+            }
+        }
+        assert_eq!(empty, KEEP);
+    }
 }

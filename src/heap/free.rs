@@ -273,3 +273,27 @@ fn is_panicking() -> bool {
     #[cfg(not(any(feature = "std", test)))]
     return false;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::geometry::Runtime;
+    use crate::system::Os;
+
+    /// A block whose length its map does not keep exactly leaves the slow way, and its units are the next ones to be handed
+    /// out all the same.
+    #[test]
+    fn the_newest_long_block_goes_back_to_the_extent() {
+        let heap = Heap::with_settings(Runtime::new::<Os>(64, 128 << 10).unwrap(), Settings::new(), Os).unwrap();
+        heap.allocate(1000).unwrap();
+        let (_, before) = heap.extent().unwrap();
+        let long = heap.allocate(10_000).unwrap();
+        assert_eq!((long.len(), heap.extent().unwrap().1.start), (10_240, before.start + 160));
+        // SAFETY: live, and not used afterwards.
+        unsafe { heap.free(long.cast()) };
+        assert_eq!(heap.extent().unwrap().1, before);
+        assert_eq!(heap.allocate(64).unwrap().cast::<u8>(), long.cast());
+        assert_eq!(heap.integrity_check(), Ok(()));
+    }
+}

@@ -351,3 +351,70 @@ impl<G: Geometry, S: System> Heap<G, S> {
         cold.empty.push_front(window);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::ptr::NonNull;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::geometry::Runtime;
+    use crate::system::Os;
+
+    /// As many blocks of so many bytes as windows of 16 KiB with 64-byte units have room for; all windows are full.
+    fn filled(windows: usize, size: usize, settings: Settings) -> (Heap<Runtime, Os>, Vec<NonNull<u8>>) {
+        let heap = Heap::with_settings(Runtime::new::<Os>(64, 16 << 10).unwrap(), settings, Os).unwrap();
+        let count = windows * (16 << 10) / size;
+        let blocks: Vec<_> = (0..count).map(|_| heap.allocate(size).unwrap().cast::<u8>()).collect();
+        assert_eq!(heap.cold.borrow().held_windows, windows);
+        (heap, blocks)
+    }
+
+    fn free_every(heap: &Heap<Runtime, Os>, blocks: &[NonNull<u8>], nth: usize) {
+        for &block in blocks.iter().step_by(nth) {
+            // SAFETY: live, and not used afterwards.
+            unsafe { heap.free(block) };
+        }
+    }
+
+    #[test]
+    fn a_window_of_which_exactly_enough_is_free_is_filled_again() {
+        let (heap, blocks) = filled(40, 8192, Settings::new());
+        free_every(&heap, &blocks, 2);
+        for _ in 0..20 {
+            heap.allocate(8192).unwrap();
+        }
+        assert_eq!(heap.cold.borrow().held_windows, 40);
+        assert_eq!(heap.integrity_check(), Ok(()));
+    }
+
+    /// A refused call looks at so many windows, and at so many of their maps, and the next one goes on there.
+    #[test]
+    fn a_refused_call_looks_at_a_bounded_number_of_windows() {
+        const WINDOWS: usize = 300;
+        let limit = {
+            let (heap, _) = filled(WINDOWS, 1024, Settings::new());
+            heap.allocated_bytes()
+        };
+        let refused = |nth: usize| {
+            let (heap, blocks) = filled(WINDOWS, 1024, Settings { memory_limit: Some(limit), ..Settings::new() });
+            let refusal = heap.allocate(2000);
+            assert_eq!(refusal.map(|_| ()), Err(AllocError::MemoryLimit));
+            free_every(&heap, &blocks, nth);
+            let mut seen = Vec::new();
+            for _ in 0..2 {
+                assert_eq!(heap.allocate(2000).map(|_| ()), Err(AllocError::MemoryLimit));
+                seen.push(heap.cold.borrow().sweep.seen);
+            }
+            assert_eq!(heap.integrity_check(), Ok(()));
+            seen
+        };
+        // A unit too few is free in each window, and no map is looked at.
+        let seen = refused(16);
+        assert_eq!(seen[0], SWEPT_WINDOWS);
+        assert!(seen[1] > SWEPT_WINDOWS && seen[1] <= 2 * SWEPT_WINDOWS, "{seen:?}");
+        // Enough is free in each, in holes that are too small.
+        let seen = refused(2);
+        assert!((SWEPT_MAPS..=2 * SWEPT_MAPS).contains(&seen[0]) && seen[1] >= seen[0] + SWEPT_MAPS, "{seen:?}");
+    }
+}
