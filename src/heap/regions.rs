@@ -436,3 +436,40 @@ impl<G: Geometry, S: System> Drop for Heap<G, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::geometry::Runtime;
+    use crate::system::Os;
+
+    /// The stacks of the cache lie in a region, which has to stay also when no window of it is needed any more.
+    #[test]
+    fn the_region_with_the_cache_keeps_its_last_window() {
+        let geometry = Runtime::new::<Os>(64, 128 << 10).unwrap();
+        let heap = Heap::with_settings(geometry, Settings::new(), Os).unwrap();
+        let mut blocks = vec![heap.allocate(10_000).unwrap()];
+        heap.tend_cache(false);
+        let region = heap.window.get().unwrap().region(geometry);
+        assert!(heap.has_cache(region));
+        while heap.cold.borrow().regions.len() == 1 {
+            blocks.push(heap.allocate(10_000).unwrap());
+        }
+        let stays = blocks.pop().unwrap();
+        for block in blocks {
+            // SAFETY: live, and not used afterwards.
+            unsafe { heap.free(block.cast()) };
+        }
+        let release_all = || while heap.release_coldest(&mut heap.cold.borrow_mut()) > 0 {};
+        release_all();
+        assert_eq!(heap.cold.borrow().regions.get(region.address()), Some(region));
+        assert_eq!((region.held(geometry).count(), heap.integrity_check()), (1, Ok(())));
+        heap.close_cache();
+        release_all();
+        assert_eq!(heap.cold.borrow().regions.get(region.address()), None);
+        // SAFETY: live, and not used afterwards.
+        unsafe { heap.free(stays.cast()) };
+        assert_eq!(heap.integrity_check(), Ok(()));
+    }
+}

@@ -359,7 +359,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for Any
 
 /// Blocks that came back from other threads and that the slow path of an allocation frees at most. As many of the shortest
 /// blocks are handed out in front of it, so that what waits does not get more.
-pub(super) const TAKEN_AT_A_TIME: usize = 64;
+const TAKEN_AT_A_TIME: usize = 64;
 
 /// Blocks of a heap for packets.
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_UNITS, S> {

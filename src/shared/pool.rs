@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 use super::owner::{Key, known_number_of_this_thread, number_of_this_thread, try_leak};
-use super::packet::{AnyThread, TAKEN_AT_A_TIME};
+use super::packet::AnyThread;
 use super::{SharedAllocator, Unbound};
 use crate::config::{Config, ConfigError};
 use crate::error::AllocError;
@@ -304,15 +304,8 @@ fn take_anywhere(shares: &[Share], first: usize, size: usize) -> Result<Span, Al
     }
     let mut refusal = AllocError::OutOfMemory;
     for share in from(first) {
-        let taken = share.with(|key| {
-            loop {
-                match key.take(size) {
-                    Err(_) if key.collect_at_most(TAKEN_AT_A_TIME) > 0 => {}
-                    outcome => return outcome,
-                }
-            }
-        });
-        match taken {
+        // This collects what came back by itself.
+        match share.with(|key| key.take(size)) {
             Ok(span) => return Ok(span),
             Err(error) => refusal = error,
         }
