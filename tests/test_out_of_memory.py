@@ -139,8 +139,9 @@ def call():
     {call}
 
 def kind_of(error):
-    # What the interpreter itself makes of a line number that it has no memory for, also for `[][3]`.
-    own = isinstance(error, SystemError) and str(error) == "error return without exception set"
+    # What the interpreter itself makes of a line number that it has no memory for, also for `[][3]`, and of a function
+    # in Python that ends like that.
+    own = isinstance(error, SystemError) and str(error).startswith(("error return without exception set", "<function "))
     return MemoryError if own else type(error)
 
 def attempt():
@@ -197,7 +198,11 @@ while taken > 0:
                 taken -= 1
                 hoard[taken] = None
     except MemoryError:
-        # That was the harness, too, which has something put by.
+        # That was the harness, too, which has something put by. Where that has not helped it gives all back at once,
+        # which takes no memory, rather than try again for ever.
+        if reserve is None:
+            hoard.clear()
+            taken = 0
         reserve = None
 hoard = None
 resource.setrlimit(resource.RLIMIT_AS, unlimited)
