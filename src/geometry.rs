@@ -48,13 +48,21 @@ pub(crate) const HEADER_BYTES: usize = 128;
 pub(crate) const CREDIT_BYTES: usize = size_of::<u32>();
 /// Bytes of a window's descriptor.
 pub(crate) const DESCRIPTOR_BYTES: usize = 16 + 2 * size_of::<usize>();
-/// Places by which a stack of cached blocks becomes deeper.
-pub(crate) const CACHE_STEP: usize = 256;
-/// The most steps of a stack.
-pub(crate) const CACHE_STEPS: usize = 2;
+/// Places of a stack of cached blocks by the steps in which it becomes deeper. The places of each step lie apart, so that
+/// stacks that are not deep lie close together.
+pub(crate) const CACHE_STEPS: [usize; 2] = [256, 512];
 /// Places from one stack to the next: a cache line more than a power of two, so that their tops do not fall into the same
 /// sets of the processor's cache.
-pub(crate) const CACHE_STRIDE: usize = CACHE_STEPS * CACHE_STEP + CACHE_LINE / size_of::<usize>();
+const fn cache_stride(step: usize) -> usize {
+    CACHE_STEPS[step] + CACHE_LINE / size_of::<usize>()
+}
+/// Where the places of a stack's step lie, in bytes from those of all; blocks of `units` units are cached.
+pub(crate) const fn cache_stack_start(units: u32, step: usize) -> usize {
+    let stacks = LONGEST_CACHED as usize * if step == 0 { 0 } else { cache_stride(step - 1) };
+    (stacks + (units as usize - 1) * cache_stride(step)) * size_of::<usize>()
+}
+/// Bytes of all steps of all stacks.
+const CACHE_BYTES: usize = cache_stack_start(LONGEST_CACHED + 1, CACHE_STEPS.len() - 1);
 /// Bytes of the smallest region that has room for them.
 const CACHE_REGION_BYTES: usize = 1 << 20;
 /// Bytes of a cache line.
@@ -174,8 +182,7 @@ pub(crate) trait Geometry: Copy {
     /// part of it.
     #[inline(always)]
     fn cache_bytes(self) -> usize {
-        let bytes = LONGEST_CACHED as usize * CACHE_STRIDE * size_of::<usize>();
-        if self.is_single() || self.region_bytes() < CACHE_REGION_BYTES { 0 } else { bytes }
+        if self.is_single() || self.region_bytes() < CACHE_REGION_BYTES { 0 } else { CACHE_BYTES }
     }
 
     /// Where the map starts.

@@ -151,7 +151,7 @@
 //! Memory beyond the packets is:
 //!
 //! - the rounding of sizes up to whole units;
-//! - bookkeeping: 1.6 % of a window, and in an allocator's cache 2 or 4 KiB for each length;
+//! - bookkeeping: 1.6 % of a window, and in an allocator's cache 2 or 6 KiB for each length;
 //! - cached blocks. Half of those of each length return to their windows every 33,000 frees or so;
 //! - holes. Windows with holes are reused once more than two windows, and a sixteenth of all, is free;
 //! - empty windows, kept for the next burst. One goes back, every 64 frees at most, when no burst of the last

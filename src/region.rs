@@ -17,7 +17,7 @@ use core::ops::{Deref, Range};
 use core::ptr::NonNull;
 
 use crate::bitset::{Bitset, Words, WordsMut};
-use crate::geometry::{CREDIT_BYTES, DESCRIPTOR_BYTES, Geometry, HEADER_BYTES, MOST_REGION_WINDOWS};
+use crate::geometry::{CACHE_STEPS, CREDIT_BYTES, DESCRIPTOR_BYTES, Geometry, HEADER_BYTES, MOST_REGION_WINDOWS};
 use crate::map::Map;
 
 /// Where a window stands.
@@ -143,9 +143,8 @@ pub(crate) struct Header {
     pub(crate) resident: WindowBits,
     /// Windows whose map has been cleared.
     pub(crate) mapped: WindowBits,
-    /// Steps of the stacks of cached blocks whose memory counts as held: [`CACHE_STEPS`](crate::geometry::CACHE_STEPS) bits
-    /// for each length from 1 on.
-    pub(crate) stacks: Cell<u64>,
+    /// Which stacks of cached blocks have memory that counts as held, by their steps: a bit for each length from 1 on.
+    pub(crate) stacks: [Cell<u32>; CACHE_STEPS.len()],
     /// The neighbours in the list of regions with reserved windows.
     pub(crate) previous: Cell<Option<Region>>,
     pub(crate) next: Cell<Option<Region>>,
@@ -175,7 +174,7 @@ impl Region {
                 reserved: WindowBits::new(windows),
                 resident: WindowBits::new(resident & (windows | 1 << CACHE)),
                 mapped: WindowBits::new(0),
-                stacks: Cell::new(0),
+                stacks: [const { Cell::new(0) }; CACHE_STEPS.len()],
                 previous: Cell::new(None),
                 next: Cell::new(None),
             });

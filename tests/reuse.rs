@@ -238,7 +238,7 @@ fn a_burst_of_frees_is_handed_out_next() {
     let next: Vec<_> = (0..10).map(|_| burst(&mut live, &mut random)).collect();
     // The first one makes room; now and then half of them go back to their windows.
     assert!(next.iter().filter(|&&next| next == 400).count() >= 8, "{next:?} of 400");
-    assert_eq!(bookkeeping() - before, 4096);
+    assert_eq!(bookkeeping() - before, 2048 + 4096, "and 512 in another place");
     assert_eq!(allocator.integrity_check(), Ok(()));
 }
 

@@ -26,7 +26,7 @@ use core::ptr::{self, NonNull};
 
 use super::{Cold, Heap};
 use crate::error::AllocError;
-use crate::geometry::{CACHE_STEP, CACHE_STEPS, CACHE_STRIDE, Geometry};
+use crate::geometry::{CACHE_STEPS, Geometry, cache_stack_start};
 use crate::map::{LONGEST_CACHED, cached_code};
 use crate::region::{CACHE, Region};
 use crate::system::System;
@@ -55,10 +55,7 @@ fn nowhere() -> *mut Place {
     (&raw const NOWHERE.0).cast_mut()
 }
 
-/// Bytes of a step of a stack.
-const STEP_BYTES: usize = CACHE_STEP * size_of::<Place>();
-
-/// The part of what lives that may be cached when a stack becomes deeper than a step.
+/// The part of what lives that may be cached when a stack becomes deeper than its first step.
 const DEEP_PART: u64 = 8;
 
 /// The most cached blocks that one call gives back to their windows.
@@ -144,15 +141,15 @@ impl Cache {
     /// Opens the cache in the bookkeeping of a region; its stacks have no memory yet, and it does not take blocks yet.
     fn open(&self, region: Region) {
         for units in 0..STACKS {
-            self.place_stack(units, nowhere(), 1);
+            self.place_stack(units, nowhere(), 0, 1);
         }
         self.open.set(Some(region));
     }
 
-    /// Has a stack, which is empty, lie above `bottom`, with so many places, that one among them.
-    fn place_stack(&self, units: usize, bottom: *mut Place, places: usize) {
+    /// Has a stack of `len` blocks lie above `bottom`, with so many places, that one among them.
+    fn place_stack(&self, units: usize, bottom: *mut Place, len: usize, places: usize) {
         self.bottoms[units].set(bottom);
-        self.tops[units].set(bottom);
+        self.tops[units].set(bottom.wrapping_add(len));
         self.ends[units].set(bottom.wrapping_add(places));
     }
 
@@ -167,23 +164,22 @@ impl Cache {
         self.open.get()
     }
 
-    /// How many steps of memory a stack has.
-    fn steps(&self, units: u32) -> usize {
-        (self.ends[units as usize].get().addr() - self.bottoms[units as usize].get().addr()) / STEP_BYTES
+    /// The next step of a stack, if it has one.
+    fn next_step(&self, units: u32) -> Option<usize> {
+        let (end, bottom) = (&self.ends[units as usize], &self.bottoms[units as usize]);
+        let places = (end.get().addr() - bottom.get().addr()) / size_of::<Place>();
+        CACHE_STEPS.iter().position(|&step| step > places)
     }
 
-    /// Gives a stack, which has `steps` steps of memory, the next one. Its places begin at `first`.
+    /// Moves a stack to the places of its next step, which begin at `first`.
     ///
     /// # Safety
-    /// Nobody else uses the places of the steps that the stack has now until the cache is closed.
-    unsafe fn deepen(&self, units: u32, first: NonNull<Place>, steps: usize) {
-        if steps == 0 {
-            // SAFETY: the caller says so.
-            unsafe { first.write(NOTHING) };
-            self.place_stack(units as usize, first.as_ptr(), CACHE_STEP);
-        } else {
-            self.ends[units as usize].set(first.as_ptr().wrapping_add((steps + 1) * CACHE_STEP));
-        }
+    /// `places` places begin there, more than the stack has, and nobody else uses them until the cache is closed.
+    unsafe fn deepen(&self, units: u32, first: NonNull<Place>, places: usize) {
+        let (bottom, len) = (self.bottoms[units as usize].get(), self.len(units));
+        // SAFETY: the caller says so; the place below goes with the blocks.
+        unsafe { first.copy_from_nonoverlapping(NonNull::new_unchecked(bottom), len + 1) };
+        self.place_stack(units as usize, first.as_ptr(), len, places);
     }
 
     /// How many blocks of a length are cached.
@@ -223,31 +219,33 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Makes a stack that is full deeper: the first time in any case, then while little is cached.
     pub(super) fn deepen(&self, units: u32) {
-        let steps = self.cache.steps(units);
-        let may_grow = steps == 0 || (steps < CACHE_STEPS && self.cache.units() <= self.used_units() / DEEP_PART);
-        let Some(region) = self.cache.region().filter(|_| may_grow) else { return };
+        let next = self.cache.next_step(units);
+        let may_grow = |&step: &usize| step == 0 || self.cache.units() <= self.used_units() / DEEP_PART;
+        let (Some(step), Some(region)) = (next.filter(may_grow), self.cache.region()) else { return };
         let header = region.header(self.geometry);
-        let bit = 1 << ((units as usize - 1) * CACHE_STEPS + steps);
-        if header.stacks.get() & bit == 0 {
+        let (stacks, bit) = (&header.stacks[step], 1 << (units - 1));
+        if stacks.get() & bit == 0 {
             let cold = &mut *self.cold.borrow_mut();
-            if !cold.within_limit(STEP_BYTES, self.settings.memory_limit) {
+            let bytes = CACHE_STEPS[step] * size_of::<Place>();
+            if !cold.within_limit(bytes, self.settings.memory_limit) {
                 return;
             }
-            cold.hold(STEP_BYTES);
-            header.stacks.set(header.stacks.get() | bit);
+            cold.hold(bytes);
+            stacks.set(stacks.get() | bit);
             header.resident.set(CACHE);
         }
-        // SAFETY: the cache's part of the bookkeeping is as long as all stacks, each of which has its own places.
+        // SAFETY: the cache's part of the bookkeeping is as long as all steps of all stacks, each of which has its own places.
         unsafe {
-            let first = region.cache(self.geometry).cast::<Place>().add((units as usize - 1) * CACHE_STRIDE);
-            self.cache.deepen(units, first, steps);
+            let first = region.cache(self.geometry).cast::<u8>().add(cache_stack_start(units, step));
+            self.cache.deepen(units, first.cast(), CACHE_STEPS[step]);
         }
     }
 
     /// Bytes of the memory of stacks in the bookkeeping of `region` that counts as held.
     pub(super) fn stack_bytes_held(&self, region: Region) -> usize {
-        let steps = region.header(self.geometry).stacks.get().count_ones() as usize;
-        steps * STEP_BYTES
+        let stacks = &region.header(self.geometry).stacks;
+        let places = stacks.iter().zip(CACHE_STEPS).map(|(stacks, places)| stacks.get().count_ones() as usize * places);
+        places.sum::<usize>() * size_of::<Place>()
     }
 
     /// The cached block of exactly `units` units that was freed last.
@@ -300,7 +298,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if gone {
             header.resident.clear(CACHE);
             cold.held_bytes -= self.stack_bytes_held(region) as u64;
-            header.stacks.set(0);
+            header.stacks.iter().for_each(|stacks| stacks.set(0));
         }
     }
 
@@ -412,16 +410,18 @@ mod tests {
 
     /// Calls `test` with an open cache whose stacks have no memory yet, and with what gives one its next step.
     fn with_cache(test: impl FnOnce(&Cache, &dyn Fn(u32))) {
-        let mut places = vec![NOTHING; STACKS * CACHE_STRIDE];
-        let first = NonNull::from(&mut places[..]).cast::<Place>();
+        let end = cache_stack_start(LONGEST_CACHED + 1, 1);
+        let mut places = vec![NOTHING; end / size_of::<Place>()];
+        let first = NonNull::from(&mut places[..]).cast::<u8>();
         let cache = Cache::new();
         // SAFETY: the region is never looked at.
         cache.open(unsafe { Region::of_block(block(1 << 23), Runtime::new::<Os>(64, 128 << 10).unwrap()) });
         assert!(!cache.takes(1));
         cache.taking.set(LONGEST_CACHED as usize);
         let deepen = |units: u32| {
-            // SAFETY: the places live longer than the cache, and each stack has its own.
-            unsafe { cache.deepen(units, first.add(units as usize * CACHE_STRIDE), cache.steps(units)) };
+            let step = cache.next_step(units).unwrap();
+            // SAFETY: the places live longer than the cache, and each step of each stack has its own.
+            unsafe { cache.deepen(units, first.add(cache_stack_start(units, step)).cast(), CACHE_STEPS[step]) };
         };
         test(&cache, &deepen);
         assert_eq!(cache.units(), cache.blocks().map(|(_, units)| u64::from(units)).sum::<u64>());
@@ -449,14 +449,15 @@ mod tests {
             let fill = || (1..).take_while(|index| cache.push(block(64 * index), 5)).count();
             assert!(fill() == 0 && cache.pop(5).is_none());
             [4, 5, 6].into_iter().for_each(deepen);
+            let [short, long] = CACHE_STEPS;
             // One place is the one below.
-            assert_eq!((cache.steps(5), fill(), cache.steps(7)), (1, CACHE_STEP - 1, 0));
+            assert_eq!((fill(), cache.next_step(5), cache.next_step(7)), (short - 1, Some(1), Some(0)));
             deepen(5);
-            assert_eq!((cache.steps(5), fill(), fill()), (2, CACHE_STEP, 0));
+            assert_eq!((fill(), cache.next_step(5), fill()), (long - short, None, 0));
             assert!(cache.push(block(64), 6) && cache.push(block(64), 4));
-            assert_eq!([4, 5, 6, 7].map(|units| cache.len(units)), [1, 2 * CACHE_STEP - 1, 1, 0]);
-            let order = (1..=CACHE_STEP).rev().chain((1..CACHE_STEP).rev()).map(|index| Some(block(64 * index)));
-            assert!(order.eq((1..2 * CACHE_STEP).map(|_| cache.pop(5))));
+            assert_eq!([4, 5, 6, 7].map(|units| cache.len(units)), [1, long - 1, 1, 0]);
+            let order = (1..=long - short).rev().chain((1..short).rev()).map(|index| Some(block(64 * index)));
+            assert!(order.eq((1..long).map(|_| cache.pop(5))));
             assert_eq!(cache.pop(5), None);
         });
     }
