@@ -49,8 +49,8 @@ pub(crate) const CREDIT_BYTES: usize = size_of::<u32>();
 /// Bytes of a window's descriptor.
 pub(crate) const DESCRIPTOR_BYTES: usize = 16 + 2 * size_of::<usize>();
 /// Places of a stack of cached blocks by the steps in which it becomes deeper. The places of each step lie apart, so that
-/// stacks that are not deep lie close together.
-pub(crate) const CACHE_STEPS: [usize; 2] = [256, 512];
+/// stacks that are not deep lie close together. Fuzzed programs are short.
+pub(crate) const CACHE_STEPS: [usize; 2] = if cfg!(fuzzing) { [4, 8] } else { [256, 512] };
 /// Places from one stack to the next: a cache line more than a power of two, so that their tops do not fall into the same
 /// sets of the processor's cache.
 const fn cache_stride(step: usize) -> usize {

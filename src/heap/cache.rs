@@ -58,7 +58,7 @@ fn nowhere() -> *mut Place {
 /// The part of what lives that may be cached when a stack becomes deeper than its first step.
 const DEEP_PART: u64 = 8;
 
-/// The most cached blocks that one call gives back to their windows.
+/// The most cached blocks that one tick gives back to their windows.
 const DRAINED: usize = 256;
 
 /// The stacks, by length in units. There is one for length 0, too, which nothing has.
