@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::mpsc;
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 
 use pktalloc::system::{Os, System};
@@ -142,6 +142,25 @@ fn threads_that_end_leave_their_memory_to_those_that_come() {
     }
     addresses.dedup();
     assert_eq!(addresses.len(), 1, "one allocator, one region");
+}
+
+#[test]
+fn trim_gives_back_what_was_left_by_threads_that_are_gone_and_tells_how_much() {
+    let pool = Pool::new();
+    let all_are_there = Arc::new(Barrier::new(3));
+    let threads = [0, 1, 2].map(|_| {
+        let (pool, all_are_there) = (pool.clone(), Arc::clone(&all_are_there));
+        thread::spawn(move || {
+            let packets: Vec<_> = (0..2000).map(|_| pool.packet(1400).unwrap()).collect();
+            all_are_there.wait();
+            packets
+        })
+    });
+    drop(threads.map(|thread| thread.join().unwrap()));
+    flush_freed();
+    let left = pool.trim();
+    assert!((6_000_000..12_000_000).contains(&left), "{left} bytes of three threads");
+    assert_eq!(pool.trim(), 0);
 }
 
 #[test]
