@@ -226,7 +226,7 @@ fn a_burst_of_frees_is_handed_out_next() {
         free(live[index]);
         live[index] = allocate();
     }
-    let place = size_of::<NonNull<u8>>();
+    let place = size_of::<NonNull<u8>>() as u64;
     assert_eq!(bookkeeping() - before, 256 * place, "256 places of a pointer");
     let burst = |live: &mut Vec<NonNull<u8>>, random: &mut SplitMix64| {
         let freed: Vec<_> = (0..400).map(|_| live.swap_remove(random.below(live.len() as u64) as usize)).collect();
