@@ -218,7 +218,7 @@ fn the_bookkeeping_of_a_region_lies_in_front_of_its_packets() {
     let allocator = SharedAllocator::new();
     let packets: Vec<SharedPacket> = (0..5000).map(|_| allocator.packet(1400).unwrap()).collect();
     // The map, and the places of cached blocks, which are a pointer each.
-    let bookkeeping = if cfg!(target_pointer_width = "64") { 4 } else { 2 } * (128 << 10);
+    let bookkeeping = if cfg!(target_pointer_width = "64") { 3 } else { 2 } * (128 << 10);
     for packet in &packets {
         let offset = packet.as_ptr().addr() % Os::REGION_BYTES;
         assert!(offset >= bookkeeping, "a packet lies {offset} bytes into its region");
