@@ -38,10 +38,11 @@ count() {
 }
 
 # The changes are made in one copy, so that what is built in a round is of use in the next.
+# Its files are newer than what an earlier run built of changed ones.
 tree=$CARGO_TARGET_DIR/tree
 rm -rf "$tree"
 mkdir -p "$tree"
-git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C "$tree" || exit 1
+git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -m -C "$tree" || exit 1
 cd "$tree"
 
 read -ra all <<<"$MUTANTS_FILES"

@@ -51,16 +51,19 @@ pub(crate) const DESCRIPTOR_BYTES: usize = 16 + 2 * size_of::<usize>();
 /// Places of a stack of cached blocks by the steps in which it becomes deeper. The places of each step lie apart, so that
 /// stacks that are not deep lie close together. Fuzzed programs are short.
 pub(crate) const CACHE_STEPS: [usize; 2] = if cfg!(fuzzing) { [4, 8] } else { [256, 512] };
+
 /// Places from one stack to the next: a cache line more than a power of two, so that their tops do not fall into the same
 /// sets of the processor's cache.
 const fn cache_stride(step: usize) -> usize {
     CACHE_STEPS[step] + CACHE_LINE / size_of::<usize>()
 }
+
 /// Where the places of a stack's step lie, in bytes from those of all; blocks of `units` units are cached.
 pub(crate) const fn cache_stack_start(units: u32, step: usize) -> usize {
     let stacks = LONGEST_CACHED as usize * if step == 0 { 0 } else { cache_stride(step - 1) };
     (stacks + (units as usize - 1) * cache_stride(step)) * size_of::<usize>()
 }
+
 /// Bytes of all steps of all stacks.
 const CACHE_BYTES: usize = cache_stack_start(LONGEST_CACHED + 1, CACHE_STEPS.len() - 1);
 /// Bytes of the smallest region that has room for them.

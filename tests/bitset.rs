@@ -1,7 +1,16 @@
 //! The public bitset against a plain `Vec<bool>`.
 
+use std::ops::Range;
+
 use pktalloc::bitset::Bitset;
 use proptest::prelude::*;
+
+/// The first set bits side by side in `range`, all of them, that are at least `len`.
+fn first_run(model: &[bool], range: Range<usize>, len: usize) -> Option<Range<usize>> {
+    let is_first = |&bit: &usize| model[bit] && (bit == range.start || !model[bit - 1]);
+    let run_from = |start: usize| start..(start..range.end).find(|&bit| !model[bit]).unwrap_or(range.end);
+    range.clone().filter(is_first).map(run_from).find(|run| run.len() >= len)
+}
 
 proptest! {
     #[test]
@@ -28,6 +37,9 @@ proptest! {
             prop_assert_eq!(set.count_range(range.clone()), model[range.clone()].iter().filter(|&&bit| bit).count());
             prop_assert_eq!(set.first_clear_from(a), (a..bits).find(|&bit| !model[bit]));
             prop_assert_eq!(set.first_set_in(range.clone()), range.clone().find(|&bit| model[bit]));
+            for len in 1..4 {
+                prop_assert_eq!(set.first_set_run_in(range.clone(), len), first_run(&model, range.clone(), len));
+            }
         }
     }
 }

@@ -9,8 +9,8 @@ const ALL: u32 = 1 << 16;
 /// Base-2 logarithm of how many windows the average reaches back.
 const REACH: u32 = 3;
 /// The least that the average is while windows empty as they come, and from when on they do so again.
-const LEAST: u32 = ALL / 2;
-const AGAIN: u32 = ALL / 4 * 3;
+const LEAST: u32 = ALL / 4 * 3;
+const AGAIN: u32 = ALL / 8 * 7;
 
 /// What is known of the windows that were filled.
 #[derive(Debug)]
@@ -49,25 +49,25 @@ mod tests {
     }
 
     #[test]
-    fn order_ends_after_several_windows_with_blocks_and_not_after_a_few() {
+    fn order_ends_after_a_few_windows_with_blocks_and_not_after_two() {
         let mut order = Order::new();
         assert!(order.is_kept() && after(&mut order, [true; 100]));
-        assert!(after(&mut order, [false; 5]), "a few survivors of a queue");
+        assert!(after(&mut order, [false; 2]), "a few survivors of a queue");
         assert!(!after(&mut order, [false; 1]));
     }
 
     #[test]
-    fn one_window_in_four_with_blocks_is_still_order_and_three_in_four_are_none() {
+    fn one_window_in_eight_with_blocks_is_still_order_and_one_in_two_is_none() {
         let mut order = Order::new();
-        assert!(after(&mut order, (0..400).map(|index| index % 4 > 0)));
-        assert!(!after(&mut order, (0..400).map(|index| index % 4 == 0)));
+        assert!(after(&mut order, (0..400).map(|index| index % 8 > 0)));
+        assert!(!after(&mut order, (0..400).map(|index| index % 2 == 0)));
     }
 
     #[test]
     fn order_comes_back_when_windows_have_been_empty_for_a_while() {
         let mut order = Order::new();
         after(&mut order, [false; 100]);
-        assert!(!after(&mut order, [true; 10]));
+        assert!(!after(&mut order, [true; 15]));
         assert!(after(&mut order, [true; 1]));
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::DerefMut;
 
 use bytes::Bytes;
-use pktalloc::{Allocator, Packet, SharedAllocator};
+use pktalloc::{SharedAllocator, SharedPacket};
 
 /// What a program asks of its packet memory.
 pub(crate) trait Memory {
@@ -32,27 +32,23 @@ impl Memory for Own {
     }
 }
 
-/// One allocator for all packets of the program, and one for those that become `Bytes`.
-pub(crate) struct Pktalloc {
-    packets: &'static Allocator,
-    shared: SharedAllocator,
-}
+/// One allocator for all packets of the program, also for those that become `Bytes`.
+pub(crate) struct Pktalloc(SharedAllocator);
 
 impl Pktalloc {
     pub(crate) fn new() -> Self {
-        // It lives as long as the process, as a program's main allocator does.
-        Self { packets: Box::leak(Box::new(Allocator::new())), shared: SharedAllocator::new() }
+        Self(SharedAllocator::new())
     }
 }
 
 impl Memory for Pktalloc {
-    type Packet = Packet<&'static Allocator>;
+    type Packet = SharedPacket;
 
     fn packet(&self, bytes: &[u8]) -> Self::Packet {
-        self.packets.packet_from(bytes).expect("there is memory for packets")
+        self.0.packet_from(bytes).expect("there is memory for packets")
     }
 
     fn bytes(&self, bytes: &[u8]) -> Bytes {
-        Bytes::from(self.shared.packet_from(bytes).expect("there is memory for packets"))
+        Bytes::from(self.packet(bytes))
     }
 }
