@@ -53,6 +53,12 @@ PUBLIC_API := RUSTC_BOOTSTRAP=1 $(CARGO) rustdoc --locked --quiet --lib --featur
 PROVENANCE := RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zcrate-attr=feature(strict_provenance_lints) -Dfuzzy_provenance_casts \
     -Dlossy_provenance_casts" $(PYO3) $(CARGO) check --locked --quiet --lib --all-features --target-dir target/provenance
 
+# The library and its tests, where a pointer has 32 bits. Nothing is linked, so what a dependency of the benches compiles from
+# C is not needed.
+NARROW := i686-unknown-linux-gnu
+CHECK_NARROW := CC_$(subst -,_,$(NARROW))=true AR_$(subst -,_,$(NARROW))=true $(CARGO) check --locked --quiet \
+    --target $(NARROW) --target-dir target/narrow --lib --tests --features $(FEATURES)
+
 # The comparison with other allocators is a package of its own, with its own settings for the C and C++ that it builds.
 PEERS := cd benches/peers && $(CARGO)
 # So are programs on crates that others wrote.
@@ -105,6 +111,8 @@ lint: $(VENV)/stamp-lint $(VENV)/stamp-test ## check format, lints, documentatio
 	$(PYO3) $(CARGO) clippy --locked --all-targets --features python -- -D warnings
 	$(PYO3) $(CARGO) clippy --locked --all-targets --all-features -- -D warnings
 	$(PROVENANCE)
+	@if [ -d "$$(rustc --print target-libdir --target $(NARROW))" ]; then echo '$(CHECK_NARROW)'; $(CHECK_NARROW); \
+	    else echo "make lint: skipped: pointers of 32 bits: rustup target add $(NARROW)"; fi
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --features $(FEATURES)
 	$(PUBLIC_API) --check

@@ -115,9 +115,12 @@ for target in $targets; do
     if [ "${#std[@]}" -gt 0 ] && [[ "$target" == *-musl* ]]; then
         export "CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_RUSTFLAGS=-Clink-self-contained=no"
     fi
-    # What the tests depend on is built once and runs little.
+    # What the tests depend on is built once and runs little, but for what decompresses.
     common=(--locked --quiet --target "$target" --target-dir "$here/build" --config 'profile.dev.package."*".opt-level=0'
         "${std[@]}")
+    for package in flate2 miniz_oxide crc32fast simd-adler32 adler2 ruzstd twox-hash; do
+        common+=(--config "profile.dev.package.$package.opt-level=1")
+    done
     if [ "$runner" = - ]; then
         echo "+ $target: compile"
         if "$CARGO" check "${common[@]}" --lib --features "$FEATURES" 2>&1 | tee "$log" &&

@@ -121,8 +121,8 @@ fn the_byte_behind_a_region_is_foreign_and_its_front_is_bookkeeping() {
     let allocator = Allocator::new();
     allocate(&allocator, 1);
     let region = allocator.windows()[0].address & !(Os::REGION_BYTES - 1);
-    // With pointers of four bytes the bookkeeping fits into one window.
-    let bookkeeping = if cfg!(target_pointer_width = "64") { 2 } else { 1 } * 131_072;
+    // The map, and the places of cached blocks, which are a pointer each.
+    let bookkeeping = if cfg!(target_pointer_width = "64") { 3 } else { 2 } * 131_072;
     for offset in [0, 1, 4096, 5000, bookkeeping - 1] {
         let address = region + offset;
         assert_eq!(refuse(&allocator, at(address)), FreeError::Bookkeeping { address });

@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_seal_tells_which_of_two_bundles_is_in_front() {
-        let [one, other] = [0x7f00_0000_1040, 0x7f00_0000_2080].map(ptr::without_provenance_mut::<Bundle>);
+        let [one, other] = [0x7f00_1040, 0x7f00_2080].map(ptr::without_provenance_mut::<Bundle>);
         let label = |bundle, next| Bundle::head_label(NonNull::new(bundle).unwrap(), next, 3);
         assert_ne!(label(one, other), label(other, one));
         assert_ne!(label(one, one), label(other, other));
