@@ -258,12 +258,14 @@ impl<C: Calls> Incoming<C> {
     }
 
     /// Receives as [`fill_up_to`](Self::fill_up_to) does, by plain calls: where a single datagram is there, that costs less.
-    /// They say nothing about it but who sent it and whether it fitted. For sockets on which the kernel joins none.
+    /// They say nothing about it but who sent it and whether it fitted. For sockets on which the kernel joins none: room for
+    /// joined ones is laid out anew as each arrives, so that here it is good for one.
     ///
     /// A second call looks for a second datagram, unless `most` is 1. Where there is one, the others come in one call. With
     /// `wait` the first call blocks.
     pub(crate) fn fill_plainly(&mut self, most: usize, socket: RawFd, wait: bool) -> io::Result<()> {
         let most = most.clamp(1, self.layout.most);
+        debug_assert!(most == 1 || !self.layout.joined);
         if self.peek().is_some() {
             return Ok(());
         }
