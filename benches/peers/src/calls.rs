@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-pub(crate) use self::heaps::Heaps;
+pub(crate) use self::heaps::{Heaps, KeptCapacity};
 use self::replay::{Bytes, Observed, Player};
 use self::trace::Trace;
 use crate::cell::TraceCell;

@@ -5,7 +5,7 @@ use std::fmt;
 use clap::ValueEnum;
 use pktalloc::workload::Pattern;
 
-use crate::calls::Heaps;
+use crate::calls::{Heaps, KeptCapacity};
 use crate::cell::Cell;
 use crate::foreign::{Foreign, Jemalloc, Malloc, Mimalloc, MimallocHeap, Rpmalloc, RpmallocHeap, Snmalloc, Tcmalloc};
 use crate::native::{Bytes, Empty, Floor, Pktalloc, Pool, Rlsf};
@@ -16,6 +16,8 @@ use crate::subject::Subject;
 pub(crate) enum Name {
     /// pktalloc, default settings
     Pktalloc,
+    /// pktalloc, whose capacities the program keeps, so that it calls `reallocate` only beyond them
+    PktallocKept,
     /// The loop with two calls that do nothing
     Empty,
     /// The ring that can only do strict order
@@ -64,7 +66,7 @@ impl Name {
         match self {
             Self::Pktalloc => Role::Candidate,
             Self::Empty | Self::Floor => Role::Yardstick,
-            Self::Pool | Self::Bytes => Role::Shown,
+            Self::PktallocKept | Self::Pool | Self::Bytes => Role::Shown,
             _ => Role::Peer,
         }
     }
@@ -74,6 +76,8 @@ impl Name {
     pub(crate) fn takes_part(self, cell: &Cell) -> bool {
         match (self, cell) {
             (_, Cell::NewAndDrop) => matches!(self, Self::Pktalloc | Self::Malloc),
+            // It differs in call traces alone.
+            (Self::PktallocKept, _) => false,
             (Self::Floor, _) => matches!(cell.pattern(), Some(Pattern::Fifo | Pattern::Burst)),
             _ => true,
         }
@@ -87,7 +91,7 @@ impl Name {
     /// Calls the visitor with the subject's type.
     pub(crate) fn visit<V: Visitor>(self, visitor: V) -> V::Output {
         match self {
-            Self::Pktalloc => visitor.visit::<Pktalloc>(),
+            Self::Pktalloc | Self::PktallocKept => visitor.visit::<Pktalloc>(),
             Self::Empty => visitor.visit::<Empty>(),
             Self::Floor => visitor.visit::<Floor>(),
             Self::Malloc => visitor.visit::<Foreign<Malloc>>(),
@@ -110,6 +114,7 @@ impl Name {
     pub(crate) fn visit_heaps<V: HeapsVisitor>(self, visitor: V) -> Option<V::Output> {
         Some(match self {
             Self::Pktalloc => visitor.visit::<Pktalloc>(),
+            Self::PktallocKept => visitor.visit::<KeptCapacity>(),
             Self::Empty => visitor.visit::<Empty>(),
             Self::Malloc => visitor.visit::<Foreign<Malloc>>(),
             Self::Jemalloc | Self::JemallocBest => visitor.visit::<Foreign<Jemalloc>>(),

@@ -105,6 +105,7 @@ pub(crate) fn json(rows: &[Row], weights: &[(Question, Name, Weight)], targets: 
 fn short(name: Name) -> &'static str {
     match name {
         Name::Pktalloc => "pktalloc",
+        Name::PktallocKept => "pk kept",
         Name::Empty => "empty",
         Name::Floor => "floor",
         Name::Malloc => "malloc",

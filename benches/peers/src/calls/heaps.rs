@@ -130,6 +130,69 @@ impl Heaps for Pktalloc {
     }
 }
 
+/// The same in a program that keeps the capacity it was told, and calls `reallocate` only beyond that, as with the peers.
+pub(crate) struct KeptCapacity(Pktalloc);
+
+impl KeptCapacity {
+    #[inline(always)]
+    fn block(bytes: Option<NonNull<[u8]>>, size: usize) -> Block {
+        Block::new(
+            bytes.map_or(ptr::null_mut(), |bytes| bytes.as_ptr().cast()),
+            bytes.map_or(size, |bytes| bytes.len()),
+        )
+    }
+}
+
+impl Heaps for KeptCapacity {
+    type Heap = Allocator;
+
+    fn start(plan: &Plan) -> Result<Self, String> {
+        Heaps::start(plan).map(Self)
+    }
+
+    fn create(&mut self) -> Allocator {
+        Heaps::create(&mut self.0)
+    }
+
+    unsafe fn destroy(&mut self, heap: Allocator, left: impl Iterator<Item = Block>) {
+        // SAFETY: as the caller promises.
+        unsafe { self.0.destroy(heap, left) };
+    }
+
+    #[inline(always)]
+    fn allocate(&mut self, heap: &mut Allocator, size: usize) -> Block {
+        #[inline(never)]
+        fn request(heap: &Allocator, size: usize) -> Option<NonNull<[u8]>> {
+            heap.allocate(size).ok()
+        }
+        Self::block(request(heap, size), size)
+    }
+
+    #[inline(always)]
+    unsafe fn free(&mut self, heap: &mut Allocator, block: Block) {
+        // SAFETY: as the caller promises.
+        unsafe { Heaps::free(&mut self.0, heap, block) };
+    }
+
+    #[inline(always)]
+    unsafe fn reallocate(&mut self, heap: &mut Allocator, block: Block, size: usize, how: Realloc) -> Block {
+        #[inline(never)]
+        unsafe fn request(heap: &Allocator, block: NonNull<u8>, size: usize, how: Realloc) -> Option<NonNull<[u8]>> {
+            // SAFETY: as the caller promises.
+            unsafe { heap.reallocate(block, size, how) }.ok()
+        }
+        if size <= block.size {
+            return block;
+        }
+        // SAFETY: as the caller promises.
+        Self::block(unsafe { request(heap, block.address, size, how) }, size)
+    }
+
+    fn allocated_bytes(heap: &Allocator) -> Option<u64> {
+        <Pktalloc as Heaps>::allocated_bytes(heap)
+    }
+}
+
 impl<F: Functions> Heaps for Foreign<F> {
     type Heap = F;
 
