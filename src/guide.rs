@@ -18,7 +18,7 @@
 pub mod queues {}
 
 #[cfg_attr(feature = "shared", doc = "[threads]: crate::guide::threads\n")]
-#[doc = "[parameters]: crate::guide::parameters\n"]
+#[doc = "[parameters]: crate::guide::parameters\n[performance]: crate#what-it-costs\n"]
 #[doc = include_str!("../docs/codecs.md")]
 pub mod codecs {}
 
