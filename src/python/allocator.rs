@@ -17,6 +17,7 @@ use super::datagrams::{RECV_MANY, recv_many};
 use super::errors::{self, damaged};
 use super::memory::{DEFAULT_UNIT, DEFAULT_UNITS, Memory};
 use super::packet::{self, PacketRef, Room};
+use super::sequences::{empty_list, set, show};
 use super::{docs, figures};
 use crate::config::Settings;
 
@@ -111,9 +112,7 @@ fn allocate_many<'py>(arena: ArenaRef<'_, 'py>, arguments: Arguments<'_, 'py>) -
             "{count} packets of {size} bytes are beyond what this allocator may hold"
         )));
     }
-    // To make a list may run Python code; the rest does not.
-    // SAFETY: the list is only seen by others when all its places are filled, or freed with some of them empty.
-    let list = unsafe { Bound::from_owned_ptr_or_err(arena.py(), ffi::PyList_New(count as ffi::Py_ssize_t))? };
+    let list = empty_list(arena.py(), count)?;
     // Also where no packet is asked for.
     drop(arena.heap()?);
     let mut blocks = [NonNull::<u8>::dangling(); BATCH];
@@ -129,12 +128,12 @@ fn allocate_many<'py>(arena: ArenaRef<'_, 'py>, arguments: Arguments<'_, 'py>) -
                 }
                 return Err(errors::no_memory());
             };
-            // SAFETY: the place exists and is empty, and the list takes the reference.
-            unsafe { ffi::PyList_SetItem(list.as_ptr(), filled as ffi::Py_ssize_t, packet.into_ptr()) };
+            set(&list, filled, packet);
             filled += 1;
         }
     }
-    Ok(list)
+    show(&list);
+    Ok(list.into_any())
 }
 
 fn free<'py>(arena: ArenaRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {

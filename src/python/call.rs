@@ -303,19 +303,6 @@ pub(super) fn none(py: Python<'_>) -> Bound<'_, PyAny> {
     py.None().into_bound(py)
 }
 
-/// Hides a list, a tuple or an object that leads to one, whose places are still empty, from the garbage collector: it may run
-/// Python code whenever something is allocated, and that code can ask it for every object there is.
-pub(super) fn hide<T>(object: &Bound<'_, T>) {
-    // SAFETY: the thread is attached, and the object is of a type that the collector knows.
-    unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) };
-}
-
-/// Ends [`hide`].
-pub(super) fn show<T>(object: &Bound<'_, T>) {
-    // SAFETY: as above; it is whole, and was hidden.
-    unsafe { ffi::PyObject_GC_Track(object.as_ptr().cast()) };
-}
-
 /// A truth as a result.
 pub(super) fn truth(py: Python<'_>, truth: bool) -> Bound<'_, PyAny> {
     PyBool::new(py, truth).to_owned().into_any()

@@ -8,8 +8,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use super::call::{hide, int, show};
+use super::call::int;
 use super::class::Object;
+use super::sequences::{listed, tuple, tuple_of};
 use crate::{Occupancy, WindowState};
 
 static STATS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -35,21 +36,6 @@ fn call<'py>(
     }
 }
 
-/// A tuple of what `item` makes for each place.
-fn tuple<'py>(py: Python<'py>, length: usize, mut item: impl FnMut(usize) -> Object<'py>) -> Object<'py> {
-    // SAFETY: the tuple is seen by nobody else until all its places are filled, or freed with some of them empty. It
-    // takes each reference.
-    unsafe {
-        let tuple = Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(length as ffi::Py_ssize_t))?;
-        hide(&tuple);
-        for place in 0..length {
-            ffi::PyTuple_SetItem(tuple.as_ptr(), place as ffi::Py_ssize_t, item(place)?.into_ptr());
-        }
-        show(&tuple);
-        Ok(tuple)
-    }
-}
-
 /// The object of these figures.
 pub(super) fn stats(py: Python<'_>, stats: crate::Stats) -> Object<'_> {
     let figures = [
@@ -70,31 +56,25 @@ pub(super) fn stats(py: Python<'_>, stats: crate::Stats) -> Object<'_> {
 
 /// The object of these windows.
 pub(super) fn windows(py: Python<'_>, windows: Vec<Occupancy>) -> Object<'_> {
-    // SAFETY: the list is only seen by others when all its places are filled, or freed with some of them empty. It
-    // takes each reference.
-    let list = unsafe {
-        let list = Bound::from_owned_ptr_or_err(py, ffi::PyList_New(windows.len() as ffi::Py_ssize_t))?;
-        hide(&list);
-        for (place, window) in windows.into_iter().enumerate() {
-            ffi::PyList_SetItem(list.as_ptr(), place as ffi::Py_ssize_t, facts(py, &window)?.into_ptr());
-        }
-        show(&list);
-        list
-    };
-    call(py, &WINDOWS, c"Windows", &tuple(py, 1, |_| Ok(list.clone()))?)
+    let list = listed(py, windows.len(), |place| facts(py, &windows[place]))?;
+    call(py, &WINDOWS, c"Windows", &tuple_of(py, [list.into_any()])?)
 }
 
 /// What `Window` is made of.
 fn facts<'py>(py: Python<'py>, window: &Occupancy) -> Object<'py> {
     let number = |number: usize| int(py, number as u64);
-    tuple(py, 6, |place| match place {
-        0 => number(window.address),
-        1 => number(window.units),
-        2 => number(window.live_units),
-        3 => tuple(py, 2, |end| number([window.bookkeeping.start, window.bookkeeping.end][end])),
-        4 => runs(py, window),
-        _ => state(py, window.state),
-    })
+    let bookkeeping = [number(window.bookkeeping.start)?, number(window.bookkeeping.end)?];
+    tuple_of(
+        py,
+        [
+            number(window.address)?,
+            number(window.units)?,
+            number(window.live_units)?,
+            tuple_of(py, bookkeeping)?,
+            runs(py, window)?,
+            state(py, window.state)?,
+        ],
+    )
 }
 
 /// The bounds of each block, in four bytes of the machine's order each.

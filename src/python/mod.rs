@@ -8,7 +8,7 @@
 //! - `bytes`, `export`: a packet as a sequence and as a buffer;
 //! - `packet`: the object of a packet, which says what the unsafe code leans on; `arena`: that of an allocator;
 //! - `figures`: what an allocator tells about itself; `trace`: what `tracemalloc` is told;
-//! - `class`, `call`, `errors`: how classes are made, how calls come in, and how they fail;
+//! - `class`, `call`, `sequences`, `errors`: how classes are made, how calls come in, what lists are made of, and how calls fail;
 //! - `memory`: the heap behind an allocator, and all that is asked of it; `retained`: the memory behind the heap.
 
 mod allocator;
@@ -27,6 +27,7 @@ mod packet;
 mod packet_class;
 mod replay;
 mod retained;
+mod sequences;
 mod trace;
 
 use core::sync::atomic::{AtomicI64, Ordering};

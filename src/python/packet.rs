@@ -31,10 +31,12 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
 use super::arena::{Arena, ArenaHandle, ArenaRef, Traits, exported};
 use super::call::enter;
 use super::errors;
+use super::sequences::{empty_list, set, show};
 use crate::Realloc;
 
 /// The class of packets, once it was made. It is never freed.
@@ -435,8 +437,7 @@ impl<'py> PacketRef<'_, 'py> {
     pub(super) fn split(self, size: usize) -> PyResult<Bound<'py, PyAny>> {
         let (list, parts) = loop {
             let parts = self.bytes()?.len().div_ceil(size);
-            // SAFETY: the list is only seen by others when all its places are filled, or freed with some of them empty.
-            let list = unsafe { Bound::from_owned_ptr_or_err(self.py(), ffi::PyList_New(parts as ffi::Py_ssize_t))? };
+            let list = empty_list(self.py(), parts)?;
             // To make a list may run Python code, which may change the packet.
             self.unshared("split the packet")?;
             if self.size.get().div_ceil(size) == parts {
@@ -448,7 +449,8 @@ impl<'py> PacketRef<'_, 'py> {
         } else if parts == 1 || !self.split_in_place(size, &list, parts)? {
             self.split_by_copy(size, &list, parts)?;
         }
-        Ok(list)
+        show(&list);
+        Ok(list.into_any())
     }
 
     /// Where the part of this number lies in the packet.
@@ -457,7 +459,7 @@ impl<'py> PacketRef<'_, 'py> {
     }
 
     /// Makes a packet of each part where it lies; false, with this one as it was, where that is not possible.
-    fn split_in_place(self, size: usize, list: &Bound<'py, PyAny>, parts: usize) -> PyResult<bool> {
+    fn split_in_place(self, size: usize, list: &Bound<'py, PyList>, parts: usize) -> PyResult<bool> {
         let block = self.unshared("split the packet")?;
         let (offset, capacity, alignment) = (self.offset.get(), self.capacity.get(), self.arena.traits().alignment);
         let first = offset + size;
@@ -473,7 +475,7 @@ impl<'py> PacketRef<'_, 'py> {
             let part = create(self.owner(), block, in_front, length, end - start(place));
             let part = part.ok_or_else(errors::no_memory)?;
             PacketRef(part.as_borrowed()).block.set(None);
-            put(list, place, part);
+            set(list, place, part);
         }
         // SAFETY: the block is this packet's, and live.
         if !unsafe { self.arena.split(block, capacity, first, size, parts) }? {
@@ -494,14 +496,14 @@ impl<'py> PacketRef<'_, 'py> {
     }
 
     /// Makes a packet of the block with the first part, and copies the others.
-    fn split_by_copy(self, size: usize, list: &Bound<'py, PyAny>, parts: usize) -> PyResult<()> {
+    fn split_by_copy(self, size: usize, list: &Bound<'py, PyList>, parts: usize) -> PyResult<()> {
         for place in 1..parts {
             let range = self.part(place, size);
             // SAFETY: the part lies in the packet.
             let start = unsafe { self.bytes()?.cast::<u8>().add(range.start) };
-            put(list, place, self.copy_part(0, NonNull::slice_from_raw_parts(start, range.len()))?);
+            set(list, place, self.copy_part(0, NonNull::slice_from_raw_parts(start, range.len()))?);
         }
-        put(list, 0, self.hand_over(self.part(0, size).len())?);
+        set(list, 0, self.hand_over(self.part(0, size).len())?);
         Ok(())
     }
 
@@ -517,12 +519,6 @@ impl<'py> PacketRef<'_, 'py> {
         heir.capacity.set(self.capacity.get());
         Ok(part)
     }
-}
-
-/// Puts a packet into a list that nobody else knows yet.
-fn put(list: &Bound<'_, PyAny>, place: usize, packet: Bound<'_, PyAny>) {
-    // SAFETY: the callers pass places that the list has, and the list takes the reference.
-    unsafe { ffi::PyList_SetItem(list.as_ptr(), place as ffi::Py_ssize_t, packet.into_ptr()) };
 }
 
 /// Says that something failed where nobody can be told. An exception may be on its way up while packets are dropped; it is

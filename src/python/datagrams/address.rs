@@ -14,6 +14,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::python::call::int;
 use crate::python::errors;
+use crate::python::sequences::tuple_of;
 use crate::udp::linux::{RawAddress, decode, encode};
 use crate::udp::{Address, LinkAddress};
 
@@ -96,21 +97,6 @@ pub(super) fn object<'py>(py: Python<'py>, raw: &[u8]) -> PyResult<Bound<'py, Py
         drop(oldest);
     }
     Ok(object)
-}
-
-/// A tuple of these elements. (PyO3's conversion panics when there is no memory.)
-pub(super) fn tuple_of<'py, const N: usize>(
-    py: Python<'py>,
-    elements: [Bound<'py, PyAny>; N],
-) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: the thread is attached; every place is filled before anybody sees the tuple, which takes the references.
-    unsafe {
-        let tuple = Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(N as ffi::Py_ssize_t))?;
-        for (place, element) in elements.into_iter().enumerate() {
-            ffi::PyTuple_SET_ITEM(tuple.as_ptr(), place as ffi::Py_ssize_t, element.into_ptr());
-        }
-        Ok(tuple)
-    }
 }
 
 fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {

@@ -10,10 +10,11 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyInt, PyList, PySlice, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::address::{Version6, tuple_of};
-use crate::python::call::{hide, int, none, show, truth};
+use super::address::Version6;
+use crate::python::call::{int, none, truth};
 use crate::python::class::Object;
 use crate::python::errors;
+use crate::python::sequences::{hide, listed, show, tuple_of};
 use crate::udp::Info;
 
 /// The bit of a size that says that the datagram was longer.
@@ -40,43 +41,12 @@ pub(super) struct DatagramBatch {
 // SAFETY: the module declares that it needs the interpreter's lock, so that one thread at a time reaches a batch.
 unsafe impl Sync for DatagramBatch {}
 
-/// A list with `count` places, hidden until they are [filled](set) or cut off.
-pub(super) fn empty_list(py: Python<'_>, count: usize) -> PyResult<Bound<'_, PyList>> {
-    // SAFETY: the list is only seen by others when all its places are filled or cut off.
-    unsafe {
-        let list = ffi::PyList_New(count as ffi::Py_ssize_t);
-        let list = Bound::from_owned_ptr_or_err(py, list)?;
-        hide(&list);
-        Ok(list.cast_into_unchecked())
-    }
-}
-
-/// A list of what `item` makes for each place.
-fn listed<'py>(
-    py: Python<'py>,
-    count: usize,
-    mut item: impl FnMut(usize) -> Object<'py>,
-) -> PyResult<Bound<'py, PyList>> {
-    let list = empty_list(py, count)?;
-    for index in 0..count {
-        set(&list, index, item(index)?);
-    }
-    show(&list);
-    Ok(list)
-}
-
 /// A view to be filled in by the owner of a buffer. It stays where it is: views may point into themselves.
 pub(super) fn empty_view() -> PyResult<Vec<ffi::Py_buffer>> {
     let mut view = Vec::new();
     view.try_reserve_exact(1).map_err(|_| errors::no_memory())?;
     view.push(ffi::Py_buffer::new());
     Ok(view)
-}
-
-/// Fills an empty place of a list.
-pub(super) fn set(list: &Bound<'_, PyList>, index: usize, object: Bound<'_, PyAny>) {
-    // SAFETY: the place exists and is empty, and the list takes the reference.
-    unsafe { ffi::PyList_SET_ITEM(list.as_ptr(), index as ffi::Py_ssize_t, object.into_ptr()) };
 }
 
 /// Whether the socket was asked for anything about this datagram. (That it was joined is said without.)

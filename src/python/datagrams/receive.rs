@@ -8,13 +8,14 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::address;
-use super::batch::{DatagramBatch, empty_list, empty_view, set};
+use super::batch::{DatagramBatch, empty_view};
 use super::packets::{self, Source};
 use super::pool::{Lease, ask};
 use super::socket::{For, Socket, Waited, os_error, timed_out};
 use crate::python::call::{Arguments, none, not_an_integer};
 use crate::python::class::Object;
 use crate::python::errors;
+use crate::python::sequences::{empty_list, set};
 use crate::udp::layout::{Layout, Received};
 use crate::udp::linux::{Incoming, Kernel, MOST, plain_calls_tell_all};
 use crate::udp::{Info, Options};

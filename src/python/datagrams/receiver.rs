@@ -9,7 +9,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::address::tuple_of;
 use super::batch::DatagramBatch;
 use super::packets;
 use super::pool::{RECEIVED, Scratch, ask, new_scratch};
@@ -17,6 +16,7 @@ use super::receive::{Maker, Output, deliver, fill_once, layout};
 use super::socket::{Socket, os_error};
 use crate::python::call::{int, none, truth};
 use crate::python::errors;
+use crate::python::sequences::tuple_of;
 use crate::udp::Options;
 use crate::udp::linux::{Calls, Incoming, Kernel};
 
