@@ -12,28 +12,37 @@ exec </dev/null
 export PATH=$BIN:$PATH
 rm -rf dist/*.whl
 arch=$(uname -m)
-# The wheel does not say where it was built.
-export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$PWD=/pktalloc"
+# The wheel does not say where it was built. (Flags are separated by the character 0x1f here, paths may have spaces.)
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$cargo_home=/cargo"$'\x1f'"--remap-path-prefix=$PWD=/pktalloc"
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s)
 export SOURCE_DATE_EPOCH
 read -ra interpreters <<<"$INTERPRETERS"
 [ "${#interpreters[@]}" -gt 0 ] || { echo "make wheels: FAILED: none of python3.11 to python3.15 is here" >&2; exit 1; }
 
+# tag INTERPRETER: what its wheels have in their names.
+tag() {
+    "$1" -c 'import sys; print("cp%d%d-cp%d%d" % (2 * sys.version_info[:2]))'
+}
+
 # build TARGET PLATFORM
 build() {
-    local std=()
+    local std=() interpreter
     if [ ! -d "$(rustc --print target-libdir --target "$1")" ]; then
-        if [ -z "${RUST_SOURCES:-}" ]; then
-            echo "make wheels: no standard library for $1 here, so no wheel: rustup target add $1"
-            return
-        fi
         std=(-Zbuild-std)
         export RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT=$RUST_SOURCES/library
-        export RUSTFLAGS="$RUSTFLAGS --remap-path-prefix=$RUST_SOURCES=/rust"
+        export CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS"$'\x1f'"--remap-path-prefix=$RUST_SOURCES=/rust"
     fi
     echo "+ wheels for $1, $2"
     "$BIN/maturin" build --locked --release --zig --target "$1" --compatibility "$2" --target-dir target/wheel-build \
         --out dist --interpreter "${interpreters[@]}" "${std[@]}"
+    # For another system it goes by an interpreter's name, and leaves out, with a warning, what it cannot make sense of.
+    for interpreter in "${interpreters[@]}"; do
+        compgen -G "dist/pktalloc-*-$(tag "$interpreter")-$2*_${1%%-*}.whl" >/dev/null || {
+            echo "make wheels: FAILED: maturin built nothing for $1 and $interpreter; names as python3.11 work" >&2
+            exit 1
+        }
+    done
 }
 
 # Zig's C library for musl calls itself libc.so, which loaders know and auditwheel does not. Alpine's has its processor in
@@ -47,8 +56,12 @@ name_musl() {
     rm -rf "$folder"
 }
 
-build "$arch-unknown-linux-gnu" manylinux2014
-for target in "$arch-unknown-linux-musl" ${EXTRA_TARGETS:-}; do
+missing=()
+for target in "$arch-unknown-linux-gnu" "$arch-unknown-linux-musl" ${EXTRA_TARGETS:-}; do
+    if [ ! -d "$(rustc --print target-libdir --target "$target")" ] && [ -z "${RUST_SOURCES:-}" ]; then
+        missing+=("$target")
+        continue
+    fi
     case $target in
         *-musl*) (build "$target" musllinux_1_2) ;;
         *) (build "$target" manylinux2014) ;;
@@ -70,8 +83,13 @@ for wheel in "${wheels[@]}"; do
         *-musllinux_1_2_*:musllinux_1_[0-2]_* | *manylinux_2_17_*:manylinux_2_[5-9]_* | *manylinux_2_17_*:manylinux_2_1[0-7]_*) ;;
         *) echo "make wheels: FAILED: auditwheel takes $wheel for $tag" >&2; exit 1 ;;
     esac
-    if unzip -p "$wheel" '*.so' | grep -aqE "$PWD|${CARGO_HOME:-$HOME/.cargo}|$HOME/"; then
-        echo "make wheels: FAILED: a path of this machine is in $wheel" >&2
+    # Each path is looked for in all that is in the wheel, unpacked.
+    unpacked=$(mktemp -d)
+    "$BIN/wheel" unpack --dest "$unpacked" "$wheel" >/dev/null
+    found=$(grep -rlaF -e "$PWD" -e "$cargo_home" -e "$HOME/" "$unpacked" || true)
+    rm -rf "$unpacked"
+    if [ -n "$found" ]; then
+        echo "make wheels: FAILED: a path of this machine is in $wheel: ${found#"$unpacked"/}" >&2
         exit 1
     fi
 done
@@ -79,9 +97,7 @@ done
 tested=()
 # try INTERPRETER PLATFORM LIBRARY
 try() {
-    local tag
-    tag=cp$("$1" -c 'import sys; print("%d%d" % sys.version_info[:2])')
-    scripts/test_installed.sh "$1" dist/pktalloc-*-"$tag-$tag-$2"*_"$arch".whl
+    scripts/test_installed.sh "$1" dist/pktalloc-*-"$(tag "$1")-$2"*_"$arch".whl
     tested+=("$("$1" -c 'import platform; print(platform.python_version())') ($3)")
 }
 for interpreter in "${interpreters[@]}"; do
@@ -93,4 +109,7 @@ for interpreter in ${MUSL_INTERPRETERS:-}; do
     [ -x "$cc" ] || cc=${CC:-cc}
     CC=$cc try "$interpreter" musllinux musl
 done
-echo "make wheels: ${#wheels[@]} wheels in dist, the tests passed on Python $(printf '%s, ' "${tested[@]}" | sed 's/, $//')"
+skipped=""
+[ -n "${MUSL_INTERPRETERS:-}" ] || skipped="; those for musl were not run: MUSL_INTERPRETERS names no Python"
+[ "${#missing[@]}" -eq 0 ] || skipped+="; not built, for want of a standard library (rustup target add): ${missing[*]}"
+echo "make wheels: ${#wheels[@]} wheels in dist, the tests passed on Python $(printf '%s, ' "${tested[@]}" | sed 's/, $//')$skipped"
