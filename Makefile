@@ -214,7 +214,7 @@ loom: ## check the frees from other threads in every order that the memory model
 
 tsan: ## run the tests of packets on several threads under ThreadSanitizer (Linux)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" RUST_TEST_THREADS=1 \
-	    TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tests/tsan.txt" CARGO_TARGET_DIR=target/tsan \
+	    TSAN_OPTIONS="halt_on_error=1 suppressions='$(CURDIR)/tests/tsan.txt'" CARGO_TARGET_DIR=target/tsan \
 	    $(CARGO) test --locked --target $$(rustc -vV | sed -n 's/^host: //p') --features bytes --test shared --test pool --test frozen
 	@echo "make tsan: no data race"
 

@@ -24,7 +24,7 @@ passed() {
 # `allocator_may_return_null`: sizes that no system serves are refused rather than reported.
 echo "+ the suite under AddressSanitizer"
 ASAN_OPTIONS="allocator_may_return_null=1:detect_odr_violation=0" \
-    LSAN_OPTIONS="suppressions=$PWD/tests/lsan.txt:print_suppressions=0" RUSTC_BOOTSTRAP=1 \
+    LSAN_OPTIONS="suppressions='$PWD/tests/lsan.txt':print_suppressions=0" RUSTC_BOOTSTRAP=1 \
     RUSTFLAGS="-Zsanitizer=address --cfg pktalloc_asan" \
     "$CARGO" test --locked --no-fail-fast --target "$host" --target-dir target/asan --features "$FEATURES" --lib --tests \
     -- "${skip[@]}" \
