@@ -62,7 +62,7 @@ use crate::config::{ConfigError, Settings};
 use crate::error::AllocError;
 use crate::geometry::Geometry;
 use crate::list::List;
-use crate::map::{FIRST_LONG, whole_length};
+use crate::map::{FIRST_LONG, LONGEST, whole_length};
 use crate::poison;
 use crate::region::{Region, Window};
 use crate::system::System;
@@ -382,7 +382,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Whether a block that is asked for with `size` bytes lies in a region, rather than in memory of its own.
     pub(crate) fn lies_in_region(&self, size: usize) -> bool {
         let windows = self.geometry.region_windows() - self.geometry.first_window();
-        let most = windows * self.geometry.block_units().len();
+        let most = (windows * self.geometry.block_units().len()).min(LONGEST as usize);
         let bytes = most << self.geometry.unit_shift();
         let of_windows = size > self.geometry.bytes(self.geometry.block_units().len() as u32);
         let least = if of_windows { FIRST_LONG } else { 0 };

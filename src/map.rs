@@ -44,16 +44,19 @@ pub(crate) const FIRST_LONG: u32 = 128;
 const STEPS: u32 = 8;
 /// Base-2 logarithm of the first step.
 const FIRST_STEP: u32 = FIRST_LONG.ilog2() - STEPS.ilog2();
+/// The longest block, in units, whose length a map can keep.
+pub(crate) const LONGEST: u32 = length_of(u8::MAX);
 /// Units that are looked at together when a hole is measured.
 const WORD: usize = size_of::<u64>();
 
-/// The smallest length that a map can keep and that is at least `units`, which is not 0.
+/// The smallest length that a map can keep and that is at least `units`, which is not 0 and at most [`LONGEST`].
 pub(crate) fn whole_length(units: u32) -> u32 {
     length_of(code_of(units))
 }
 
-/// What a map stores for a block of `units` units, rounded up.
+/// What a map stores for a block of `units` units, rounded up; at most [`LONGEST`].
 fn code_of(units: u32) -> u8 {
+    debug_assert!(units <= LONGEST);
     if units <= LONGEST_EXACT {
         return units as u8;
     }
@@ -64,8 +67,8 @@ fn code_of(units: u32) -> u8 {
 }
 
 /// The length in units that a map's byte stands for.
-fn length_of(code: u8) -> u32 {
-    match u32::from(code) {
+const fn length_of(code: u8) -> u32 {
+    match code as u32 {
         exact @ ..FIRST_LONG => exact,
         cached @ FIRST_LONG..LONG => cached - CACHED,
         long => {

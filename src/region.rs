@@ -94,7 +94,7 @@ struct Front(OwnerPointer);
 pub(crate) struct WindowBits(Cell<u64>);
 
 impl WindowBits {
-    /// No bit set.
+    /// These bits set.
     const fn new(word: u64) -> Self {
         Self(Cell::new(word))
     }
@@ -143,6 +143,8 @@ pub(crate) struct Header {
     pub(crate) resident: WindowBits,
     /// Windows whose map has been cleared.
     pub(crate) mapped: WindowBits,
+    /// Whether the maps of other windows may have pages behind them all the same, which another allocator left.
+    pub(crate) left: Cell<bool>,
     /// Which stacks of cached blocks have memory that counts as held, by their steps: a bit for each length from 1 on.
     pub(crate) stacks: [Cell<u32>; CACHE_STEPS.len()],
     /// The neighbours in the list of regions with reserved windows.
@@ -174,6 +176,7 @@ impl Region {
                 reserved: WindowBits::new(windows),
                 resident: WindowBits::new(resident & (windows | 1 << CACHE)),
                 mapped: WindowBits::new(0),
+                left: Cell::new(resident != 0),
                 stacks: [const { Cell::new(0) }; CACHE_STEPS.len()],
                 previous: Cell::new(None),
                 next: Cell::new(None),
@@ -295,7 +298,7 @@ impl Region {
         })
     }
 
-    /// Bytes of the units of the region from `unit` on.
+    /// Bytes of units of the region.
     pub(crate) fn bytes<G: Geometry>(self, units: Range<usize>, geometry: G) -> NonNull<[u8]> {
         debug_assert!(units.end <= geometry.region_units());
         // SAFETY: the units lie in the region.

@@ -558,3 +558,92 @@ fn maps_go_back_also_behind_a_window_that_never_had_one() {
     };
     assert_eq!(trimmed(0b111), trimmed(0b100));
 }
+
+/// The operating system, which keeps one region for the next allocator.
+#[derive(Clone, Default)]
+struct Lending {
+    region: Rc<Cell<Option<NonNull<u8>>>>,
+    /// Which 64ths of it may have pages; 0 while it is not kept.
+    kept: Rc<Cell<u64>>,
+}
+
+impl Lending {
+    /// Bytes of the region that lie in memory.
+    fn resident(&self) -> usize {
+        resident_bytes(NonNull::slice_from_raw_parts(self.region.get().unwrap(), Self::REGION_BYTES))
+    }
+}
+
+// SAFETY: every region is the operating system's.
+unsafe impl System for Lending {
+    const REGION_BYTES: usize = 8 << 20;
+
+    fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
+        let region = Os.allocate(layout, role);
+        self.region.set(region);
+        region
+    }
+
+    unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, role: Role) {
+        // SAFETY: it came from `allocate` with this layout.
+        unsafe { Os.free(memory, layout, role) };
+    }
+
+    unsafe fn discard(&self, bytes: NonNull<[u8]>) -> usize {
+        // SAFETY: the caller keeps the same contract.
+        unsafe { Os.discard(bytes) }
+    }
+
+    unsafe fn keep(&self, region: NonNull<u8>, _: Layout, resident: u64) -> bool {
+        assert_eq!(self.region.get(), Some(region));
+        self.kept.set(resident);
+        true
+    }
+
+    fn take_kept(&self, _: Layout) -> Option<(NonNull<u8>, u64)> {
+        match self.kept.take() {
+            0 => None,
+            resident => Some((self.region.get()?, resident)),
+        }
+    }
+}
+
+/// Fills most of a region of `system` and drops the allocator.
+fn use_up<const UNIT: usize, const WINDOW_UNITS: usize>(system: &Lending) {
+    let allocator = Allocator::<UNIT, WINDOW_UNITS, _>::with_config_in(Config::default(), system.clone()).unwrap();
+    for _ in 0..4000 {
+        let block = allocator.allocate(1400).unwrap();
+        // SAFETY: the block is live, and nobody else's.
+        unsafe { block.cast::<u8>().write_bytes(7, 1400) };
+    }
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
+/// What is in memory of the region of an allocator that has one block and was trimmed is what it counts.
+fn expect_what_is_counted<const UNIT: usize, const WINDOW_UNITS: usize>(system: &Lending) {
+    let config = Config::default().preallocated_windows(0).keep_empty_windows(0);
+    let allocator = Allocator::<UNIT, WINDOW_UNITS, _>::with_config_in(config, system.clone()).unwrap();
+    allocator.allocate(1400).unwrap();
+    allocator.trim();
+    // And pages of which it counts a part.
+    let most = allocator.allocated_bytes() as usize + 8 * page_bytes() as usize;
+    assert!(system.resident() <= most, "{} of {most}", system.resident());
+    assert_eq!(allocator.integrity_check(), Ok(()));
+}
+
+/// The pages that an allocator of another shape left in a region go back with `trim`, be they bookkeeping here and windows
+/// there or the other way round.
+#[test]
+fn pages_that_an_allocator_of_another_shape_left_go_back() {
+    let _alone = alone();
+    let system = Lending::default();
+    use_up::<16, 8192>(&system);
+    expect_what_is_counted::<64, 2048>(&system);
+    use_up::<64, 2048>(&system);
+    expect_what_is_counted::<16, 8192>(&system);
+    use_up::<64, 2048>(&system);
+    expect_what_is_counted::<64, 2048>(&system);
+    let region = system.region.get().unwrap();
+    // SAFETY: it came from `allocate` with this layout.
+    unsafe { system.free(region, Layout::from_size_align(8 << 20, 8 << 20).unwrap(), Role::Region) };
+}

@@ -2,8 +2,10 @@
 
 #![cfg(feature = "std")]
 
+use std::alloc::Layout;
 use std::ptr::NonNull;
 
+use pktalloc::system::{Os, Role, System};
 use pktalloc::{AllocError, Allocator, Config, Realloc};
 
 /// What every allocator here may hold: enough for each size up to [`SERVED`], as often as a call needs it.
@@ -271,4 +273,48 @@ fn objects_of_every_size_and_alignment_are_constructed_or_refused() {
         allocator.destruct(large);
     }
     assert_eq!(allocator.used_bytes(), 0);
+}
+
+/// The operating system, in regions of 64 MiB.
+#[derive(Clone, Default)]
+struct Wide;
+
+// SAFETY: every region is the operating system's.
+unsafe impl System for Wide {
+    const REGION_BYTES: usize = 64 << 20;
+
+    fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
+        Os.allocate(layout, role)
+    }
+
+    unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, role: Role) {
+        // SAFETY: the caller keeps the same contract.
+        unsafe { Os.free(memory, layout, role) };
+    }
+}
+
+/// A region may have more units than a map can say that a block has.
+#[test]
+fn blocks_longer_than_a_map_can_say_have_all_of_their_bytes() {
+    const UNIT: usize = 16;
+    let allocator = Allocator::<UNIT, 65_536, Wide>::with_config_in(Config::default(), Wide).unwrap();
+    for units in [491_519, 491_520, 491_521, 524_287, 524_288, 524_289, 600_000, 1 << 20, (1 << 20) + 1, 3 << 20] {
+        let size = units * UNIT;
+        let block = allocator.allocate(size).unwrap();
+        assert!(block.len() >= size, "{} of {size}", block.len());
+        let next = allocator.allocate(1000).unwrap().cast::<u8>().addr().get();
+        let start = block.cast::<u8>().addr().get();
+        assert!(next + 1000 <= start || next >= start + size, "the next block lies in one of {size} bytes");
+        assert_eq!(allocator.integrity_check(), Ok(()));
+        // SAFETY: live, and not used afterwards.
+        unsafe { allocator.free(block.cast()) };
+    }
+    // A block grows up to there in place, and beyond by moving.
+    let mut block = allocator.allocate(7 << 20).unwrap();
+    for size in [491_520 * UNIT, 491_521 * UNIT, 9 << 20] {
+        // SAFETY: live, and only what comes back is used afterwards.
+        block = unsafe { allocator.reallocate(block.cast(), size, Realloc::CopyExisting) }.unwrap();
+        assert!(block.len() >= size, "{} of {size}", block.len());
+        assert_eq!(allocator.integrity_check(), Ok(()));
+    }
 }

@@ -270,7 +270,7 @@ class Port:
 pairs = [(b"x", ("127.0.0.1", Port())) for _ in range(2)]
 packets = [pairs[0]]
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), -1))
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
 try:
     send_many(sock, packets)
 except MemoryError:

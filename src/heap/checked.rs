@@ -35,6 +35,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             self.cold.borrow_mut().requested.remove(block.addr().get());
         }
         self.free_filled(block, &site);
+        self.count_free();
         debug_assert_eq!(self.verify(), Ok(()));
         Ok(())
     }
@@ -60,7 +61,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if self.settings.check
             && let site @ Site::Units(..) = self.site(block.cast())
         {
-            // SAFETY: the block lies in a window, and its units were free until now.
+            // SAFETY: the block lies in a region, and its units were free until now.
             if unsafe { expect_freed(block) }.is_err() {
                 // As it was, so that the self-check can say what is wrong.
                 self.free_at(block.cast(), &site);
@@ -98,7 +99,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// The bytes of the block at `block` between two capacities.
     fn tail(&self, block: NonNull<u8>, from: usize, to: usize) -> NonNull<[u8]> {
-        // SAFETY: the caller passes capacities of a block in a window, which bound runs of units of that window.
+        // SAFETY: the caller passes capacities of a block in a region, which bound runs of units of that region.
         NonNull::slice_from_raw_parts(unsafe { block.add(from) }, to - from)
     }
 
@@ -130,7 +131,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 return Err(AllocError::Damaged);
             }
         } else if moved.cast() == block && moved.len() < old_capacity {
-            // SAFETY: these units were cut off the block; the window is held as long as the block lives.
+            // SAFETY: these units were cut off the block; nothing has released a window since.
             unsafe { fill(self.tail(block, moved.len(), old_capacity)) };
         }
         let cold = &mut *self.cold.borrow_mut();
@@ -149,7 +150,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
         let old_capacity = self.whole_capacity(block);
         let capacity = self.shorten(block, with_canary(size)?)?;
-        // SAFETY: these units were cut off the block; the window is held as long as the block lives.
+        // SAFETY: these units were cut off the block; nothing has released a window since.
         unsafe { fill(self.tail(block, capacity, old_capacity)) };
         self.cold.borrow_mut().requested.replace(block.addr().get(), size);
         self.guard(NonNull::slice_from_raw_parts(block, capacity), size, size);

@@ -158,6 +158,15 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
+    /// Counts a free that the hot path did not serve, and does what is due now and then.
+    pub(super) fn count_free(&self) {
+        let (left, due) = self.until_tick.get().overflowing_sub(1);
+        self.until_tick.set(left);
+        if due {
+            self.tick();
+        }
+    }
+
     /// Frees any block, or panics with what is wrong; where the thread panics already, the block stays: a second panic would
     /// end the process.
     fn free_or_panic(&self, block: NonNull<u8>, size: Option<usize>) {
@@ -222,10 +231,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.hide(bytes.cast(), units.len() as u32);
         let per_window = geometry.window_units();
         let in_one_window = units.start / per_window == (units.end - 1) / per_window;
-        if first + units.len() == self.cursor.get() && in_one_window && self.take_back(first) {
-            return;
+        let of_extent = first + units.len() == self.cursor.get() && in_one_window && self.take_back(first);
+        if !of_extent {
+            self.live_units.set(self.live_units.get() - units.len() as u64);
         }
-        self.live_units.set(self.live_units.get() - units.len() as u64);
         for index in units.start / per_window..units.end.div_ceil(per_window) {
             let window = region.window(index, geometry);
             let start = index * per_window;
@@ -233,7 +242,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             if block < start {
                 window.lead.set((part.start - start) as u32);
             }
-            if window.discount(part.len() as u32, geometry) {
+            if !of_extent && window.discount(part.len() as u32, geometry) {
                 self.drained(region, index);
             }
             if self.route.get().is_scarce() {
@@ -279,6 +288,7 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::geometry::Runtime;
+    use crate::heap::decay::TICK;
     use crate::system::Os;
 
     /// A block whose length its map does not keep exactly leaves the slow way, and its units are the next ones to be handed
@@ -295,5 +305,54 @@ mod tests {
         assert_eq!(heap.extent().unwrap().1, before);
         assert_eq!(heap.allocate(64).unwrap().cast::<u8>(), long.cast());
         assert_eq!(heap.integrity_check(), Ok(()));
+    }
+
+    /// A span may end right in front of the extent. What is cut off it goes there, and is its no more.
+    #[test]
+    fn the_end_of_a_span_goes_back_to_the_extent() {
+        let heap = Heap::with_settings(Runtime::new::<Os>(64, 128 << 10).unwrap(), Settings::new(), Os).unwrap();
+        let units = |units: usize| heap.allocate(units * 64).unwrap().cast::<u8>();
+        let spans: Vec<_> = (0..12).map(|_| units(3072)).collect();
+        let ends: Vec<_> = spans.iter().map(|span| span.addr().get() + 3072 * 64).collect();
+        let (block, span) = (0..12 * 1024)
+            .find_map(|_| {
+                let block = units(1);
+                Some((block, ends.iter().position(|&end| end == block.addr().get())?))
+            })
+            .unwrap();
+        // SAFETY: both are live, and the block is not used afterwards.
+        unsafe {
+            heap.free(block);
+            assert_eq!(heap.shrink(spans[span], 2560 * 64), Ok(2560 * 64));
+        }
+        assert_eq!(heap.integrity_check(), Ok(()));
+        assert_eq!(units(1).addr().get(), spans[span].addr().get() + 2560 * 64);
+        assert_eq!(heap.integrity_check(), Ok(()));
+    }
+
+    /// What is due now and then is done whichever way blocks are freed.
+    #[test]
+    fn memory_goes_back_also_where_no_free_takes_the_hot_path() {
+        let geometry = Runtime::new::<Os>(64, 128 << 10).unwrap();
+        let settings = Settings { keep_empty_windows: 0, ..Settings::new() };
+        let use_one = |heap: &Heap<Runtime, Os>| {
+            let block = heap.allocate(9000).unwrap().cast();
+            // SAFETY: live, and not used afterwards.
+            unsafe { heap.free(block) };
+        };
+        let heap = Heap::with_settings(geometry, settings, Os).unwrap();
+        let blocks: Vec<_> = (0..1000).map(|_| heap.allocate(9000).unwrap().cast()).collect();
+        // SAFETY: live, and not used afterwards.
+        unsafe { heap.free_batch(&blocks) };
+        let high = heap.allocated_bytes();
+        (0..500_000).for_each(|_| use_one(&heap));
+        assert!(heap.allocated_bytes() < high / 4, "{high}, {}", heap.allocated_bytes());
+
+        let heap = Heap::with_settings(geometry, Settings { check: true, ..settings }, Os).unwrap();
+        let left = |frees: u32| {
+            (0..frees).for_each(|_| use_one(&heap));
+            heap.until_tick.get()
+        };
+        assert_eq!((left(3), left(TICK), left(1)), (TICK - 3, TICK - 2, TICK - 3));
     }
 }

@@ -8,8 +8,9 @@
 const ALL: u32 = 1 << 16;
 /// Base-2 logarithm of how many windows the average reaches back.
 const REACH: u32 = 3;
-/// The least that the average is while windows empty as they come, and from when on they do so again.
+/// The least that the average is while windows empty as they come.
 const LEAST: u32 = ALL / 4 * 3;
+/// The least from which on they do so again.
 const AGAIN: u32 = ALL / 8 * 7;
 
 /// What is known of the windows that were filled.

@@ -54,22 +54,32 @@ const SWEPT_MAPS: usize = 16;
 pub(super) struct Sweep {
     /// The region, in order of address, and the window in it, at which the next call goes on.
     at: (usize, usize),
-    /// Windows that were looked at since something was freed.
+    /// Windows that were looked at since something was freed, and that have no hole of `wanted` units.
     seen: usize,
-    /// Requests of so many units or more are refused until something is freed.
-    refused: u32,
+    wanted: u32,
 }
 
 impl Sweep {
     /// Nothing is known.
     pub(super) const fn new() -> Self {
-        Self { at: (0, 0), seen: 0, refused: u32::MAX }
+        Self { at: (0, 0), seen: 0, wanted: 0 }
     }
 
     /// Something was freed.
     pub(super) fn restart(&mut self) {
         self.seen = 0;
-        self.refused = u32::MAX;
+    }
+
+    /// Whether one of `windows` windows may still have a hole of `units` units.
+    fn may_find(&mut self, units: u32, windows: usize) -> bool {
+        if units < self.wanted {
+            self.restart();
+        }
+        let may_find = self.seen < windows;
+        if may_find {
+            self.wanted = units;
+        }
+        may_find
     }
 }
 
@@ -142,7 +152,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 Err(refused) => break refused,
             }
         };
-        let may_fit = !is_scarce || units < cold.sweep.refused;
+        let windows = cold.regions.len() * self.geometry.region_windows();
+        let may_fit = !is_scarce || cold.sweep.may_find(units, windows);
         if may_fit && (self.reuse(cold, units) || (is_scarce && self.sweep(cold, units))) {
             return Ok(());
         }
@@ -161,7 +172,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.free_units(cold) > self.used_units() / 2 + SPARSE_WINDOWS * window
     }
 
-    /// How many of them whole windows need.
+    /// How many free units whole windows need.
     fn slack_units(&self, cold: &Cold) -> u64 {
         let window = self.geometry.block_units().len() as u64;
         let with_blocks = cold.held_windows - cold.empty.len();
@@ -217,6 +228,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
                 cold.reusable.remove(window);
             }
             if self.begin_pass(cold, window, units) {
+                // It may have more holes when its pass ends, or when something larger is asked for in between.
+                cold.sweep.at = (at, index);
+                cold.sweep.seen -= 1;
                 return true;
             }
             if is_listed {
@@ -225,9 +239,6 @@ impl<G: Geometry, S: System> Heap<G, S> {
             } else {
                 self.file(cold, window);
             }
-        }
-        if cold.sweep.seen >= regions * geometry.region_windows() {
-            cold.sweep.refused = cold.sweep.refused.min(units);
         }
         false
     }
@@ -416,5 +427,83 @@ mod tests {
         // Enough is free in each, in holes that are too small.
         let seen = refused(2);
         assert!((SWEPT_MAPS..=2 * SWEPT_MAPS).contains(&seen[0]) && seen[1] >= seen[0] + SWEPT_MAPS, "{seen:?}");
+    }
+
+    /// A heap that gets no more memory than these windows have, full of blocks of one unit. Nothing was refused yet.
+    fn at_limit(windows: usize, settings: Settings) -> (Heap<Runtime, Os>, Vec<NonNull<u8>>) {
+        let geometry = Runtime::new::<Os>(64, 16 << 10).unwrap();
+        let limit = geometry.fixed_bytes() + windows * (geometry.map_bytes() + geometry.window_bytes());
+        let settings = Settings { memory_limit: Some(limit as u64), preallocated_windows: 0, ..settings };
+        let heap = Heap::with_settings(geometry, settings, Os).unwrap();
+        // With `check` on, a canary comes to it.
+        let blocks = (0..windows * 256).map(|_| heap.allocate(40).unwrap().cast()).collect();
+        (heap, blocks)
+    }
+
+    fn free(heap: &Heap<Runtime, Os>, blocks: impl IntoIterator<Item = NonNull<u8>>) {
+        for block in blocks {
+            // SAFETY: live, and not used afterwards.
+            unsafe { heap.free(block) };
+        }
+    }
+
+    /// The units of so many bytes, if they are to be had.
+    fn request(heap: &Heap<Runtime, Os>, units: usize) -> Option<NonNull<u8>> {
+        let block = heap.allocate(units * 64);
+        assert_eq!(heap.integrity_check(), Ok(()));
+        block.ok().map(NonNull::cast)
+    }
+
+    #[test]
+    fn a_large_request_that_was_refused_says_nothing_about_smaller_ones() {
+        for windows in [1, 3] {
+            let (heap, blocks) = at_limit(windows, Settings::new());
+            free(&heap, blocks[100..105].iter().chain(&blocks[200..230]).copied());
+            assert_eq!((request(&heap, 128), request(&heap, 31)), (None, None));
+            assert_eq!(request(&heap, 30), Some(blocks[200]));
+            assert_eq!((0..6).filter_map(|_| request(&heap, 1)).count(), 5);
+        }
+    }
+
+    /// Units that the extent takes back may be all that a hole was short of.
+    #[test]
+    fn a_request_is_served_once_what_was_freed_makes_room_for_it() {
+        let (heap, blocks) = at_limit(1, Settings::new());
+        free(&heap, blocks[100..105].iter().copied());
+        assert_eq!(request(&heap, 12), None);
+        let newest = request(&heap, 5);
+        free(&heap, newest);
+        free(&heap, blocks[90..100].iter().rev().copied());
+        assert_eq!(request(&heap, 20), None);
+        assert_eq!(request(&heap, 12), Some(blocks[90]));
+    }
+
+    /// A window that a request was served from may have more holes.
+    #[test]
+    fn a_window_that_serves_a_request_counts_as_not_looked_at() {
+        let (heap, blocks) = at_limit(3, Settings::new());
+        free(&heap, blocks[300..305].iter().chain(&blocks[310..320]).copied());
+        assert_eq!(request(&heap, 12), None);
+        assert!(request(&heap, 3).is_some());
+        let cold = heap.cold.borrow();
+        let (region, index) = cold.sweep.at;
+        let window = cold.regions.nth(region).unwrap().window(index, heap.geometry);
+        // The sweep began with the first window.
+        assert_eq!((heap.window.get(), cold.sweep.seen), (Some(window), index));
+    }
+
+    /// At the limit every hole is found, also in full windows, and also by an allocator that verifies.
+    #[test]
+    fn all_that_is_free_can_be_had_at_the_limit() {
+        for settings in
+            [Settings::new(), Settings { zero: true, ..Settings::new() }, Settings { check: true, ..Settings::new() }]
+        {
+            let (heap, blocks) = at_limit(4, settings);
+            let holes: Vec<_> = blocks.iter().copied().step_by(10).collect();
+            free(&heap, holes.iter().copied());
+            let again: Vec<_> = core::iter::from_fn(|| heap.allocate(40).ok()).collect();
+            assert_eq!(again.len(), holes.len(), "{settings:?}");
+            assert_eq!(heap.integrity_check(), Ok(()));
+        }
     }
 }

@@ -377,9 +377,15 @@ impl<G: Geometry, S: System> Heap<G, S> {
             return;
         }
         let header = region.header(geometry);
+        let left = header.left.replace(false);
+        if left {
+            let first = geometry.first_window();
+            // SAFETY: no block lies in the bookkeeping, so nobody uses its part of the map.
+            unsafe { self.system.discard(region.maps(first..first, geometry)) };
+        }
         for run in runs(header.reserved.word()) {
             let mapped = run.clone().filter(|&window| header.mapped.test(window)).count();
-            if mapped == 0 {
+            if mapped == 0 && !left {
                 continue;
             }
             // SAFETY: no block lies in these windows.
@@ -420,7 +426,8 @@ impl<G: Geometry, S: System> Drop for Heap<G, S> {
         let geometry = self.geometry;
         let cold = self.cold.borrow();
         for (_, region) in cold.regions.iter() {
-            let resident = geometry.parts_of(region.header(geometry).resident.word());
+            // The bookkeeping has pages as well; to an allocator of another shape they may be windows.
+            let resident = geometry.parts_of(region.header(geometry).resident.word() | !geometry.windows_mask());
             let kept = self.may_keep()
                 && self.region_layout().is_ok_and(|layout| {
                     poison::show(NonNull::slice_from_raw_parts(region.base(), layout.size()));

@@ -7,13 +7,14 @@ use crate::config::Settings;
 /// ```text
 ///  settings                     allocate    free      changes
 ///  ─────────────────────────────────────────────────────────────────────────────────────────────
-///  plain, zero     Unused       slow        slow      → Direct or Zeroing with the first window
+///  any             Unused       slow        slow      → one of the others with the first window
 ///  plain           Direct       hot, cache  hot, cache → Scarce when memory is refused
 ///                  Scarce       hot         slow      → Direct when a window is to be had again
 ///  zero            Zeroing      slow        hot       → ZeroingScarce, and back, likewise
 ///                  ZeroingScarce slow       slow
-///  check,          Verified     slow        slow      never
-///  passthrough
+///  check           Verified     slow        slow      → VerifiedScarce, and back, likewise
+///                  VerifiedScarce slow      slow
+///  passthrough     has no windows, and stays Unused
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -27,21 +28,22 @@ pub(super) enum Route {
     Zeroing,
     /// Both.
     ZeroingScarce,
-    /// Every call verifies, or every block comes straight from the system.
+    /// Every call verifies.
     Verified,
+    /// Every call verifies, and memory was refused.
+    VerifiedScarce,
 }
 
 impl Route {
     /// The route of an allocator with windows, while memory is scarce or not.
     pub(super) const fn new(settings: &Settings, scarce: bool) -> Self {
-        if settings.check || settings.passthrough {
-            return Self::Verified;
-        }
-        match (settings.zero, scarce) {
-            (false, false) => Self::Direct,
-            (false, true) => Self::Scarce,
-            (true, false) => Self::Zeroing,
-            (true, true) => Self::ZeroingScarce,
+        match (settings.check, settings.zero, scarce) {
+            (true, _, false) => Self::Verified,
+            (true, _, true) => Self::VerifiedScarce,
+            (false, false, false) => Self::Direct,
+            (false, false, true) => Self::Scarce,
+            (false, true, false) => Self::Zeroing,
+            (false, true, true) => Self::ZeroingScarce,
         }
     }
 
@@ -62,7 +64,7 @@ impl Route {
 
     /// Whether memory was refused.
     pub(super) const fn is_scarce(self) -> bool {
-        matches!(self, Self::Scarce | Self::ZeroingScarce)
+        matches!(self, Self::Scarce | Self::ZeroingScarce | Self::VerifiedScarce)
     }
 }
 
@@ -75,12 +77,10 @@ mod tests {
         let plain = Settings::new();
         let zero = Settings { zero: true, ..plain };
         let check = Settings { check: true, ..plain };
-        let passthrough = Settings { passthrough: true, zero: true, ..plain };
         let routes = |settings: &Settings| [false, true].map(|scarce| Route::new(settings, scarce));
         assert_eq!(routes(&plain), [Route::Direct, Route::Scarce]);
         assert_eq!(routes(&zero), [Route::Zeroing, Route::ZeroingScarce]);
-        assert_eq!(routes(&check), [Route::Verified; 2]);
-        assert_eq!(routes(&passthrough), [Route::Verified; 2]);
+        assert_eq!(routes(&check), [Route::Verified, Route::VerifiedScarce]);
         let hot = |route: Route| (route.allocates_hot(), route.frees_hot(), route.is_scarce());
         assert!([plain, zero, check].map(|settings| Route::new(&settings, false).caches()) == [true, false, false]);
         assert_eq!(hot(Route::Unused), (false, false, false));
@@ -89,5 +89,6 @@ mod tests {
         assert_eq!(hot(Route::Zeroing), (false, true, false));
         assert_eq!(hot(Route::ZeroingScarce), (false, false, true));
         assert_eq!(hot(Route::Verified), (false, false, false));
+        assert_eq!(hot(Route::VerifiedScarce), (false, false, true));
     }
 }

@@ -317,6 +317,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Key<UNIT,
         if self.owner().place.0.returns == Returns::Locked {
             self.owner().lock.lock();
         }
+        let _leaving = Leaving(self.0);
         self.unbind();
         self.collect();
         for block in self.owner().queue.0.close() {
@@ -326,8 +327,23 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Key<UNIT,
         if self.heap().used_bytes() > 0 {
             self.heap().trim_all();
         }
-        // SAFETY: the key holds the lock, and is not used any more.
-        unsafe { leave(self.0) };
+    }
+}
+
+/// What a key does last, also where it panics over a block that was written to: packets that are left must not wait for it.
+struct Leaving<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(NonNull<Shared<UNIT, WINDOW_UNITS, S>>);
+
+impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Leaving<UNIT, WINDOW_UNITS, S> {
+    fn drop(&mut self) {
+        // SAFETY: the key holds the lock, and is not used any more. While the queue is open blocks are out, or none has come
+        // back: nobody takes the heap down.
+        unsafe {
+            if (*self.0.as_ptr()).owner.queue.0.is_closed() {
+                leave(self.0);
+            } else {
+                (*self.0.as_ptr()).owner.lock.unlock();
+            }
+        }
     }
 }
 

@@ -379,6 +379,8 @@ impl fmt::Debug for Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::region::Region;
+    use crate::shared::owner::OwnerOf;
 
     /// A busy share is passed by, and its memory found all the same once it is not.
     #[test]
@@ -405,5 +407,28 @@ mod tests {
                 assert_eq!((key.heap().used_bytes(), key.heap().integrity_check()), (0, Ok(())));
             });
         }
+    }
+
+    /// A share that panics when it goes, over a block that was written to after it had been freed, leaves no thread waiting
+    /// for its lock.
+    #[test]
+    fn a_share_that_panics_when_it_goes_gives_its_lock_up() {
+        let share = Share::new(Config::new().memory_limit(4 << 20)).unwrap();
+        let shares = [share];
+        let [freed, left] = [0; 2].map(|_| take_anywhere(&shares, 0, 1400).unwrap());
+        let first = freed.start();
+        // SAFETY: the block is live and its owner that of any thread, whose lock is taken: it waits in the queue.
+        shares[0]
+            .with(|_| unsafe { crate::packet::owner::sealed::Blocks::end(&AnyThread::<64, 2048, Os>::HERE, freed) });
+        // SAFETY: nobody reads it meanwhile.
+        unsafe { first.write_bytes(0xf8, 4) };
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(shares))).is_err());
+        // SAFETY: a block of the region is live.
+        let lock = unsafe {
+            let geometry = Fixed::<64, 2048, Os>::new();
+            let pointer = Region::of_block(left.start(), geometry).owner_pointer(geometry);
+            OwnerOf::<64, 2048, Os>::at(pointer).unwrap().lock(false)
+        };
+        assert!(lock.is_some());
     }
 }

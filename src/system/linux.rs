@@ -5,7 +5,7 @@ pub(super) mod kept;
 use core::alloc::Layout;
 use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const PROT_NONE: c_int = 0;
 const PROT_READ_WRITE: c_int = 1 | 2;
@@ -169,17 +169,22 @@ pub(super) unsafe fn grow(memory: NonNull<u8>, old: Layout, new: Layout) -> Opti
     if from == to || unsafe { mremap(at, from, to, 0) }.addr() != FAILED {
         return Some(memory);
     }
+    /// Whether a move was refused before.
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    if REFUSED.load(Ordering::Relaxed) {
+        return None;
+    }
     let place = map_aligned(to, new.align())?;
     // SAFETY: the pages move onto a mapping of ours that nobody uses, which they replace. Where that is refused, the old
-    // mapping is as it was; the new one may be gone in part, which another unmapping does not mind.
-    unsafe {
-        let moved = mremap(at, from, to, MREMAP_MAYMOVE | MREMAP_FIXED, place.as_ptr().cast::<c_void>());
-        if moved.addr() == FAILED {
-            unmap_pages(place.as_ptr(), to);
-            return None;
-        }
-        NonNull::new(moved.cast())
+    // mapping is as it was.
+    let moved = unsafe { mremap(at, from, to, MREMAP_MAYMOVE | MREMAP_FIXED, place.as_ptr().cast::<c_void>()) };
+    if moved.addr() == FAILED {
+        // The system may have unmapped the place before it refused, and another thread may have something there by now. So
+        // it is left alone: addresses without pages, once in the life of a process.
+        REFUSED.store(true, Ordering::Relaxed);
+        return None;
     }
+    NonNull::new(moved.cast())
 }
 
 pub(super) fn advise_huge_pages(region: NonNull<u8>, bytes: usize) {

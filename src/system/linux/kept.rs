@@ -47,7 +47,7 @@ pub(in super::super) unsafe fn put(region: NonNull<u8>, layout: Layout, resident
     if size != align || align <= SIZE_BITS || size <= GUARD_BYTES {
         return false;
     }
-    let within = |held: usize| held.checked_add(bytes).filter(|&held| held <= LIMIT.load(Ordering::Relaxed));
+    let within = |held: usize| held.checked_add(bytes).filter(|&held| held <= LIMIT.load(Ordering::SeqCst));
     if BYTES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_err() {
         return false;
     }
@@ -55,7 +55,9 @@ pub(in super::super) unsafe fn put(region: NonNull<u8>, layout: Layout, resident
     unsafe { note(region).write(resident) };
     let tagged = region.as_ptr().map_addr(|address| address | size.trailing_zeros() as usize);
     for slot in REGIONS.iter().filter(|slot| slot.load(Ordering::Relaxed).is_null()) {
-        if slot.compare_exchange(ptr::null_mut(), tagged, Ordering::Release, Ordering::Relaxed).is_ok() {
+        if slot.compare_exchange(ptr::null_mut(), tagged, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+            // The limit may have been lowered meanwhile, by a thread that did not see this region.
+            unmap_beyond(LIMIT.load(Ordering::SeqCst));
             return true;
         }
     }
@@ -73,7 +75,7 @@ pub(in super::super) fn take(layout: Layout) -> Option<(NonNull<u8>, u64)> {
 
 /// The region in a slot, if there is one of a size that will do.
 fn take_from(slot: &AtomicPtr<u8>, will_do: impl Fn(usize) -> bool) -> Option<(NonNull<u8>, u64)> {
-    let tagged = slot.load(Ordering::Relaxed);
+    let tagged = slot.load(Ordering::SeqCst);
     let size = 1 << (tagged.addr() & SIZE_BITS);
     if tagged.is_null() || !will_do(size) {
         return None;
@@ -89,7 +91,12 @@ fn take_from(slot: &AtomicPtr<u8>, will_do: impl Fn(usize) -> bool) -> Option<(N
 
 /// Sets how many bytes may be kept, and returns what is beyond that.
 pub(in super::super) fn set_limit(bytes: usize) {
-    LIMIT.store(bytes, Ordering::Relaxed);
+    LIMIT.store(bytes, Ordering::SeqCst);
+    unmap_beyond(bytes);
+}
+
+/// Returns kept regions until there are no more bytes than these.
+fn unmap_beyond(bytes: usize) {
     for slot in &REGIONS {
         if BYTES.load(Ordering::Relaxed) <= bytes {
             break;
