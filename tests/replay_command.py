@@ -2,13 +2,14 @@
 
 import json
 import os
-import pty
 import signal
 import struct
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from pktalloc import _pktalloc
 
@@ -61,6 +62,7 @@ class Terminal:
     """A replay whose error output is a terminal; its output is discarded."""
 
     def __init__(self, *arguments: object, command: str = "replay") -> None:
+        pty = pytest.importorskip("pty", reason="a terminal that a test can read is had from pty")
         self.screen, theirs = pty.openpty()
         environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
         # A shell has what runs in its background ignore interrupts, and so would all that this starts.

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 import pktalloc
+
+if sys.platform != "linux":
+    pytest.skip("datagrams in batches are there on Linux", allow_module_level=True)
+
 from datagram_sockets import Sockets, drained, receive
 from pktalloc import Allocator, recv_many_into, send_many
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="datagrams in batches are there on Linux")
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

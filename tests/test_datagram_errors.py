@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+if sys.platform != "linux":
+    pytest.skip("datagrams in batches are there on Linux", allow_module_level=True)
+
 from datagram_sockets import Sockets, filled, receive
 from pktalloc import Allocator, DatagramBatch, recv_many_into, send_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="datagrams in batches are there on Linux")
 
 
 def test_an_unreachable_peer_is_reported_and_loses_nothing(allocator: Allocator, sockets: Sockets) -> None:

@@ -311,8 +311,8 @@ if sys.platform == "linux":
 """
 
 
-# Where a later part of the list is refused, the exception is made while the list is half full. That allocates, and so may
-# collect, once the interpreter's stock of such exceptions is used up.
+# Where a later part of the list is refused, the exception is made while the list is half full. That allocates, and so
+# may collect, once the interpreter's stock of such exceptions is used up.
 REFUSALS = """
 import gc
 from pktalloc import Allocator
