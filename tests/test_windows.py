@@ -49,3 +49,10 @@ def test_the_command_line_writes_its_files(trace: Path, tmp_path: Path) -> None:
 def test_the_command_line_says_that_nothing_is_recorded() -> None:
     done = as_on_windows("-c", COMMAND, "record", "--", sys.executable, "-c", "")
     assert (done.returncode, done.stderr) == (2, "pktalloc: programs are recorded on Linux only\n")
+
+
+def test_what_is_for_linux_says_so() -> None:
+    done = as_on_windows("-c", "import windows_names\nwindows_names.become()\nimport pktalloc.aio")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: pktalloc.aio is for Linux, ")
+    assert last.endswith("this system is win32")
