@@ -38,7 +38,8 @@ def run(
         env=os.environ | (environment or {}),
         **how,
     )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    out, err = (text.decode().replace(os.linesep, "\n") for text in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
 
 def replay_json(*arguments: object) -> dict[str, Any]:
