@@ -90,6 +90,8 @@ emulated=(--skip every_layout_is_served --skip every_size_in_every_call
 turned=(--skip an_allocator_at_its_limit_keeps_the_rest --skip a_bad_datagram_among_good_ones
     --skip into_packets_that_other_threads_free --skip long_datagrams --skip joined_on_the_way
     --skip the_scope_of_a_link_local_peer --skip small_datagrams_in_large_slots)
+# The Python face, where nothing is linked: of the interpreter only the version has to be known.
+python=(env PYO3_CROSS=1 PYO3_CROSS_PYTHON_VERSION=3.11)
 # What a target passed with.
 state=$( (rustc -V && git ls-files -z -- '*.rs' Cargo.toml Cargo.lock scripts/cross.sh | xargs -0 cat) | sha256sum)
 passed=()
@@ -124,7 +126,8 @@ for target in $targets; do
     if [ "$runner" = - ]; then
         echo "+ $target: compile"
         if "$CARGO" check "${common[@]}" --lib --features "$FEATURES" 2>&1 | tee "$log" &&
-            "$CARGO" check "${common[@]}" --lib --no-default-features 2>&1 | tee -a "$log"; then
+            "$CARGO" check "${common[@]}" --lib --no-default-features 2>&1 | tee -a "$log" &&
+            "${python[@]}" "$CARGO" check "${common[@]}" --lib --features "$FEATURES,python" 2>&1 | tee -a "$log"; then
             compiled+=("$target")
             printf '%s\n' "$state" "$target" >"$stamp"
         else

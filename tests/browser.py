@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -28,7 +27,8 @@ SECONDS = 120
 
 def high(descriptor: int) -> int:
     """The same file under a number that is out of the way of those that the browser expects."""
-    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
+    fcntl = pytest.importorskip("fcntl", reason="the browser's pipes are moved with fcntl")
+    moved: int = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
     os.close(descriptor)
     return moved
 

@@ -14,7 +14,7 @@ import pktalloc
 
 if TYPE_CHECKING:
     from aio_protocols import Run
-from datagram_sockets import Sockets
+    from datagram_sockets import Sockets
 from processor_time import scheduled
 from replay_command import LINK, PACKETS
 
@@ -48,7 +48,7 @@ def packet_of(allocator: pktalloc.Allocator, offset: int) -> Callable[[bytes], p
 
 
 @pytest.fixture
-def sockets() -> Iterator[Sockets]:
+def sockets() -> Iterator["Sockets"]:
     """Make sockets that are bound to this host (or to nothing: `None`), wait at most 10 seconds, and are closed."""
     with ExitStack() as stack:
 

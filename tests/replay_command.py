@@ -2,13 +2,14 @@
 
 import json
 import os
-import pty
 import signal
 import struct
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from pktalloc import _pktalloc
 
@@ -37,7 +38,8 @@ def run(
         env=os.environ | (environment or {}),
         **how,
     )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    out, err = (text.decode().replace(os.linesep, "\n") for text in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
 
 def replay_json(*arguments: object) -> dict[str, Any]:
@@ -61,6 +63,7 @@ class Terminal:
     """A replay whose error output is a terminal; its output is discarded."""
 
     def __init__(self, *arguments: object, command: str = "replay") -> None:
+        pty = pytest.importorskip("pty", reason="a terminal that a test can read is had from pty")
         self.screen, theirs = pty.openpty()
         environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
         # A shell has what runs in its background ignore interrupts, and so would all that this starts.

@@ -296,6 +296,37 @@ def test_an_endpoint_whose_allocator_is_full_loses_nothing(run: Run) -> None:
     run(main())
 
 
+def test_what_comes_with_an_address_goes_there_and_the_rest_to_the_endpoints_own(run: Run) -> None:
+    async def main() -> None:
+        async with aio.datagrams(local_addr=LOCAL) as own, aio.datagrams(local_addr=LOCAL) as other:
+            own_name, other_name = (each.get_extra_info("sockname") for each in (own, other))
+            async with aio.datagrams(local_addr=LOCAL, remote_addr=own_name, allow_broadcast=True) as endpoint:
+                other.send_many([b"one", b"two"], endpoint.get_extra_info("sockname"))
+                batch = await endpoint.recv()
+                assert batch.addresses == [other_name] * 2
+                assert endpoint.send_many(batch) == 2
+                assert [bytes(packet) for packet in (await other.recv()).packets] == [b"one", b"two"]
+                assert endpoint.send_many([b"plain", (b"pair", other_name), b"more"]) == 3
+                assert [bytes(packet) for packet in (await other.recv()).packets] == [b"pair"]
+                received: list[bytes] = []
+                while len(received) < 2:
+                    received += [bytes(packet) for packet in (await own.recv()).packets]
+                assert received == [b"plain", b"more"]
+
+    run(main())
+
+
+def test_gso_is_true_or_false(run: Run) -> None:
+    async def main() -> None:
+        wrong: Any = 1
+        with pytest.raises(TypeError, match=r"^gso must be True or False, not int$"):
+            await aio.datagrams(local_addr=LOCAL, gso=wrong)
+        with pytest.raises(TypeError, match=r"^gso must be True or False, not int$"):
+            await aio.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=LOCAL, gso=wrong)
+
+    run(main())
+
+
 def test_segment_offload_on_both_sides(run: Run) -> None:
     async def main() -> None:
         async with (

@@ -374,6 +374,25 @@ def test_what_is_sent_in_one_turn_leaves_together(run: Run) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("gso", [True, False])
+def test_datagrams_of_a_protocol_are_joined_unless_told_otherwise(run: Run, gso: bool) -> None:
+    async def main() -> None:
+        async with (
+            protocol(local_addr=LOCAL) as there,
+            protocol(remote_addr=there.transport.get_extra_info("sockname"), gso=gso) as here,
+        ):
+            before = pktalloc.datagram_counters()
+            for _ in range(11):
+                here.transport.sendto(b"x" * 100)
+            await there.want(11)
+            after = pktalloc.datagram_counters()
+            joined = {name: after[name] - before[name] for name in ("sent_joined", "send_refused")}
+            # The first one leaves at once; a kernel may refuse the others together.
+            assert joined["sent_joined"] == 10 or joined["send_refused"] if gso else set(joined.values()) == {0}
+
+    run(main())
+
+
 def test_what_is_sent_may_be_changed_afterwards(run: Run) -> None:
     class Reusing(Collector):
         buffer = bytearray(4)

@@ -109,6 +109,23 @@ def test_sizes_that_cannot_be_served_are_memory_errors(allocator: Allocator, siz
     assert allocator.used_bytes == 64
 
 
+@pytest.mark.skipif(sys.maxsize < 1 << 32, reason="sizes beyond the pointers of this system are refused as such")
+def test_a_list_that_memory_cannot_hold_is_named(allocator: Allocator) -> None:
+    with pytest.raises(MemoryError, match=r"^there is no memory for a list of 1000000000000 packets$"):
+        allocator.allocate_many(10, 10**12)
+    assert allocator.used_bytes == 0
+
+
+def test_windows_compare_by_value(allocator: Allocator) -> None:
+    packet = allocator.allocate(100)
+    before = allocator.windows()
+    assert before == allocator.windows()
+    assert hash(before) == hash(allocator.windows())
+    packet.release()
+    assert before != allocator.windows()
+    assert before != list(before)
+
+
 def test_wrong_arguments_are_type_errors(allocator: Allocator) -> None:
     packet = allocator.allocate(10)
     calls: list[tuple[Callable[..., object], str]] = [
@@ -119,7 +136,12 @@ def test_wrong_arguments_are_type_errors(allocator: Allocator) -> None:
         (lambda: allocator.allocate_many(1), "missing required argument: 'count'"),  # type: ignore[call-arg]
         (lambda: allocator.reallocate(packet, 1, False), "copy must be given by keyword"),  # type: ignore[call-arg]
         (packet.resize, "missing required argument: 'size'"),
-        (lambda: packet.release(1), "takes at most 0 arguments"),  # type: ignore[call-arg]
+        (lambda: packet.release(1), r"release\(\) takes no arguments, 1 was given$"),  # type: ignore[call-arg]
+        (lambda: packet.release(1, 2), r"release\(\) takes no arguments, 2 were given$"),  # type: ignore[call-arg]
+        (lambda: packet.shrink(1, 2), r"shrink\(\) takes at most 1 argument, 2 were given$"),  # type: ignore[call-arg]
+        (lambda: packet.resize(1, copy=1), r"^copy must be True or False, not int$"),  # type: ignore[arg-type]
+        (lambda: packet.resize(1, "x"), r"^copy must be True or False, not str$"),  # type: ignore[arg-type]
+        (lambda: allocator.reallocate(packet, 1, copy=None), r"^copy must be True or False, not NoneType$"),  # type: ignore[arg-type]
         (lambda: Allocator(64), "positional"),  # type: ignore[call-arg]
         (lambda: Allocator(colour=1), "unexpected keyword argument 'colour'"),  # type: ignore[call-arg]
     ]

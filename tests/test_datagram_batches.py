@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import gc
+import operator
 import os
 import socket
 import subprocess
 import sys
 import time
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import pktalloc
+
+if sys.platform != "linux":
+    pytest.skip("datagrams in batches are there on Linux", allow_module_level=True)
+
 from datagram_sockets import Sockets, drained, receive
 from pktalloc import Allocator, recv_many_into, send_many
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="datagrams in batches are there on Linux")
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
@@ -33,6 +37,54 @@ def test_packets_of_their_size_and_addresses_as_recvfrom_gives_them(
     _, plain = here.recvfrom(100)
     assert {address for _, address in pairs} == {plain}
     assert allocator.used_bytes == sum(max(1, -(-len(datagram) // 64)) * 64 for datagram in datagrams)
+
+
+class Broken:
+    """An index that cannot be had."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def __index__(self) -> int:
+        raise self.error
+
+
+def test_an_index_raises_what_it_raises(allocator: Allocator, sockets: Sockets) -> None:
+    here, there = sockets(), sockets()
+    there.sendto(b"one", here.getsockname())
+    batch = allocator.recv_many(here)
+    for far in (10**30, -(10**30)):
+        with pytest.raises(IndexError):
+            batch[far]
+    for error in ZeroDivisionError, KeyboardInterrupt, TypeError:
+        with pytest.raises(error):
+            batch[Broken(error)]
+    assert bytes(batch[np.int64(0)][0]) == b"one"
+
+
+def test_a_batch_compares_as_its_number(allocator: Allocator, sockets: Sockets) -> None:
+    here, there = sockets(), sockets()
+    send_many(there, [b"a", b"b", b"c"], here.getsockname(), gso=False)
+    batch: Any = allocator.recv_many(here)
+    for kind in int, np.int64, np.uint8, np.array:
+        for number in 2, 3, 4:
+            for compare in operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge:
+                assert compare(batch, kind(number)) == compare(3, number), (kind, number, compare)
+                assert compare(kind(number), batch) == compare(number, 3), (kind, number, compare)
+    assert batch == mock.ANY
+    assert not batch != mock.ANY  # noqa: SIM202 - the operator is what is tried
+    assert batch == batch  # noqa: PLR0124
+    assert batch != "3"
+    with pytest.raises(TypeError):
+        batch < "3"  # noqa: B015
+    with pytest.raises(ZeroDivisionError):
+        batch == Broken(ZeroDivisionError)  # noqa: B015
+    # Batches of one length are not the same batch.
+    send_many(there, [b"d", b"e", b"f"], here.getsockname(), gso=False)
+    other = allocator.recv_many(here)
+    assert batch != other
+    with pytest.raises(TypeError):
+        batch < other  # noqa: B015
 
 
 def test_a_batch_is_a_sequence_of_pairs(allocator: Allocator, sockets: Sockets) -> None:

@@ -10,13 +10,39 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+if sys.platform != "linux":
+    pytest.skip("datagrams in batches are there on Linux", allow_module_level=True)
+
 from datagram_sockets import Sockets, filled, receive
 from pktalloc import Allocator, DatagramBatch, recv_many_into, send_many
+from pktalloc._pktalloc import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="datagrams in batches are there on Linux")
+
+def test_what_is_neither_true_nor_false_is_named(allocator: Allocator, sockets: Sockets) -> None:
+    here: Any = sockets()
+    rows = np.zeros((4, 100), np.uint8)
+    for name in "gro", "slices", "timestamps", "local_addresses", "ecn", "dropped":
+        for wrong in 1, None, "x":
+            message = f"^{name} must be True or False, not {type(wrong).__name__}$"
+            with pytest.raises(TypeError, match=message):
+                allocator.recv_many(here, **{name: wrong})
+            if name not in {"gro", "slices"}:
+                with pytest.raises(TypeError, match=message):
+                    recv_many_into(here, rows, **{name: wrong})
+    with pytest.raises(TypeError, match=r"^gso must be True or False, not int$"):
+        send_many(here, [b""], ("127.0.0.1", 9), gso=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^gro must be True or False, not int$"):
+        Receiver(here, gro=1)  # type: ignore[arg-type]
+
+
+def test_a_tuple_of_addresses_is_said_to_be_one(sockets: Sockets) -> None:
+    here, there = sockets(), sockets()
+    for addresses in (there.getsockname(), here.getsockname()), (there.getsockname(),), (here.getsockname(),) * 3:
+        with pytest.raises(TypeError, match="address must be one address, or a list of them, not a tuple of them"):
+            send_many(here, [b"x", b"y"], addresses)
 
 
 def test_an_unreachable_peer_is_reported_and_loses_nothing(allocator: Allocator, sockets: Sockets) -> None:
@@ -193,7 +219,9 @@ def test_arguments_that_make_no_sense(allocator: Allocator, sockets: Sockets) ->
         send_many(sock, b"whole", ("127.0.0.1", 9))
     with pytest.raises(TypeError, match="bytes-like objects, not str"):
         send_many(sock, ["text"], ("127.0.0.1", 9))
-    with pytest.raises(TypeError, match="pairs come without an address"):
+    with pytest.raises(
+        TypeError, match="not tuple: a pair of a packet and its address is taken where no address is given"
+    ):
         send_many(sock, [(b"x", ("127.0.0.1", 9))], ("127.0.0.1", 9))
     with pytest.raises(TypeError, match="not iterable"):
         send_many(sock, 5, ("127.0.0.1", 9))  # type: ignore[arg-type]

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 import pktalloc
+
+if sys.platform != "linux":
+    pytest.skip("datagrams in batches are there on Linux", allow_module_level=True)
+
 from datagram_sockets import Sockets, link_local, receive
 from pktalloc import Allocator, send_many
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="datagrams in batches are there on Linux")
 
 
 @dataclass

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+if sys.platform != "linux":
+    pytest.skip("datagrams in batches are there on Linux", allow_module_level=True)
+
 from datagram_sockets import Sockets, filled
 from pktalloc import Allocator, DatagramBatch, recv_many_into, send_many
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="datagrams in batches are there on Linux")
 
 
 def test_rows_of_an_array(sockets: Sockets) -> None:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+if sys.platform != "linux":
+    pytest.skip("datagrams in batches are there on Linux", allow_module_level=True)
+
 from datagram_sockets import Sockets, receive, wait_until_asleep
 from pktalloc import Allocator, DatagramBatch, recv_many_into, send_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="datagrams in batches are there on Linux")
 
 
 def test_waiting_is_as_the_socket_says(allocator: Allocator, sockets: Sockets) -> None:

@@ -16,7 +16,8 @@ import pytest
 from c_programs import compiler_for
 from pktalloc import _pktalloc
 
-pytestmark = pytest.mark.skipif(_pktalloc.recorder is None, reason="programs are recorded on Linux only")
+if _pktalloc.recorder is None:
+    pytest.skip("programs are recorded on Linux only", allow_module_level=True)
 
 COMMAND = [sys.executable, "-m", "pktalloc"]
 

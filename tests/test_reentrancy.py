@@ -24,10 +24,6 @@ class Interrupting:
         self.action()
         return self.number
 
-    def __bool__(self) -> bool:
-        self.action()
-        return bool(self.number)
-
 
 ACTIONS: dict[str, Callable[[Allocator, Packet], object]] = {
     "release": lambda _, packet: packet.release(),
@@ -42,10 +38,8 @@ OPERATIONS: dict[str, Callable[[Allocator, Packet, Interrupting], object]] = {
     "set slice": lambda _, packet, number: packet.__setitem__(slice(0, number), b"xxx"),
     "set slice with step": lambda _, packet, number: packet.__setitem__(slice(0, 9, number), b"xxx"),
     "resize": lambda _, packet, number: packet.resize(number),
-    "resize, copy": lambda _, packet, number: packet.resize(5000, number),  # type: ignore[arg-type]
     "shrink": lambda _, packet, number: packet.shrink(number),
     "reallocate": lambda allocator, packet, number: allocator.reallocate(packet, number),
-    "reallocate, copy": lambda allocator, packet, number: allocator.reallocate(packet, 5000, copy=number),  # type: ignore[arg-type]
     "advance": lambda _, packet, number: packet.advance(number),
     "split": lambda _, packet, number: packet.split(number),
     "allocator.shrink": lambda allocator, packet, number: allocator.shrink(packet, number),
@@ -311,8 +305,8 @@ if sys.platform == "linux":
 """
 
 
-# Where a later part of the list is refused, the exception is made while the list is half full. That allocates, and so may
-# collect, once the interpreter's stock of such exceptions is used up.
+# Where a later part of the list is refused, the exception is made while the list is half full. That allocates, and so
+# may collect, once the interpreter's stock of such exceptions is used up.
 REFUSALS = """
 import gc
 from pktalloc import Allocator

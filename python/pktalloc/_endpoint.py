@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 from pktalloc._pktalloc import Allocator, DatagramBatch, Receiver, send_many
-from pktalloc._transport import BATCH, SIZE, _name, _wake
+from pktalloc._transport import BATCH, SIZE, _check_switch, _name, _wake
 
 if TYPE_CHECKING:
     import socket
@@ -49,6 +49,7 @@ class DatagramEndpoint:
     ) -> None:
         """Serve `sock`, which the endpoint owns from now on, on the running loop."""
         self._loop = asyncio.get_running_loop()
+        _check_switch("gso", gso)
         self._receive = Receiver(sock, batch, size, gro=gro).receive
         self._allocator = Allocator() if allocator is None else allocator
         self._sock: socket.socket | None = sock
@@ -166,16 +167,17 @@ class DatagramEndpoint:
         says about the first one, and the error that one sent later has met. What follows one that failed is sent.
 
         A batch goes back to where its datagrams came from; `send_many(batch.packets)` sends them to the endpoint's own
-        peer, `send_many(batch.packets, address)` to another.
+        peer, `send_many(batch.packets, address)` to another. Pairs of a packet and its address go to that address.
         """
         sock = self._open()
         if self._send_error is not None:
             error, self._send_error = self._send_error, None
             raise error
-        if address is None and self._address is not None:
-            address = self._address
         if not isinstance(packets, DatagramBatch | list):
             packets = list(packets)
+        if address is None and self._address is not None and not isinstance(packets, DatagramBatch):
+            # The one to send to, unless a packet comes with its own.
+            packets = [one if isinstance(one, tuple) else (one, self._address) for one in packets]
         sent = 0
         if not self._queue:
             with contextlib.suppress(BlockingIOError, InterruptedError):

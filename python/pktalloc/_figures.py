@@ -15,7 +15,7 @@ class Stats(NamedTuple):
         allocated_bytes: bytes taken from the system.
         peak_allocated_bytes: the most that `allocated_bytes` has been.
         live_packets: packets that hold a block.
-        large_packets: packets among them that were too large for a window.
+        large_packets: packets among them that are longer than a region has room for (about 7.5 MiB).
         large_bytes: bytes of large packets.
         windows: windows taken from the system.
         empty_windows: windows without a live packet.
@@ -122,6 +122,12 @@ class Windows(Sequence[Window]):
 
     def __iter__(self) -> Iterator[Window]:
         return iter(self._windows)
+
+    def __eq__(self, other: object, /) -> bool:
+        return self._windows == other._windows if isinstance(other, Windows) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._windows)
 
     def to_svg(self) -> str:
         """Return a drawing in the SVG format: windows as rows, packets as runs of two alternating colours, holes light.

@@ -50,10 +50,13 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         batch: int = BATCH,
         size: int = SIZE,
         gro: bool = False,
+        gso: bool = True,
     ) -> None:
         """Serve `sock`, which the transport owns from now on; `address` is the only one to send to."""
+        _check_switch("gso", gso)
         self._receiver = Receiver(sock, batch, size, gro=gro)
         self._loop = loop
+        self._gso = gso
         self._sock: socket.socket | None = sock
         self._number = sock.fileno()
         peer = _name(sock.getpeername)
@@ -225,7 +228,8 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         while buffer and self._sock is not None:
             pairs = [buffer[place] for place in range(min(BATCH, len(buffer)))]
             try:
-                sent = send_many(self._sock, [data for data, _ in pairs], [address for _, address in pairs])
+                packets, addresses = [data for data, _ in pairs], [address for _, address in pairs]
+                sent = send_many(self._sock, packets, addresses, gso=self._gso)
             except (BlockingIOError, InterruptedError):
                 self._start_writing()
                 return
@@ -349,6 +353,12 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     def _report(self, error: BaseException, message: str) -> None:
         context = {"message": message, "exception": error, "transport": self, "protocol": self._protocol}
         self._loop.call_exception_handler(context)
+
+
+def _check_switch(name: str, value: object) -> None:
+    """Refuse what is neither true nor false before there is something to send with it."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
 
 
 def _name(of: Any) -> Address:

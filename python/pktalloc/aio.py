@@ -22,9 +22,15 @@ system call. `install()` makes a loop use it, for libraries that call the loop.
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pktalloc import _bind
+from pktalloc import _bind, _pktalloc
+
+if not hasattr(_pktalloc, "Receiver"):
+    message = f"pktalloc.aio is for Linux, whose calls for many datagrams it uses; this system is {sys.platform}"
+    raise ImportError(message, name=__name__)
+
 from pktalloc._endpoint import DatagramEndpoint
 from pktalloc._transport import BATCH, SIZE, DatagramTransport
 
@@ -64,12 +70,14 @@ async def create_datagram_endpoint(  # noqa: PLR0913 - asyncio's arguments, and 
     batch: int = BATCH,
     size: int = SIZE,
     gro: bool = False,
+    gso: bool = True,
 ) -> tuple[DatagramTransport, Protocol]:
     """Make a datagram endpoint as `loop.create_datagram_endpoint()` does, receiving and sending in batches.
 
     An unchanged `asyncio.DatagramProtocol` gets `bytes`, or, with an `allocator`, packets from it. Up to `batch`
     datagrams of up to `size` bytes are received in one system call, and those that the protocol sends meanwhile are
-    sent together. With `gro` the kernel may join datagrams of one flow; the protocol gets them one by one.
+    sent together. With `gro` the kernel may join datagrams of one flow; the protocol gets them one by one. `gso=False`
+    sends every datagram by itself, without segment offload.
 
     Returns the transport and the protocol.
     """
@@ -85,7 +93,7 @@ async def create_datagram_endpoint(  # noqa: PLR0913 - asyncio's arguments, and 
     try:
         protocol = protocol_factory()
         transport = DatagramTransport(
-            loop, made, protocol, address, allocator=allocator, batch=batch, size=size, gro=gro
+            loop, made, protocol, address, allocator=allocator, batch=batch, size=size, gro=gro, gso=gso
         )
     except BaseException:
         # The caller's socket stays the caller's.
@@ -183,7 +191,8 @@ def install(loop: asyncio.AbstractEventLoop | None = None, **options: Any) -> Ca
     """Replace `create_datagram_endpoint()` of the loop, or of the running one, by the one that works in batches.
 
     For libraries that call the loop, such as aioquic. `options` are further arguments for each endpoint: `batch`,
-    `size`, `gro`, `allocator`. Returns a function that undoes the replacement; endpoints that exist stay as they are.
+    `size`, `gro`, `gso`, `allocator`. Returns a function that undoes the replacement; endpoints that exist stay as they
+    are.
     """
     on = asyncio.get_running_loop() if loop is None else loop
 

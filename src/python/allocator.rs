@@ -62,6 +62,7 @@ fn with_settings<'py>(
         Some(value) => setting(value.as_borrowed(), name, allowed).map(Some),
         None => Ok(None),
     };
+    let on = |value: &Option<Bound<'py, PyAny>>, name| switch(value.as_ref().map(Bound::as_borrowed), name, false);
     // `None` stands for the default where it is the documented one.
     let some = |value: Option<Bound<'py, PyAny>>| value.filter(|value| !value.is_none());
     let defaults = Settings::new();
@@ -76,9 +77,9 @@ fn with_settings<'py>(
         preallocated_windows: preallocated_windows.unwrap_or(defaults.preallocated_windows),
         keep_empty_windows: keep_empty_windows.unwrap_or(defaults.keep_empty_windows),
         memory_limit: memory_limit.map(|limit| limit as u64),
-        zero: switch(zero.as_ref(), "zero")?,
-        check: switch(check.as_ref(), "check")?,
-        huge_pages: switch(huge_pages.as_ref(), "huge_pages")?,
+        zero: on(&zero, "zero")?,
+        check: on(&check, "check")?,
+        huge_pages: on(&huge_pages, "huge_pages")?,
         ..defaults
     };
     let memory = Memory::new(alignment, window_bytes, settings).ok_or_else(errors::no_memory)?;
@@ -112,7 +113,7 @@ fn allocate_many<'py>(arena: ArenaRef<'_, 'py>, arguments: Arguments<'_, 'py>) -
             "{count} packets of {size} bytes are beyond what this allocator may hold"
         )));
     }
-    let list = empty_list(arena.py(), count)?;
+    let list = empty_list(arena.py(), count, "packets")?;
     // Also where no packet is asked for.
     drop(arena.heap()?);
     let mut blocks = [NonNull::<u8>::dangling(); BATCH];
@@ -158,7 +159,7 @@ fn reallocate<'py>(arena: ArenaRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> O
     let ([packet, size_given], [copy]) = arguments.sort("reallocate", ["packet", "size"], ["copy"])?;
     let packet = PacketRef::expect(packet, arena)?;
     let size = size(size_given)?;
-    let copy = copy.map_or(Ok(true), |copy| copy.is_truthy())?;
+    let copy = switch(copy, "copy", true)?;
     packet.reallocate(size, copy)?;
     Ok(none(arena.py()))
 }

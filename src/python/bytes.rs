@@ -11,7 +11,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice};
 
-use super::call::enter;
+use super::call::{enter, index};
 use super::errors;
 use super::export::{view_of_part, with_bytes};
 use super::packet::PacketRef;
@@ -51,24 +51,6 @@ fn byte_at(bytes: NonNull<[u8]>, index: isize) -> PyResult<NonNull<u8>> {
         // SAFETY: inside of the block.
         Ok(index) if index < bytes.len() => Ok(unsafe { bytes.cast::<u8>().add(index) }),
         _ => Err(errors::index(format_args!("packet index out of range"))),
-    }
-}
-
-/// The index that `key` is, if it is one. May run Python code.
-#[inline]
-fn index(key: Borrowed<'_, '_, PyAny>) -> PyResult<Option<isize>> {
-    // SAFETY: `key` is an object, and the thread is attached.
-    unsafe {
-        if ffi::PyIndex_Check(key.as_ptr()) == 0 {
-            return Ok(None);
-        }
-        let index = ffi::PyNumber_AsSsize_t(key.as_ptr(), ffi::PyExc_IndexError);
-        if index == -1
-            && let Some(error) = PyErr::take(key.py())
-        {
-            return Err(error);
-        }
-        Ok(Some(index))
     }
 }
 

@@ -136,11 +136,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
         optional: [&str; M],
     ) -> PyResult<([Argument<'a, 'py>; N], [Option<Argument<'a, 'py>>; M])> {
         if self.positional > N + M {
-            return Err(errors::kind(format_args!(
-                "{function}() takes at most {} arguments, {} were given",
-                N + M,
-                self.positional
-            )));
+            return Err(too_many(function, N + M, self.positional));
         }
         let mut given_required = [None; N];
         let mut given_optional = [None; M];
@@ -173,6 +169,16 @@ impl<'a, 'py> Arguments<'a, 'py> {
             let name = ffi::PyTuple_GetItem(names.as_ptr(), index as ffi::Py_ssize_t);
             Borrowed::from_ptr(self.py, name).cast_unchecked()
         })
+    }
+}
+
+#[cold]
+fn too_many(function: &str, most: usize, given: usize) -> PyErr {
+    let were = if given == 1 { "was" } else { "were" };
+    match most {
+        0 => errors::kind(format_args!("{function}() takes no arguments, {given} {were} given")),
+        1 => errors::kind(format_args!("{function}() takes at most 1 argument, {given} {were} given")),
+        _ => errors::kind(format_args!("{function}() takes at most {most} arguments, {given} {were} given")),
     }
 }
 
@@ -214,14 +220,46 @@ pub(super) fn keywords_only<'py, const N: usize>(
     Ok(given)
 }
 
-/// A setting that is on or off.
-pub(super) fn switch(value: Option<&Bound<'_, PyAny>>, name: &str) -> PyResult<bool> {
+/// What is on or off, and `default` where nothing is said about it.
+pub(super) fn switch(value: Option<Borrowed<'_, '_, PyAny>>, name: &str, default: bool) -> PyResult<bool> {
     match value {
-        None => Ok(false),
+        None => Ok(default),
         Some(value) => match value.cast::<PyBool>() {
             Ok(value) => Ok(value.is_true()),
-            Err(_) => Err(errors::unexpected(value.as_borrowed(), format_args!("{name} must be True or False, not "))),
+            Err(_) => Err(errors::unexpected(value, format_args!("{name} must be True or False, not "))),
         },
+    }
+}
+
+/// An argument of a function that PyO3 wraps, which is on or off: taken as it is, and looked at by [`switch`], which knows its
+/// name.
+#[cfg(target_os = "linux")]
+pub(super) struct Switch<'a, 'py>(pub(super) Option<Argument<'a, 'py>>);
+
+#[cfg(target_os = "linux")]
+impl<'a, 'py> FromPyObject<'a, 'py> for Switch<'a, 'py> {
+    type Error = core::convert::Infallible;
+
+    fn extract(value: Argument<'a, 'py>) -> Result<Self, Self::Error> {
+        Ok(Self(Some(value)))
+    }
+}
+
+/// The index that `key` is, if it is one. May run Python code.
+#[inline]
+pub(super) fn index(key: Borrowed<'_, '_, PyAny>) -> PyResult<Option<isize>> {
+    // SAFETY: `key` is an object, and the thread is attached.
+    unsafe {
+        if ffi::PyIndex_Check(key.as_ptr()) == 0 {
+            return Ok(None);
+        }
+        let index = ffi::PyNumber_AsSsize_t(key.as_ptr(), ffi::PyExc_IndexError);
+        if index == -1
+            && let Some(error) = PyErr::take(key.py())
+        {
+            return Err(error);
+        }
+        Ok(Some(index))
     }
 }
 

@@ -12,7 +12,7 @@ Args:
     alignment: every packet starts at a multiple of this many bytes, and takes a multiple of it; a power of two
         from 16 to 4096.
     window_bytes: memory is taken from the system in windows of this many bytes; a power of two, 64 to 65536 times
-        the alignment. `None` for 2048 times the alignment. Longer packets take several windows side by side; those beyond a region of 8 MiB are taken from the system one by one.
+        the alignment. `None` for 2048 times the alignment. Longer packets take several windows side by side; those longer than a region has room for (about 7.5 MiB) are taken from the system one by one.
     preallocated_windows: windows that the first allocation takes, and the fewest that `trim` leaves.
     memory_limit: the most bytes to take from the system, at least one window and its bookkeeping; beyond it allocation raises
         `MemoryError`. `None` for no limit.

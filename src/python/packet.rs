@@ -437,7 +437,7 @@ impl<'py> PacketRef<'_, 'py> {
     pub(super) fn split(self, size: usize) -> PyResult<Bound<'py, PyAny>> {
         let (list, parts) = loop {
             let parts = self.bytes()?.len().div_ceil(size);
-            let list = empty_list(self.py(), parts)?;
+            let list = empty_list(self.py(), parts, "packets")?;
             // To make a list may run Python code, which may change the packet.
             self.unshared("split the packet")?;
             if self.size.get().div_ceil(size) == parts {

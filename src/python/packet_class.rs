@@ -8,7 +8,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMemoryView, PyTuple};
 
-use super::call::{Argument, Arguments, count, enter, int, none, size, truth};
+use super::call::{Argument, Arguments, count, enter, int, none, size, switch, truth};
 use super::class::{self, Attribute, Class, Function, Method, Object, getter, method, slot};
 use super::packet::{self, CLASS, PacketObject, PacketRef};
 use super::{bytes, docs, errors, export};
@@ -16,7 +16,7 @@ use super::{bytes, docs, errors, export};
 fn resize<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Object<'py> {
     let ([new_size], [copy]) = arguments.sort("resize", ["size"], ["copy"])?;
     let new_size = size(new_size)?;
-    let copy = copy.map_or(Ok(true), |copy| copy.is_truthy())?;
+    let copy = switch(copy, "copy", true)?;
     packet.reallocate(new_size, copy)?;
     Ok(none(packet.py()))
 }

@@ -114,7 +114,7 @@ fn load<'py>(
         }
         _ => return Err(PyValueError::new_err("only one of depth, delay_ms and link may be given")),
     };
-    let open = fd.map(duplicate).transpose()?;
+    let open = fd.map(|fd| duplicate(py, fd)).transpose()?;
     let options = Options { rule, copies };
     let (loaded, program) = Watch::new(progress).run(py, Some(&file), |tick| {
         let reading = ReadOptions { strict };
@@ -180,7 +180,7 @@ fn nanoseconds(milliseconds: f64) -> PyResult<u64> {
 
 /// A file of our own for a descriptor of the caller's.
 #[cfg(unix)]
-fn duplicate(fd: i32) -> PyResult<File> {
+fn duplicate(_: Python<'_>, fd: i32) -> PyResult<File> {
     use std::os::fd::BorrowedFd;
     if fd < 0 {
         return Err(PyValueError::new_err("fd must be 0 or more"));
@@ -190,9 +190,22 @@ fn duplicate(fd: i32) -> PyResult<File> {
     Ok(borrowed.try_clone_to_owned()?.into())
 }
 
-#[cfg(not(unix))]
-fn duplicate(_: i32) -> PyResult<File> {
-    Err(PyValueError::new_err("fd is for Unix"))
+/// A file of our own for a descriptor of the caller's, which is a number of the C library that the interpreter runs on.
+#[cfg(windows)]
+fn duplicate(py: Python<'_>, fd: i32) -> PyResult<File> {
+    use std::os::windows::io::BorrowedHandle;
+    if fd < 0 {
+        return Err(PyValueError::new_err("fd must be 0 or more"));
+    }
+    let handle: isize = py.import("msvcrt")?.call_method1("get_osfhandle", (fd,))?.extract()?;
+    // SAFETY: a handle is a number, which is used for one call that fails if it is not open.
+    let borrowed = unsafe { BorrowedHandle::borrow_raw(core::ptr::without_provenance_mut(handle as usize)) };
+    Ok(borrowed.try_clone_to_owned()?.into())
+}
+
+#[cfg(not(any(unix, windows)))]
+fn duplicate(_: Python<'_>, _: i32) -> PyResult<File> {
+    Err(PyValueError::new_err("fd is for Unix and Windows"))
 }
 
 /// The exception for an error; its message names the file where there is one.
@@ -269,8 +282,8 @@ const RECORDER: Option<&[u8]> = None;
 
 /// Make an empty file one that the recorder can write to: `slots` calls, of blocks of `least` to `most` bytes.
 #[pyfunction]
-fn begin_recording(fd: i32, slots: u64, least: u64, most: u64) -> PyResult<()> {
-    let mut file = duplicate(fd)?;
+fn begin_recording(py: Python<'_>, fd: i32, slots: u64, least: u64, most: u64) -> PyResult<()> {
+    let mut file = duplicate(py, fd)?;
     file.write_all(&recording_header(slots, least, most))?;
     Ok(file.set_len(recording_bytes(slots))?)
 }
@@ -278,7 +291,7 @@ fn begin_recording(fd: i32, slots: u64, least: u64, most: u64) -> PyResult<()> {
 /// Write what was recorded in a file as a call trace, compressed with gzip or plain; what it holds, and what was left out.
 #[pyfunction]
 fn end_recording<'py>(py: Python<'py>, fd: i32, out: i32, compress: bool) -> PyResult<Bound<'py, PyDict>> {
-    let (mut file, out) = (duplicate(fd)?, duplicate(out)?);
+    let (mut file, out) = (duplicate(py, fd)?, duplicate(py, out)?);
     let found = py.detach(|| {
         file.rewind()?;
         let mut input = BufReader::new(file);
@@ -326,7 +339,7 @@ impl ReplayProgram {
 
     /// Write it to a descriptor, for another process.
     fn write(&self, py: Python<'_>, fd: i32) -> PyResult<()> {
-        let file = duplicate(fd)?;
+        let file = duplicate(py, fd)?;
         Ok(py.detach(|| {
             let mut out = BufWriter::new(file);
             self.0.write(&mut out)?;
@@ -337,7 +350,7 @@ impl ReplayProgram {
     /// Read what `write` wrote.
     #[staticmethod]
     fn read(py: Python<'_>, fd: i32) -> PyResult<Self> {
-        let file = duplicate(fd)?;
+        let file = duplicate(py, fd)?;
         let program = py.detach(|| Program::read(&mut BufReader::new(file)));
         program.map(Self).map_err(|error| exception(None, &error))
     }

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::class::Object;
+use super::errors;
 
 /// Hides a list, a tuple or an object that leads to one, whose places are still empty, from the collector.
 pub(super) fn hide<T>(object: &Bound<'_, T>) {
@@ -21,13 +22,17 @@ pub(super) fn show<T>(object: &Bound<'_, T>) {
     unsafe { ffi::PyObject_GC_Track(object.as_ptr().cast()) };
 }
 
-/// A list with `count` places, hidden until they are [filled](set) or cut off, and [shown](show). To make it may run Python
-/// code.
-pub(super) fn empty_list(py: Python<'_>, count: usize) -> PyResult<Bound<'_, PyList>> {
+/// A list with `count` places for `what`, hidden until they are [filled](set) or cut off, and [shown](show). To make it may
+/// run Python code.
+pub(super) fn empty_list<'py>(py: Python<'py>, count: usize, what: &str) -> PyResult<Bound<'py, PyList>> {
     // SAFETY: the list is only seen by others when all its places are filled or cut off, or freed with some of them empty.
     unsafe {
         let list = ffi::PyList_New(count as ffi::Py_ssize_t);
-        let list = Bound::from_owned_ptr_or_err(py, list)?;
+        if list.is_null() {
+            ffi::PyErr_Clear();
+            return Err(errors::memory(format_args!("there is no memory for a list of {count} {what}")));
+        }
+        let list = Bound::from_owned_ptr(py, list);
         hide(&list);
         Ok(list.cast_into_unchecked())
     }
@@ -45,7 +50,7 @@ pub(super) fn listed<'py>(
     count: usize,
     mut item: impl FnMut(usize) -> Object<'py>,
 ) -> PyResult<Bound<'py, PyList>> {
-    let list = empty_list(py, count)?;
+    let list = empty_list(py, count, "elements")?;
     for place in 0..count {
         set(&list, place, item(place)?);
     }

@@ -19,7 +19,7 @@ pub(crate) struct Received<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) truncated: bool,
     /// Bytes that the run of joined datagrams has for it: more than it shows where it was truncated.
-    #[cfg(feature = "python")]
+    #[cfg(all(feature = "python", target_os = "linux"))]
     pub(crate) whole: usize,
     pub(crate) info: &'a Info,
 }

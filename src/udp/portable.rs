@@ -153,7 +153,7 @@ impl Incoming<Kernel> {
         Some(Received {
             bytes: &self.area[..fitting],
             truncated: fitting < length,
-            #[cfg(feature = "python")]
+            #[cfg(all(feature = "python", target_os = "linux"))]
             whole: length,
             info: &self.info,
         })

@@ -32,7 +32,8 @@ TUNE = """\
 Try units of 16 to 256 bytes, windows of 16 KiB to 2 MiB and the other settings
 on a file, and print the few that are worth having: time, memory and the longest
 call, with the lines to paste. The defaults are recommended unless others take a
-tenth less time or hold a fifth less memory, and are no worse at the rest.
+tenth less time and hold at most a quarter more memory, or hold a fifth less
+memory and take at most a twentieth more time.
 """
 
 RECORD = """\
@@ -217,8 +218,13 @@ def add_competitors(command: argparse.ArgumentParser) -> None:
 def add_settings(command: argparse.ArgumentParser) -> None:
     """The settings of pktalloc's allocator."""
     group = command.add_argument_group("settings of pktalloc", "as in the configuration; sizes may end in K, M or G")
-    group.add_argument("--alignment", metavar="BYTES", type=size(), help="16, 32, 64, 128 or 256 (default: 64)")
-    group.add_argument("--window-bytes", metavar="BYTES", type=size(), help="16K to 2M (default: 128K)")
+    group.add_argument("--alignment", metavar="BYTES", type=size(), help="a power of two, 16 to 4096 (default: 64)")
+    group.add_argument(
+        "--window-bytes",
+        metavar="BYTES",
+        type=size(),
+        help="a power of two, 64 to 65536 times the alignment (default: 128K)",
+    )
     group.add_argument("--preallocated-windows", metavar="N", type=whole_number(0), help="default: 2")
     group.add_argument("--keep-empty-windows", metavar="N", type=whole_number(0), help="default: 32")
     group.add_argument("--memory-limit", metavar="BYTES", type=size(), help="default: none")

@@ -82,7 +82,7 @@ def chosen(names: str | None) -> list[Competitor]:
     for name in wanted:
         if name == MALLOC:
             result.append(Competitor(MALLOC))
-        elif "/" in name:
+        elif "/" in name or os.sep in name:
             result.append(Competitor(Path(name).name, str(Path(name).absolute())))
         elif name in found:
             result.append(found[name])

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+BINARY = getattr(os, "O_BINARY", 0)
+"""What is written comes from native code: Windows would change the ends of lines."""
+NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+"""Where there are pipes in the file system, to open one must not wait for its reader."""
+
 
 class Output:
     """A file that is opened before the work and written after it.
@@ -36,11 +41,11 @@ class Output:
         self._made = False
         try:
             try:
-                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
                 self._made = True
             except FileExistsError:
                 # Not truncated before there is something to write. A pipe without a reader is refused.
-                self._fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._fd = os.open(path, os.O_WRONLY | NONBLOCK | BINARY)
         except OSError as error:
             raise unwritable(path, error) from error
         self._written = False
@@ -59,7 +64,8 @@ class Output:
         try:
             if stat.S_ISREG(os.fstat(self._fd).st_mode):
                 os.ftruncate(self._fd, 0)
-            os.set_blocking(self._fd, True)
+            if NONBLOCK:
+                os.set_blocking(self._fd, True)
             result = fill(self._fd)
         except OSError as error:
             raise unwritable(self.path, error) from error

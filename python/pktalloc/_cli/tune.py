@@ -187,7 +187,7 @@ def shortlist(trials: list[Trial]) -> list[dict[str, int | bool]]:
 
 
 def recommended(trials: list[Trial], start: Trial) -> Trial:
-    """The setting to use: `start`, unless another is clearly better at one thing and no worse at the other.
+    """The setting to use: `start`, unless another is clearly better at one thing and not much worse at the other.
 
     What counts as better is far more than what two runs differ by; memory is the same in every run.
     """
@@ -257,8 +257,8 @@ def reason(best: Trial, default: Trial) -> str:
     if not changed(best.settings):
         return (
             "The defaults are the best here: nothing that was tried takes a tenth less time, or holds a fifth less "
-            f"memory, without being worse at the other. They take {default.ns:.1f} ns and hold {default.held_bytes:,} "
-            "bytes."
+            f"memory, without being much worse at the other. They take {default.ns:.1f} ns and hold "
+            f"{default.held_bytes:,} bytes."
         )
     time, memory = best.ratio / default.ratio, best.held_bytes / default.held_bytes
     return (

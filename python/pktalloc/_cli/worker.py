@@ -33,7 +33,7 @@ def serve() -> None:
         task = json.loads(line)
         try:
             if task["do"] == "start":
-                fd = os.open(task["program"], os.O_RDONLY)
+                fd = os.open(task["program"], os.O_RDONLY | getattr(os, "O_BINARY", 0))
                 program = ReplayProgram.read(fd)
                 os.close(fd)
                 runner = ReplayRunner(program, task["allocator"], **task["settings"])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pktalloc._cli.competitors import OURS, Competitor, environment
@@ -37,9 +38,12 @@ def shared(program: ReplayProgram) -> Iterator[str]:
         finally:
             os.close(fd)
     else:
-        with tempfile.NamedTemporaryFile(prefix="pktalloc-replay-") as file:
-            program.write(file.fileno())
-            yield file.name
+        # Closed before others open it, which Windows wants.
+        with tempfile.TemporaryDirectory(prefix="pktalloc-replay-") as folder:
+            path = Path(folder, "program")
+            with path.open("wb") as file:
+                program.write(file.fileno())
+            yield str(path)
 
 
 class Worker:
@@ -56,6 +60,7 @@ class Worker:
             env=environment(),
             # An interrupt from the terminal is for the one who started it.
             process_group=0,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         try:
             self.ask(

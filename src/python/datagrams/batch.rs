@@ -4,14 +4,15 @@ use core::cell::{Cell, RefCell};
 use std::net::IpAddr;
 
 use pyo3::basic::CompareOp;
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyInt, PyList, PySlice, PyType};
+use pyo3::types::{PyList, PySlice, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::address::Version6;
-use crate::python::call::{int, none, truth};
+use crate::python::call::{index, int, none, truth};
 use crate::python::class::Object;
 use crate::python::errors;
 use crate::python::sequences::{hide, listed, show, tuple_of};
@@ -23,8 +24,8 @@ const TRUNCATED: u32 = 1 << 31;
 /// Datagrams that one call has received, a sequence of pairs of a packet and the address that it came from.
 ///
 /// `packets`, `addresses`, `sizes` and `truncated` have an element for each datagram, and so have `timestamps_ns`,
-/// `local_addresses`, `interfaces` and `ecn`, which are `None` where the socket was not asked for them. Addresses are as
-/// `socket.recvfrom()` gives them. What `pktalloc.recv_many_into()` returns has no packets, and can be used as the number of
+/// `local_addresses`, `interfaces` and `ecn`, each element of which is `None` where the socket was not asked for them. Addresses
+/// are as `socket.recvfrom()` gives them. What `pktalloc.recv_many_into()` returns has no packets, and can be used as the number of
 /// rows that were filled: `array[:batch]`.
 #[pyclass(frozen, module = "pktalloc")]
 pub(super) struct DatagramBatch {
@@ -258,10 +259,10 @@ impl DatagramBatch {
             })?;
             return Ok(list.into_any());
         }
-        let index: isize = key.extract().map_err(|_| match key.get_type().name() {
-            Ok(name) => errors::kind(format_args!("batch indices must be integers or slices, not {name}")),
-            Err(error) => error,
-        })?;
+        let Some(index) = index(key.as_borrowed())? else {
+            let message = format_args!("batch indices must be integers or slices, not ");
+            return Err(errors::unexpected(key.as_borrowed(), message));
+        };
         let index = if index < 0 { index + count as isize } else { index };
         match usize::try_from(index) {
             Ok(index) if index < count => self.pair(py, index),
@@ -269,22 +270,28 @@ impl DatagramBatch {
         }
     }
 
-    /// Compares as the number of its datagrams.
+    /// Compares as the number of its datagrams, with everything that is an integer.
     fn __richcmp__<'py>(
         slf: &Bound<'py, Self>,
         other: &Bound<'py, PyAny>,
         operator: CompareOp,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        if other.is_instance_of::<PyInt>() {
-            return int(py, slf.get().count() as u64)?.rich_compare(other, operator);
+        // Two batches are not the same because they are of the same length.
+        // SAFETY: `other` is an object, and the thread is attached.
+        if other.is_instance_of::<Self>() || unsafe { ffi::PyIndex_Check(other.as_ptr()) } == 0 {
+            return Ok(py.NotImplemented().into_bound(py));
         }
-        let same = slf.is(other);
-        Ok(match operator {
-            CompareOp::Eq => PyBool::new(py, same).to_owned().into_any(),
-            CompareOp::Ne => PyBool::new(py, !same).to_owned().into_any(),
-            _ => py.NotImplemented().into_bound(py),
-        })
+        // SAFETY: as above.
+        match unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyNumber_Index(other.as_ptr())) } {
+            Ok(number) => int(py, slf.get().count() as u64)?.rich_compare(number, operator),
+            // An array is a number only when it has no dimensions; what it makes of a comparison is its own.
+            Err(error) if error.is_instance_of::<PyTypeError>(py) => {
+                errors::discard(py, error);
+                Ok(py.NotImplemented().into_bound(py))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn __repr__<'py>(&self, py: Python<'py>) -> Object<'py> {

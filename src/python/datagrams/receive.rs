@@ -12,7 +12,7 @@ use super::batch::{DatagramBatch, empty_view};
 use super::packets::{self, Source};
 use super::pool::{Lease, ask};
 use super::socket::{For, Socket, Waited, os_error, timed_out};
-use crate::python::call::{Arguments, none, not_an_integer};
+use crate::python::call::{Arguments, Switch, none, not_an_integer, switch};
 use crate::python::class::Object;
 use crate::python::errors;
 use crate::python::sequences::{empty_list, set};
@@ -69,15 +69,14 @@ pub(super) fn recv_many<'py>(source: Source<'_, 'py>, arguments: Arguments<'_, '
     )?;
     let count = count.map_or(Ok(64), |count| number(&count, "count"))?;
     let size = size.map_or(Ok(2048), |size| number(&size, "size"))?;
-    let truth = |value: Option<Borrowed<'_, 'py, PyAny>>| value.map_or(Ok(false), |value| value.is_truthy());
     let options = Options {
-        gro: truth(gro)?,
-        time: truth(time)?,
-        destination: truth(destination)?,
-        traffic_class: truth(ecn)?,
-        dropped: truth(dropped)?,
+        gro: switch(gro, "gro", false)?,
+        time: switch(time, "timestamps", false)?,
+        destination: switch(destination, "local_addresses", false)?,
+        traffic_class: switch(ecn, "ecn", false)?,
+        dropped: switch(dropped, "dropped", false)?,
     };
-    let slices = truth(slices)?;
+    let slices = switch(slices, "slices", false)?;
     // Where the kernel does not join datagrams, there is no reason to ask for them one by one.
     let mut layout = layout(count, size, options.gro)?;
     let mut socket = Socket::of(sock)?;
@@ -152,7 +151,7 @@ pub(super) fn deliver<'py>(
     output: Output<'_, 'py>,
 ) -> PyResult<Bound<'py, DatagramBatch>> {
     let count = incoming.remaining();
-    let (packets, addresses) = (empty_list(py, count)?, empty_list(py, count)?);
+    let (packets, addresses) = (empty_list(py, count, "packets")?, empty_list(py, count, "addresses")?);
     let batch = DatagramBatch::new(&packets, &addresses, count)?;
     let mut maker = Maker::new(output);
     for index in 0..count {
@@ -281,25 +280,34 @@ fn part_of<'py>(packet: &Bound<'py, PyAny>, start: usize, length: usize) -> PyRe
 /// >>> receiver.close(), sender.close()
 /// (None, None)
 #[pyfunction]
-#[pyo3(signature = (sock, rows, *, timestamps = false, local_addresses = false, ecn = false, dropped = false))]
+#[pyo3(
+    signature = (sock, rows, *, timestamps = Switch(None), local_addresses = Switch(None), ecn = Switch(None), dropped = Switch(None)),
+    text_signature = "(sock, rows, *, timestamps=False, local_addresses=False, ecn=False, dropped=False)"
+)]
 pub(super) fn recv_many_into<'py>(
     py: Python<'py>,
     sock: &Bound<'py, PyAny>,
     rows: &Bound<'py, PyAny>,
-    timestamps: bool,
-    local_addresses: bool,
-    ecn: bool,
-    dropped: bool,
+    timestamps: Switch<'_, 'py>,
+    local_addresses: Switch<'_, 'py>,
+    ecn: Switch<'_, 'py>,
+    dropped: Switch<'_, 'py>,
 ) -> PyResult<Bound<'py, DatagramBatch>> {
     let mut socket = Socket::of(sock.as_borrowed())?;
     let rows = Rows::of(rows)?;
-    let options = Options { gro: false, time: timestamps, destination: local_addresses, traffic_class: ecn, dropped };
+    let options = Options {
+        gro: false,
+        time: switch(timestamps.0, "timestamps", false)?,
+        destination: switch(local_addresses.0, "local_addresses", false)?,
+        traffic_class: switch(ecn.0, "ecn", false)?,
+        dropped: switch(dropped.0, "dropped", false)?,
+    };
     if options != Options::default() {
         ask(socket.number, options).map_err(|error| os_error(py, &error))?;
     }
     let most = if socket.kind == libc::SOCK_SEQPACKET { 1 } else { rows.count.min(MOST) };
     // Before anything arrives: what is in a row when there is no memory to say so would be lost.
-    let (no_packets, addresses) = (empty_list(py, 0)?, empty_list(py, most)?);
+    let (no_packets, addresses) = (empty_list(py, 0, "packets")?, empty_list(py, most, "addresses")?);
     let batch = DatagramBatch::new(&no_packets, &addresses, most)?;
     let (filled, waiting) = receive_into(&mut socket, &rows, most, batch.get(), &addresses)?;
     batch.get().cut(filled, waiting);

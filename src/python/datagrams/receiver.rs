@@ -14,7 +14,7 @@ use super::packets;
 use super::pool::{RECEIVED, Scratch, ask, new_scratch};
 use super::receive::{Maker, Output, deliver, fill_once, layout};
 use super::socket::{Socket, os_error};
-use crate::python::call::{int, none, truth};
+use crate::python::call::{Switch, int, none, switch, truth};
 use crate::python::errors;
 use crate::python::sequences::tuple_of;
 use crate::udp::Options;
@@ -45,8 +45,9 @@ pub(super) struct Receiver {
 #[pymethods]
 impl Receiver {
     #[new]
-    #[pyo3(signature = (sock, count = 64, size = 65536, *, gro = false))]
-    fn new(sock: &Bound<'_, PyAny>, count: usize, size: usize, gro: bool) -> PyResult<Self> {
+    #[pyo3(signature = (sock, count = 64, size = 65536, *, gro = Switch(None)), text_signature = "(sock, count=64, size=65536, *, gro=False)")]
+    fn new(sock: &Bound<'_, PyAny>, count: usize, size: usize, gro: Switch<'_, '_>) -> PyResult<Self> {
+        let gro = switch(gro.0, "gro", false)?;
         let socket = Socket::of(sock.as_borrowed())?;
         let mut layout = layout(count.max(1), size, false)?;
         if gro {

@@ -12,6 +12,7 @@ use super::batch::{DatagramBatch, empty_view};
 use super::packets::PinnedPacket;
 use super::pool;
 use super::socket::{For, Socket, Waited, os_error, timed_out};
+use crate::python::call::{Switch, switch};
 use crate::python::errors;
 use crate::udp::item::{Item, NO_ADDRESS};
 use crate::udp::linux::{Calls, Kernel, Outgoing, RawAddress};
@@ -41,14 +42,18 @@ use crate::udp::linux::{Calls, Kernel, Outgoing, RawAddress};
 /// >>> receiver.close(), sender.close()
 /// (None, None)
 #[pyfunction]
-#[pyo3(signature = (sock, packets, address = None, *, gso = true))]
+#[pyo3(
+    signature = (sock, packets, address = None, *, gso = Switch(None)),
+    text_signature = "(sock, packets, address=None, *, gso=True)"
+)]
 pub(super) fn send_many<'py>(
     py: Python<'py>,
     sock: &Bound<'py, PyAny>,
     packets: &Bound<'py, PyAny>,
     address: Option<&Bound<'py, PyAny>>,
-    gso: bool,
+    gso: Switch<'_, 'py>,
 ) -> PyResult<usize> {
+    let gso = switch(gso.0, "gso", true)?;
     let mut socket = Socket::of(sock.as_borrowed())?;
     let mut datagrams = Datagrams::new(py, socket.number);
     datagrams.collect(packets, address)?;
@@ -172,6 +177,7 @@ impl<'py> Datagrams<'py> {
                 match address.cast::<PyList>() {
                     Ok(addresses) => self.each(packets, addresses),
                     Err(_) => {
+                        refuse_tuple_of_addresses(address)?;
                         let to = self.address(address)?;
                         self.all(packets, to)
                     }
@@ -275,7 +281,11 @@ impl<'py> Datagrams<'py> {
                     return Err(error);
                 }
                 let name = packet.get_type().name()?;
-                let hint = if packet.is_instance_of::<PyTuple>() { ": pairs come without an address" } else { "" };
+                let hint = if packet.is_instance_of::<PyTuple>() {
+                    ": a pair of a packet and its address is taken where no address is given"
+                } else {
+                    ""
+                };
                 return Err(errors::kind(format_args!(
                     "send_many() needs packets or other bytes-like objects, not {name}{hint}"
                 )));
@@ -288,6 +298,16 @@ impl<'py> Datagrams<'py> {
         self.pins.push(pin);
         self.items.push(Item { base, length, to });
         Ok(())
+    }
+}
+
+/// No address begins with another one.
+fn refuse_tuple_of_addresses(address: &Bound<'_, PyAny>) -> PyResult<()> {
+    match address.cast::<PyTuple>() {
+        Ok(tuple) if tuple.len() > 0 && tuple.get_item(0)?.is_instance_of::<PyTuple>() => Err(errors::kind(
+            format_args!("send_many(): address must be one address, or a list of them, not a tuple of them"),
+        )),
+        _ => Ok(()),
     }
 }
 
