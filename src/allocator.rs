@@ -225,17 +225,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
     #[inline]
     pub unsafe fn shrink(&self, block: NonNull<u8>, size: usize) -> Result<(), AllocError> {
         // SAFETY: the caller keeps the same contract.
-        unsafe { self.shrink_to(block, size) }.map(drop)
-    }
-
-    /// [`shrink`](Self::shrink), with the capacity that the block keeps.
-    ///
-    /// # Safety
-    /// As for [`shrink`](Self::shrink).
-    #[inline]
-    pub(crate) unsafe fn shrink_to(&self, block: NonNull<u8>, size: usize) -> Result<usize, AllocError> {
-        // SAFETY: the caller keeps the same contract.
-        unsafe { self.heap.shrink(block, size) }
+        unsafe { self.heap.shrink(block, size) }.map(drop)
     }
 
     /// Frees a block. Takes constant time for blocks of up to 127 units; for longer ones time logarithmic in the number

@@ -76,8 +76,9 @@ impl OwnerPointer {
     }
 }
 
-/// Any number that packet bytes are unlikely to contain.
-const SEAL: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
+/// Any number that packet bytes are unlikely to contain, and that is odd, so that every bit of a product depends on those
+/// below.
+pub(crate) const SEAL: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
 
 fn seal_of(address: usize, owner: *const ()) -> usize {
     address ^ owner.addr() ^ SEAL

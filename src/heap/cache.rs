@@ -39,18 +39,18 @@ const AGING: u32 = if cfg!(fuzzing) { 1 } else { 16 };
 const STACKS: usize = LONGEST_CACHED as usize + 1;
 
 /// Where a cached block's address is kept, or [`NOTHING`].
-type Place = Option<NonNull<u8>>;
+type Slot = Option<NonNull<u8>>;
 
 /// What lies below each stack.
-const NOTHING: Place = None;
+const NOTHING: Slot = None;
 
 /// The place below stacks that have no memory yet. Nobody writes to it, since they have no room.
-struct Nowhere(Place);
+struct Nowhere(Slot);
 
 // SAFETY: it never changes.
 unsafe impl Sync for Nowhere {}
 
-fn nowhere() -> *mut Place {
+fn nowhere() -> *mut Slot {
     static NOWHERE: Nowhere = Nowhere(NOTHING);
     (&raw const NOWHERE.0).cast_mut()
 }
@@ -67,13 +67,13 @@ pub(super) struct Cache {
     /// the cache is not open.
     taking: Cell<usize>,
     /// Where the last block of each stack is, or the place below all, which has [`NOTHING`].
-    tops: [Cell<*mut Place>; STACKS],
+    tops: [Cell<*mut Slot>; STACKS],
     /// The first place behind each stack.
-    ends: [Cell<*mut Place>; STACKS],
+    ends: [Cell<*mut Slot>; STACKS],
     /// The place below each stack.
-    bottoms: [Cell<*mut Place>; STACKS],
+    bottoms: [Cell<*mut Slot>; STACKS],
     /// The region in whose bookkeeping the stacks lie; `None` while the cache is not open.
-    open: Cell<Option<Region>>,
+    region: Cell<Option<Region>>,
     /// Ticks, which say when a stack gives back.
     ticks: Cell<u32>,
     /// The stack that had no room for a block last, if any had none since it was looked at.
@@ -92,7 +92,7 @@ impl Cache {
             tops: [const { Cell::new(ptr::null_mut()) }; STACKS],
             ends: [const { Cell::new(ptr::null_mut()) }; STACKS],
             bottoms: [const { Cell::new(ptr::null_mut()) }; STACKS],
-            open: Cell::new(None),
+            region: Cell::new(None),
             ticks: Cell::new(0),
             full: Cell::new(0),
             last: Cell::new(0),
@@ -143,11 +143,11 @@ impl Cache {
         for units in 0..STACKS {
             self.place_stack(units, nowhere(), 0, 1);
         }
-        self.open.set(Some(region));
+        self.region.set(Some(region));
     }
 
     /// Has a stack of `len` blocks lie above `bottom`, with so many places, that one among them.
-    fn place_stack(&self, units: usize, bottom: *mut Place, len: usize, places: usize) {
+    fn place_stack(&self, units: usize, bottom: *mut Slot, len: usize, places: usize) {
         self.bottoms[units].set(bottom);
         self.tops[units].set(bottom.wrapping_add(len));
         self.ends[units].set(bottom.wrapping_add(places));
@@ -156,18 +156,13 @@ impl Cache {
     /// Closes the cache, which is empty; returns the region where it lay.
     fn close(&self) -> Option<Region> {
         self.taking.set(0);
-        self.open.take()
-    }
-
-    /// The region in whose bookkeeping the stacks lie, while the cache is open.
-    pub(super) fn region(&self) -> Option<Region> {
-        self.open.get()
+        self.region.take()
     }
 
     /// The next step of a stack, if it has one.
     fn next_step(&self, units: u32) -> Option<usize> {
         let (end, bottom) = (&self.ends[units as usize], &self.bottoms[units as usize]);
-        let places = (end.get().addr() - bottom.get().addr()) / size_of::<Place>();
+        let places = (end.get().addr() - bottom.get().addr()) / size_of::<Slot>();
         CACHE_STEPS.iter().position(|&step| step > places)
     }
 
@@ -175,7 +170,7 @@ impl Cache {
     ///
     /// # Safety
     /// `places` places begin there, more than the stack has, and nobody else uses them until the cache is closed.
-    unsafe fn deepen(&self, units: u32, first: NonNull<Place>, places: usize) {
+    unsafe fn deepen(&self, units: u32, first: NonNull<Slot>, places: usize) {
         let (bottom, len) = (self.bottoms[units as usize].get(), self.len(units));
         // SAFETY: the caller says so; the place below goes with the blocks.
         unsafe { first.copy_from_nonoverlapping(NonNull::new_unchecked(bottom), len + 1) };
@@ -185,7 +180,7 @@ impl Cache {
     /// How many blocks of a length are cached.
     fn len(&self, units: u32) -> usize {
         let units = units as usize;
-        (self.tops[units].get().addr() - self.bottoms[units].get().addr()) / size_of::<Place>()
+        (self.tops[units].get().addr() - self.bottoms[units].get().addr()) / size_of::<Slot>()
     }
 
     /// Units of all cached blocks.
@@ -221,12 +216,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(super) fn deepen(&self, units: u32) {
         let next = self.cache.next_step(units);
         let may_grow = |&step: &usize| step == 0 || self.cache.units() <= self.used_units() / DEEP_PART;
-        let (Some(step), Some(region)) = (next.filter(may_grow), self.cache.region()) else { return };
+        let (Some(step), Some(region)) = (next.filter(may_grow), self.cache.region.get()) else { return };
         let header = region.header(self.geometry);
         let (stacks, bit) = (&header.stacks[step], 1 << (units - 1));
         if stacks.get() & bit == 0 {
             let cold = &mut *self.cold.borrow_mut();
-            let bytes = CACHE_STEPS[step] * size_of::<Place>();
+            let bytes = CACHE_STEPS[step] * size_of::<Slot>();
             if !cold.within_limit(bytes, self.settings.memory_limit) {
                 return;
             }
@@ -245,7 +240,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(super) fn stack_bytes_held(&self, region: Region) -> usize {
         let stacks = &region.header(self.geometry).stacks;
         let places = stacks.iter().zip(CACHE_STEPS).map(|(stacks, places)| stacks.get().count_ones() as usize * places);
-        places.sum::<usize>() * size_of::<Place>()
+        places.sum::<usize>() * size_of::<Slot>()
     }
 
     /// The cached block of exactly `units` units that was freed last.
@@ -305,7 +300,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Asks for memory, and once more without the cache if it is refused: what is cached may be what is missing.
     pub(super) fn or_without_cache<T>(&self, ask: impl Fn() -> Result<T, AllocError>) -> Result<T, AllocError> {
         match ask() {
-            Err(AllocError::MemoryLimit | AllocError::OutOfMemory) if self.cache.open.get().is_some() => {
+            Err(AllocError::MemoryLimit | AllocError::OutOfMemory) if self.cache.region.get().is_some() => {
                 self.close_cache();
                 ask()
             }
@@ -315,7 +310,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Whether the stacks lie in `region`, which must not go then.
     pub(super) fn has_cache(&self, region: Region) -> bool {
-        self.cache.region() == Some(region)
+        self.cache.region.get() == Some(region)
     }
 
     /// Gives every cached block back to its window.
@@ -340,10 +335,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
             return;
         }
         if cache.taking.get() < LONGEST_CACHED as usize {
-            if cache.open.get().is_none() {
+            if cache.region.get().is_none() {
                 self.open_cache();
             }
-            cache.taking.set(if cache.open.get().is_some() { LONGEST_CACHED as usize } else { 0 });
+            cache.taking.set(if cache.region.get().is_some() { LONGEST_CACHED as usize } else { 0 });
         }
         let full = cache.full.replace(0);
         if full > 0 {
@@ -411,7 +406,7 @@ mod tests {
     /// Calls `test` with an open cache whose stacks have no memory yet, and with what gives one its next step.
     fn with_cache(test: impl FnOnce(&Cache, &dyn Fn(u32))) {
         let end = cache_stack_start(LONGEST_CACHED + 1, 1);
-        let mut places = vec![NOTHING; end / size_of::<Place>()];
+        let mut places = vec![NOTHING; end / size_of::<Slot>()];
         let first = NonNull::from(&mut places[..]).cast::<u8>();
         let cache = Cache::new();
         // SAFETY: the region is never looked at.

@@ -141,7 +141,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let threshold = window.threshold();
         let header = window.region(geometry).header(geometry);
         let (is_looked_at, current) = match window.place.get() {
-            Place::Current => (threshold == 0 || threshold < found, true),
+            Place::Current => (threshold == 0, true),
             Place::Full => (threshold < found, false),
             Place::Reusable => {
                 sums.reusable += 1;

@@ -126,7 +126,7 @@ macro_rules! local_owner {
                     if size.next_multiple_of(UNIT) >= block.size {
                         return block;
                     }
-                    let left = self.shrink_to(block.start, size).unwrap_or(block.size);
+                    let left = self.heap.shrink(block.start, size).unwrap_or(block.size);
                     Block::plain(NonNull::slice_from_raw_parts(block.start, left))
                 }
             }

@@ -121,11 +121,13 @@ impl FrozenPacket {
     /// A packet of the default shape without bytes. For another shape: `FrozenPacket::<32, 1024>::default()`.
     #[must_use]
     pub const fn new() -> Self {
-        Self { bytes: NonNull::dangling(), len: 0, size: 0, tail: None, owner: PhantomData }
+        Self::EMPTY
     }
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT, WINDOW_UNITS, S> {
+    const EMPTY: Self = Self { bytes: NonNull::dangling(), len: 0, size: 0, tail: None, owner: PhantomData };
+
     /// A part of the packet, which holds all of it.
     ///
     /// ```
@@ -324,7 +326,7 @@ bytes_like!([const UNIT: usize, const WINDOW_UNITS: usize, S: System] FrozenPack
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Default for FrozenPacket<UNIT, WINDOW_UNITS, S> {
     fn default() -> Self {
-        Self { bytes: NonNull::dangling(), len: 0, size: 0, tail: None, owner: PhantomData }
+        Self::EMPTY
     }
 }
 

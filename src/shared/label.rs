@@ -6,7 +6,7 @@
 
 use core::ptr::NonNull;
 
-use crate::region::OwnerPointer;
+use crate::region::{OwnerPointer, SEAL};
 
 /// The label of a block.
 #[repr(C)]
@@ -64,7 +64,6 @@ impl Label {
     }
 }
 
-/// A number that packet bytes are unlikely to contain.
 fn seal_of(address: usize, size: usize) -> usize {
-    address.rotate_left(7) ^ size ^ 0x9E37_79B9_7F4A_7C15_u64 as usize
+    address.rotate_left(7) ^ size ^ SEAL
 }

@@ -44,7 +44,7 @@ use crate::system::System;
 struct Apart<T>(T);
 
 /// What threads look at when they drop a packet, and hardly ever write.
-struct Place {
+struct Facts {
     /// The number of the thread that owns the heap.
     thread: AtomicUsize,
     /// How blocks come back that are freed elsewhere.
@@ -67,7 +67,7 @@ pub(super) enum Returns {
 /// The part of a `Shared` that every thread may look at, whatever the heap's type.
 #[repr(C)]
 pub(super) struct Owner {
-    place: Apart<Place>,
+    facts: Apart<Facts>,
     queue: Apart<Queue>,
     lock: Lock,
 }
@@ -108,7 +108,7 @@ impl Owner {
     #[inline(always)]
     pub(super) unsafe fn returns(this: NonNull<Self>) -> Returns {
         // SAFETY: the owner stands while the block is live, and this part is for everybody.
-        unsafe { (*this.as_ptr()).place.0.returns }
+        unsafe { (*this.as_ptr()).facts.0.returns }
     }
 
     /// Hands in a bundle of blocks of this owner's.
@@ -122,7 +122,7 @@ impl Owner {
         // gone; after one that does not, the blocks are still this thread's.
         unsafe {
             if (*this.as_ptr()).queue.0.push(bundle, blocks).is_err() {
-                ((*this.as_ptr()).place.0.free_orphans)(this, &mut Taken::one(bundle, blocks));
+                ((*this.as_ptr()).facts.0.free_orphans)(this, &mut Taken::one(bundle, blocks));
             }
         }
     }
@@ -208,9 +208,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
     }
 
     fn with_returns(heap: HeapOf<UNIT, WINDOW_UNITS, S>, returns: Returns) -> Option<Self> {
-        let place =
-            Place { thread: AtomicUsize::new(NOBODY), returns, free_orphans: free_orphans::<UNIT, WINDOW_UNITS, S> };
-        let owner = Owner { place: Apart(place), queue: Apart(Queue::new()), lock: Lock::held() };
+        let facts =
+            Facts { thread: AtomicUsize::new(NOBODY), returns, free_orphans: free_orphans::<UNIT, WINDOW_UNITS, S> };
+        let owner = Owner { facts: Apart(facts), queue: Apart(Queue::new()), lock: Lock::held() };
         let shared = Shared { owner, heap: Apart(heap), taken: UnsafeCell::new(Taken::none()) };
         let shared = try_leak(shared)?;
         let key = Self(shared);
@@ -241,7 +241,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
     ///
     /// The key must not leave this thread before [`unbind`](Self::unbind).
     pub(super) fn bind(&self) {
-        self.owner().place.0.thread.store(number_of_this_thread(), Ordering::Relaxed);
+        self.owner().facts.0.thread.store(number_of_this_thread(), Ordering::Relaxed);
         self.come_to_hand();
         // What this thread dropped while the key was bound to none.
         batch::flush();
@@ -252,7 +252,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         if AT_HAND.get() == ptr::from_ref(self.owner()) {
             AT_HAND.set(NO_OWNER);
         }
-        self.owner().place.0.thread.store(NOBODY, Ordering::Relaxed);
+        self.owner().facts.0.thread.store(NOBODY, Ordering::Relaxed);
     }
 
     /// Labels a block of which a packet may use `size` bytes.
@@ -314,7 +314,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Key<UNIT, WINDOW_UNITS, S> {
     fn drop(&mut self) {
-        if self.owner().place.0.returns == Returns::Locked {
+        if self.owner().facts.0.returns == Returns::Locked {
             self.owner().lock.lock();
         }
         let _leaving = Leaving(self.0);
@@ -474,7 +474,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> OwnerOf<UNIT, WIND
     #[inline(always)]
     pub(super) unsafe fn heap<'a>(&self) -> Option<&'a HeapOf<UNIT, WINDOW_UNITS, S>> {
         // SAFETY: it stands while the block is live, and this part is for everybody.
-        let thread = unsafe { (*self.0.as_ptr()).owner.place.0.thread.load(Ordering::Relaxed) };
+        let thread = unsafe { (*self.0.as_ptr()).owner.facts.0.thread.load(Ordering::Relaxed) };
         // SAFETY: a thread finds its own number there only while the key is bound to it or was forgotten there, because
         // nobody else stores it; then the heap is this thread's to use.
         (thread == NUMBER.get()).then(|| unsafe { &(*self.0.as_ptr()).heap.0 })
@@ -489,7 +489,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> OwnerOf<UNIT, WIND
     pub(super) unsafe fn lock(&self, waits: bool) -> Option<Held<UNIT, WINDOW_UNITS, S>> {
         // SAFETY: it stands while the block is live, and this part is for everybody.
         let owner = unsafe { &(*self.0.as_ptr()).owner };
-        if owner.place.0.returns != Returns::Locked {
+        if owner.facts.0.returns != Returns::Locked {
             return None;
         }
         if waits {

@@ -23,6 +23,7 @@ use core::ptr::{self, NonNull};
 
 use super::sync::{AtomicPtr, Ordering};
 use crate::prefetch::prefetch;
+use crate::region::SEAL;
 
 /// The part of a bundle in front of its blocks; the others follow, a pointer each.
 #[repr(C)]
@@ -39,9 +40,6 @@ pub(super) const MOST_BLOCKS: usize = 31;
 /// Bits for their number.
 const COUNT_BITS: u32 = 8;
 const SEAL_BITS: u32 = (usize::BITS - COUNT_BITS) / 2;
-/// Any number that packet bytes are unlikely to contain, and that is odd, so that every bit of a product depends on those
-/// below.
-const SEAL: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
 
 /// The top bits of a product, on which all bits of `value` have a say.
 fn seal_of(value: usize) -> usize {

@@ -55,24 +55,22 @@ unsafe impl System for Os {
         4 << 20
     };
 
-    fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
+    fn allocate(&self, layout: Layout, _role: Role) -> Option<NonNull<u8>> {
         debug_assert!(layout.size() != 0);
         #[cfg(all(target_os = "linux", not(miri)))]
         if linux::serves(layout) {
             return linux::map(layout);
         }
-        let _ = role;
         // SAFETY: the allocator asks for at least one unit.
         NonNull::new(unsafe { std::alloc::System.alloc(layout) })
     }
 
-    unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, role: Role) {
+    unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, _role: Role) {
         #[cfg(all(target_os = "linux", not(miri)))]
         if linux::serves(layout) {
             // SAFETY: the caller passes back what `allocate` or `grow` returned, which came from the same place.
             return unsafe { linux::unmap(memory, layout) };
         }
-        let _ = role;
         // SAFETY: the caller passes back what `allocate` returned with its layout.
         unsafe { std::alloc::System.dealloc(memory.as_ptr(), layout) }
     }

@@ -237,15 +237,11 @@ impl<C: Calls> Incoming<C> {
         if self.peek().is_some() {
             return Ok(());
         }
-        if let Some(error) = self.deferred.take() {
-            return Err(error);
-        }
-        self.forget();
+        self.begin()?;
         let wait = wait && most == 1;
         if self.layout.joined {
             self.fill_joined(most, socket, wait)?;
         } else {
-            self.reset(self.touched);
             let headers = core::ptr::slice_from_raw_parts_mut(self.headers.at(0), most);
             self.touched = most;
             self.counters.calls += 1;
@@ -269,11 +265,7 @@ impl<C: Calls> Incoming<C> {
         if self.peek().is_some() {
             return Ok(());
         }
-        if let Some(error) = self.deferred.take() {
-            return Err(error);
-        }
-        self.forget();
-        self.reset(self.touched);
+        self.begin()?;
         for index in 0..most.min(2) {
             self.touched = index + 1;
             self.counters.calls += 1;
@@ -323,6 +315,17 @@ impl<C: Calls> Incoming<C> {
         }
     }
 
+    /// Tells the error that an earlier call left to this one, or makes ready to receive.
+    fn begin(&mut self) -> io::Result<()> {
+        if let Some(error) = self.deferred.take() {
+            return Err(error);
+        }
+        self.forget();
+        self.reset(self.touched);
+        self.touched = 0;
+        Ok(())
+    }
+
     /// Nothing is there any more.
     fn forget(&mut self) {
         (self.received, self.message, self.start, self.remaining) = (0, 0, 0, 0);
@@ -339,8 +342,6 @@ impl<C: Calls> Incoming<C> {
 
     fn fill_joined(&mut self, most: usize, socket: RawFd, wait: bool) -> io::Result<()> {
         let (mut at, mut datagrams) = (0, 0);
-        self.reset(self.touched);
-        self.touched = 0;
         while self.received < self.headers.len() && at + JOINED <= self.area.len() && datagrams < most {
             let index = self.received;
             // SAFETY: an element of the areas; the part from `at` on has the room of a joined datagram.
@@ -376,11 +377,7 @@ impl<C: Calls> Incoming<C> {
     /// `room` is valid for writes.
     pub(crate) unsafe fn fill_room(&mut self, socket: RawFd, room: *mut [u8], wait: bool) -> io::Result<(usize, bool)> {
         debug_assert!(self.peek().is_none());
-        if let Some(error) = self.deferred.take() {
-            return Err(error);
-        }
-        self.forget();
-        self.reset(self.touched);
+        self.begin()?;
         self.touched = 1;
         self.counters.calls += 1;
         // SAFETY: the first elements of the areas, which nobody else uses now, and the caller's room.
