@@ -1,5 +1,5 @@
-//! A parity packet for every eight: what an encoder for forward error correction does for each packet that it sends. Once with
-//! safe packets, once with raw blocks, in turns; shows what the safe loop costs.
+//! A parity packet for every eight: what an encoder for forward error correction does for each packet that it sends.
+//! Once with safe packets, once with raw blocks, in turns; shows what the safe loop costs.
 //!
 //! `cargo run --release --example fec_encoder`
 
@@ -39,8 +39,8 @@ fn safe<'a>(allocator: &'a Allocator, payload: &[u8]) -> Result<(Vec<Packet<&'a 
 fn by_hand(allocator: &Allocator, payload: &[u8]) -> Result<(Vec<NonNull<u8>>, u8), AllocError> {
     let (mut group, bytes) = (Vec::with_capacity(GROUP + 1), payload.len());
     let block = allocator.allocate(bytes)?.cast::<u8>();
-    // SAFETY: all blocks are live, nobody else's, and have as many bytes as the payload, which are written before they are
-    // read.
+    // SAFETY: all blocks are live, nobody else's, and have as many bytes as the payload, which are written before they
+    // are read.
     unsafe {
         block.write_bytes(0, bytes);
         let parity = NonNull::slice_from_raw_parts(block, bytes).as_mut();

@@ -1,6 +1,6 @@
-//! A sender in the manner of QUIC: the stream's data is written once, into frozen packets. What is in flight are parts of
-//! those, sent with a header of their own each time; what is lost goes out again in another packet, and what is acknowledged
-//! frees its block with the last part.
+//! A sender in the manner of QUIC: the stream's data is written once, into frozen packets. What is in flight are parts
+//! of those, sent with a header of their own each time; what is lost goes out again in another packet, and what is
+//! acknowledged frees its block with the last part.
 //!
 //! `cargo run --example quic_sender --features bytes`
 

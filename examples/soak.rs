@@ -1,8 +1,8 @@
 //! Every pattern of traffic over one allocator, for as long as wanted, with a new depth every few moments.
 //!
-//! `soak [SECONDS [FOLDER]]` (3 and `target/soak`) writes `FOLDER/soak.csv` and `FOLDER/soak.svg`: the memory over time.
-//! It verifies what it wrote into each block, runs the self-check every second, and after each phase expects the memory
-//! back at the floor. Any of these that fails ends it with a panic that says so.
+//! `soak [SECONDS [FOLDER]]` (3 and `target/soak`) writes `FOLDER/soak.csv` and `FOLDER/soak.svg`: the memory over
+//! time. It verifies what it wrote into each block, runs the self-check every second, and after each phase expects the
+//! memory back at the floor. Any of these that fails ends it with a panic that says so.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -21,8 +21,8 @@ const STRIDE: usize = 4096;
 const PHASE: Duration = Duration::from_secs(5);
 /// Depths are powers of two and what lies between, from 16 to this one.
 const LARGEST_DEPTH_SHIFT: u64 = 16;
-/// What an allocator of the default configuration keeps when it is trimmed: two windows, and the bookkeeping of the regions
-/// that they lie in, at most a byte a unit and a few KiB each.
+/// What an allocator of the default configuration keeps when it is trimmed: two windows, and the bookkeeping of the
+/// regions that they lie in, at most a byte a unit and a few KiB each.
 const FLOOR: u64 = 2 * (131_072 + (64 << 10) + 4096);
 
 /// The memory at one moment.

@@ -1,5 +1,5 @@
-//! An echo server on the multi-threaded runtime of tokio: tasks receive into packets of one pool, other tasks answer, on whatever
-//! worker they happen to run.
+//! An echo server on the multi-threaded runtime of tokio: tasks receive into packets of one pool, other tasks answer,
+//! on whatever worker they happen to run.
 //!
 //! `cargo run --example tokio_pool --features bytes`
 
@@ -16,7 +16,8 @@ const ROOM: Space = Space::new(2048).headroom(ANSWER.len());
 const ANSWER: &[u8] = b"heard: ";
 const DATAGRAMS: u32 = 2000;
 
-/// Receives one datagram. The packet is asked for once there is something to receive, so that a task that waits holds no memory.
+/// Receives one datagram. The packet is asked for once there is something to receive, so that a task that waits holds
+/// no memory.
 async fn receive(socket: &UdpSocket, pool: &Pool) -> io::Result<(SharedPacket, SocketAddr)> {
     loop {
         socket.readable().await?;

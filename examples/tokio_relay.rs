@@ -1,8 +1,8 @@
 //! A UDP relay on tokio's readiness: tokio says when a socket can be read, the batch calls do the rest.
 //!
-//! A client sends to the relay, the relay forwards to a server, which counts. Datagrams are received into packets, up to 64 in
-//! a system call, and leave in batches, joined where the kernel can cut them. The same relay with one call a datagram runs
-//! beside it. `cargo run --release --features udp --example tokio_relay`
+//! A client sends to the relay, the relay forwards to a server, which counts. Datagrams are received into packets, up
+//! to 64 in a system call, and leave in batches, joined where the kernel can cut them. The same relay with one call a
+//! datagram runs beside it. `cargo run --release --features udp --example tokio_relay`
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! A tunnel in the manner of WireGuard: packets are encrypted where they lie, a header goes in front and a tag behind, and on
-//! the other side both come off again. Nothing is copied on the way.
+//! A tunnel in the manner of WireGuard: packets are encrypted where they lie, a header goes in front and a tag behind,
+//! and on the other side both come off again. Nothing is copied on the way.
 //!
 //! `cargo run --example tunnel`
 

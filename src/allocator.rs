@@ -83,8 +83,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Default for Allocator<UNIT, W
 }
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WINDOW_UNITS, S> {
-    /// An allocator of the default configuration that takes its memory from `system`. Asks it for nothing until the first
-    /// allocation, so that it can be made in a constant or a static.
+    /// An allocator of the default configuration that takes its memory from `system`. Asks it for nothing until the
+    /// first allocation, so that it can be made in a constant or a static.
     ///
     /// ```
     /// # #[cfg(not(feature = "std"))] fn main() {}
@@ -117,9 +117,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
     /// The length of the slice is the block's capacity: `size` rounded up to whole units; with
     /// [`check`](Config::check) on exactly `size`.
     ///
-    /// Takes constant time, except when the extent is used up: then time linear in the units of a few windows, or a call
-    /// to the system. A call that is refused memory looks for holes in a bounded number of windows, and the next one goes
-    /// on from there.
+    /// Takes constant time, except when the extent is used up: then time linear in the units of a few windows, or a
+    /// call to the system. A call that is refused memory looks for holes in a bounded number of windows, and the next
+    /// one goes on from there.
     ///
     /// # Errors
     /// [`AllocError::ZeroSize`]; [`AllocError::TooLarge`]; [`AllocError::OutOfMemory`] and
@@ -157,8 +157,9 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
         self.heap.allocate_batch(size, blocks)
     }
 
-    /// Gives a block room for `size` bytes, in place when it has the room or what lies behind it is free, also over whole
-    /// windows. Otherwise the block moves: the old one is freed. A block beyond a region grows without being copied.
+    /// Gives a block room for `size` bytes, in place when it has the room or what lies behind it is free, also over
+    /// whole windows. Otherwise the block moves: the old one is freed. A block beyond a region grows without being
+    /// copied.
     ///
     /// A block that has the room keeps it, so that a buffer that is used again and again stays where it is, unless more
     /// than half of it, and 4096 bytes at least, would be of no use; that is then given back. [`shrink`](Self::shrink)
@@ -233,8 +234,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
     ///
     /// # Panics
     /// When `block` points into a window of this allocator but not at a live block: a double free or an interior
-    /// pointer. Nothing was changed then. With [`check`](Config::check) on, whenever [`try_free`](Self::try_free)
-    /// would return an error. On a thread that panics already, where a second panic would end the process, the block stays.
+    /// pointer. Nothing was changed then. With [`check`](Config::check) on, whenever [`try_free`](Self::try_free) would
+    /// return an error. On a thread that panics already, where a second panic would end the process, the block stays.
     ///
     /// # Safety
     /// `block` came from this allocator, was not freed since, and is not used afterwards. The pointer is derived from
@@ -259,8 +260,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
     /// ```
     ///
     /// # Panics
-    /// As [`free`](Self::free), and with [`check`](Config::check) on when `size` is not exactly what was asked for; with
-    /// `check` off a wrong size does no harm.
+    /// As [`free`](Self::free), and with [`check`](Config::check) on when `size` is not exactly what was asked for;
+    /// with `check` off a wrong size does no harm.
     ///
     /// # Safety
     /// As for [`free`](Self::free).
@@ -395,8 +396,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
         self.heap.integrity_check()
     }
 
-    /// Gives every page without a live byte back to the system, down to the preallocated windows: empty windows, and the
-    /// holes of windows with blocks; returns how many bytes. What the system refuses to take back does not count.
+    /// Gives every page without a live byte back to the system, down to the preallocated windows: empty windows, and
+    /// the holes of windows with blocks; returns how many bytes. What the system refuses to take back does not count.
     ///
     /// Takes time linear in the memory held. With [`check`](Config::check) on, holes stay.
     pub fn trim(&self) -> usize {

@@ -2,7 +2,8 @@
 //!
 //! The allocator finds things with it: runs of idle windows for a block that is longer than one, holes in a window that
 //! is used again, pages that can go back to the system; and [`Occupancy::used`](crate::Occupancy::used) draws a window
-//! as one. It is a module of its own because queues have other uses for it: acknowledgement maps, loss maps, free slots.
+//! as one. It is a module of its own because queues have other uses for it: acknowledgement maps, loss maps, free
+//! slots.
 //!
 //! ```
 //! use pktalloc::bitset::Bitset;

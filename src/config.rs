@@ -92,10 +92,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Config<UNIT, WINDOW_UNITS> {
         self
     }
 
-    /// How many empty windows are kept in any case, the current window and one for bookkeeping included. More are kept as
-    /// long as bursts need them. An empty window that no burst of the last 294,912 frees (3 × 98,304) needed goes back to
-    /// the system, at most one every 64 frees; with `huge_pages`, and where the system takes whole regions only, a region
-    /// goes back when all of its windows are empty. An idle allocator gives nothing back until
+    /// How many empty windows are kept in any case, the current window and one for bookkeeping included. More are kept
+    /// as long as bursts need them. An empty window that no burst of the last 294,912 frees (3 × 98,304) needed goes
+    /// back to the system, at most one every 64 frees; with `huge_pages`, and where the system takes whole regions
+    /// only, a region goes back when all of its windows are empty. An idle allocator gives nothing back until
     /// [`trim`](crate::Allocator::trim) is called. Default 32; at most 1,048,576.
     #[must_use]
     pub const fn keep_empty_windows(mut self, windows: usize) -> Self {
@@ -103,10 +103,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Config<UNIT, WINDOW_UNITS> {
         self
     }
 
-    /// The most bytes to take from the system, at least one window and its bookkeeping (135,808 bytes for the default shape
-    /// on the operating system's memory). It bounds [`allocated_bytes`](crate::Allocator::allocated_bytes): windows that
-    /// are held, the bookkeeping in use, and large blocks; address space that is only reserved does not count. Past it
-    /// allocation fails with [`AllocError::MemoryLimit`](crate::AllocError::MemoryLimit). Default: none.
+    /// The most bytes to take from the system, at least one window and its bookkeeping (135,808 bytes for the default
+    /// shape on the operating system's memory). It bounds [`allocated_bytes`](crate::Allocator::allocated_bytes):
+    /// windows that are held, the bookkeeping in use, and large blocks; address space that is only reserved does not
+    /// count. Past it allocation fails with [`AllocError::MemoryLimit`](crate::AllocError::MemoryLimit). Default: none.
     #[must_use]
     pub const fn memory_limit(mut self, bytes: u64) -> Self {
         self.settings.memory_limit = Some(bytes);
@@ -137,10 +137,10 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Config<UNIT, WINDOW_UNITS> {
         self
     }
 
-    /// Whether the system is asked to back regions with transparent huge pages, where it has them (Linux). Windows then go
-    /// back by whole regions, and `trim` leaves the holes of windows with blocks alone. The first byte of a huge page that
-    /// is touched takes all of it, which [`allocated_bytes`](crate::Allocator::allocated_bytes) does not count. Default
-    /// off.
+    /// Whether the system is asked to back regions with transparent huge pages, where it has them (Linux). Windows then
+    /// go back by whole regions, and `trim` leaves the holes of windows with blocks alone. The first byte of a huge
+    /// page that is touched takes all of it, which [`allocated_bytes`](crate::Allocator::allocated_bytes) does not
+    /// count. Default off.
     #[must_use]
     pub const fn huge_pages(mut self, on: bool) -> Self {
         self.settings.huge_pages = on;

@@ -72,7 +72,8 @@ pub enum FreeError {
         /// The pointer.
         address: usize,
     },
-    /// With [`check`](crate::Config::check) on: a live block, but the size that was told is not the one that was asked for.
+    /// With [`check`](crate::Config::check) on: a live block, but the size that was told is not the one that was asked
+    /// for.
     WrongSize {
         /// The pointer.
         address: usize,

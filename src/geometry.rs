@@ -12,8 +12,8 @@
 //!         header_start                          first_window
 //! ```
 //!
-//! The bookkeeping of all windows lies in front of them, dense. What overflows a packet runs away from it, and meets the
-//! guard in front of the next region's.
+//! The bookkeeping of all windows lies in front of them, dense. What overflows a packet runs away from it, and meets
+//! the guard in front of the next region's.
 //!
 //! A region has as many windows as the [system](crate::system::System::REGION_BYTES) says. Where that is one, its
 //! bookkeeping takes the front of the window itself, and there is no guard:
@@ -40,7 +40,8 @@ pub(crate) const UNIT_BYTES: Range<usize> = 16..4097;
 pub(crate) const WINDOW_UNITS: Range<usize> = 64..65537;
 /// The most windows in a region: the bits of a word.
 pub(crate) const MOST_REGION_WINDOWS: usize = u64::BITS as usize;
-/// Bytes in front of the header that nobody uses, so that what overflows the region in front does not get there: a page.
+/// Bytes in front of the header that nobody uses, so that what overflows the region in front does not get there: a
+/// page.
 pub(crate) const GUARD_BYTES: usize = 4096;
 /// Bytes of a region's header: a cache line that does not change and one that does.
 pub(crate) const HEADER_BYTES: usize = 128;
@@ -48,12 +49,12 @@ pub(crate) const HEADER_BYTES: usize = 128;
 pub(crate) const CREDIT_BYTES: usize = size_of::<u32>();
 /// Bytes of a window's descriptor.
 pub(crate) const DESCRIPTOR_BYTES: usize = 16 + 2 * size_of::<usize>();
-/// Places of a stack of cached blocks by the steps in which it becomes deeper. The places of each step lie apart, so that
-/// stacks that are not deep lie close together. Fuzzed programs are short.
+/// Places of a stack of cached blocks by the steps in which it becomes deeper. The places of each step lie apart, so
+/// that stacks that are not deep lie close together. Fuzzed programs are short.
 pub(crate) const CACHE_STEPS: [usize; 2] = if cfg!(fuzzing) { [4, 8] } else { [256, 512] };
 
-/// Places from one stack to the next: a cache line more than a power of two, so that their tops do not fall into the same
-/// sets of the processor's cache.
+/// Places from one stack to the next: a cache line more than a power of two, so that their tops do not fall into the
+/// same sets of the processor's cache.
 const fn cache_stride(step: usize) -> usize {
     CACHE_STEPS[step] + CACHE_LINE / size_of::<usize>()
 }
@@ -181,8 +182,8 @@ pub(crate) trait Geometry: Copy {
         self.holes_start() + self.window_units() / 8
     }
 
-    /// Bytes of the stacks of cached blocks, of which one region of an allocator makes use; none where they would be a large
-    /// part of it.
+    /// Bytes of the stacks of cached blocks, of which one region of an allocator makes use; none where they would be a
+    /// large part of it.
     #[inline(always)]
     fn cache_bytes(self) -> usize {
         if self.is_single() || self.region_bytes() < CACHE_REGION_BYTES { 0 } else { CACHE_BYTES }
@@ -375,7 +376,8 @@ mod tests {
     use super::*;
     use crate::system::Os;
 
-    /// Unit bytes, units of a window, and the geometry that they make with regions of up to `hint` bytes: all there are.
+    /// Unit bytes, units of a window, and the geometry that they make with regions of up to `hint` bytes: all there
+    /// are.
     fn every_shape() -> impl Iterator<Item = (usize, usize, Runtime)> {
         let units = |unit| (6..=16).map(move |shift| (unit, 1 << shift));
         let shapes = (4..=12).flat_map(move |shift| units(1usize << shift));

@@ -1,8 +1,8 @@
 //! The allocator itself, over any geometry and any system: the hot path, and what everything else hangs on.
 //!
-//! Allocation bumps a cursor through an *extent*, a hole of the current window that is taken as a whole. While packets do
-//! not leave in order, a freed block of up to 32 units goes into a *cache*, from which the next allocation of that length
-//! takes it:
+//! Allocation bumps a cursor through an *extent*, a hole of the current window that is taken as a whole. While packets
+//! do not leave in order, a freed block of up to 32 units goes into a *cache*, from which the next allocation of that
+//! length takes it:
 //!
 //! ```text
 //!            extent of the current window
@@ -13,13 +13,13 @@
 //! ```
 //!
 //! The units of an extent count as live from the moment it is opened, so that an allocation has nothing to count; what
-//! is left of it is given back when it is closed. A free reads the block's length from the map; where the cache does not take
-//! the block, it clears it, and counts.
+//! is left of it is given back when it is closed. A free reads the block's length from the map; where the cache does
+//! not take the block, it clears it, and counts.
 //!
 //! A size goes one way, bytes → units → cursor → address, and a block the other: address → region → byte in the map →
-//! credit of its window. On the hot path the cursor is counted in units from address 0, so that one addition leads from it
-//! to the byte in the map, one shift to the block, and one comparison tells whether a block is the newest one. Everywhere
-//! else units are counted from the start of their region or window.
+//! credit of its window. On the hot path the cursor is counted in units from address 0, so that one addition leads from
+//! it to the byte in the map, one shift to the block, and one comparison tells whether a block is the newest one.
+//! Everywhere else units are counted from the start of their region or window.
 //!
 //! Everything rarer is in the submodules:
 //!
@@ -217,8 +217,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// The block of that length that was freed last, or the next one of the extent; `None` when neither is there or the hot
-    /// path is not to be taken.
+    /// The block of that length that was freed last, or the next one of the extent; `None` when neither is there or the
+    /// hot path is not to be taken.
     #[inline(always)]
     pub(crate) fn allocate_hot(&self, size: usize) -> Option<NonNull<[u8]>> {
         // 0 wraps around and is refused there, too.

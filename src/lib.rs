@@ -1,14 +1,14 @@
 //! A memory allocator for packets: blocks of about 1000 bytes, freed in roughly the order in which they were allocated.
 //!
 //! Programs that queue packets allocate and free a block for each of them, millions of times a second, and nearly in
-//! order. A general allocator does not know that. This one reuses the block of the same length that was freed last, or moves
-//! a cursor through large *windows* of aligned memory, and reuses a window when its blocks are free. It has no locks and, by
-//! default, no dependencies.
+//! order. A general allocator does not know that. This one reuses the block of the same length that was freed last, or
+//! moves a cursor through large *windows* of aligned memory, and reuses a window when its blocks are free. It has no
+//! locks and, by default, no dependencies.
 //!
 //! # Packets
 //!
-//! A [`Packet`] owns its bytes and frees them when it is dropped. One call receives into a packet: it reserves room for the
-//! largest, keeps what arrived, and frees the rest, so that the next packet starts right behind.
+//! A [`Packet`] owns its bytes and frees them when it is dropped. One call receives into a packet: it reserves room for
+//! the largest, keeps what arrived, and frees the rest, so that the next packet starts right behind.
 //!
 //! ```
 //! # #[cfg(not(feature = "std"))] fn main() {}
@@ -33,9 +33,9 @@
 //! ```
 //!
 //! [`packet`](Allocator::packet) makes a packet of zeros, [`packet_from`](Allocator::packet_from) copies bytes. Packets
-//! [grow](Packet::resize), are written to with `io::Write`, and [cut](Packet::truncate). A packet
-//! borrows its allocator, or shares an [`RcAllocator`], so that a struct can hold both. [`Space`] asks for room in front
-//! of a packet and behind it, so that headers and tags need no copy. No safe function exposes uninitialised bytes.
+//! [grow](Packet::resize), are written to with `io::Write`, and [cut](Packet::truncate). A packet borrows its
+//! allocator, or shares an [`RcAllocator`], so that a struct can hold both. [`Space`] asks for room in front of a
+//! packet and behind it, so that headers and tags need no copy. No safe function exposes uninitialised bytes.
 //!
 //! # Blocks
 //!
@@ -61,8 +61,8 @@
 //!
 //! # Objects and collections
 //!
-//! With the feature `allocator-api2`, `&Allocator` and `RcAllocator` implement that crate's `Allocator` trait, for boxes,
-//! vectors and hashbrown's maps. Use it for typed objects as well:
+//! With the feature `allocator-api2`, `&Allocator` and `RcAllocator` implement that crate's `Allocator` trait, for
+//! boxes, vectors and hashbrown's maps. Use it for typed objects as well:
 //!
 //! ```
 //! # #[cfg(all(feature = "std", feature = "allocator-api2"))] {
@@ -81,16 +81,16 @@
 //!
 //! # Threads
 //!
-//! An [`Allocator`] is for one thread at a time: it is `Send`, not `Sync`, and has no locks. If one thread allocates and
-//! others free, use a `SharedAllocator` (feature `shared`), whose packets are `Send`; if all threads allocate, a `Pool`. Such
-//! packets freeze into `FrozenPacket`s, which are cheap to clone and to slice, and become `bytes::Bytes` without a copy
-//! (feature `bytes`).
+//! An [`Allocator`] is for one thread at a time: it is `Send`, not `Sync`, and has no locks. If one thread allocates
+//! and others free, use a `SharedAllocator` (feature `shared`), whose packets are `Send`; if all threads allocate, a
+//! `Pool`. Such packets freeze into `FrozenPacket`s, which are cheap to clone and to slice, and become `bytes::Bytes`
+//! without a copy (feature `bytes`).
 //!
 //! # Guides
 //!
 //! [Queues](guide::queues), [codecs](guide::codecs), [choosing parameters](guide::parameters), [where memory
-//! goes](guide::memory), [without the standard library](guide::no_std), and, with the feature `shared`, packets as buffers,
-//! and packets and threads: the module [`guide`] has them all.
+//! goes](guide::memory), [without the standard library](guide::no_std), and, with the feature `shared`, packets as
+//! buffers, and packets and threads: the module [`guide`] has them all.
 //!
 //! # How it works
 //!
@@ -126,15 +126,15 @@
 //! # Words
 //!
 //! - A **unit** is the granule and the alignment of every block: 64 bytes, unless `UNIT` says otherwise.
-//! - A **window** is `WINDOW_UNITS` units, aligned to its own size: 128 KiB by default. Memory is claimed, reused and given
-//!   back by windows.
-//! - A **region** is address space for up to 64 windows, 8 MiB at most, reserved from the system at once. The bookkeeping of
-//!   its windows lies in front of them, behind a guard page: a descriptor each, and a *map* with a byte for each unit. On
-//!   a [`system::System`] that asks for nothing else, such as a [`system::Buffer`], a region is one window with its
-//!   bookkeeping inside.
+//! - A **window** is `WINDOW_UNITS` units, aligned to its own size: 128 KiB by default. Memory is claimed, reused and
+//!   given back by windows.
+//! - A **region** is address space for up to 64 windows, 8 MiB at most, reserved from the system at once. The
+//!   bookkeeping of its windows lies in front of them, behind a guard page: a descriptor each, and a *map* with a byte
+//!   for each unit. On a [`system::System`] that asks for nothing else, such as a [`system::Buffer`], a region is one
+//!   window with its bookkeeping inside.
 //! - A **block** is an allocation: a run of units. From 128 units on its length is rounded up by at most an eighth.
-//! - A **span** is a block longer than a window: it takes idle windows side by side. It grows in place while those behind
-//!   it are idle.
+//! - A **span** is a block longer than a window: it takes idle windows side by side. It grows in place while those
+//!   behind it are idle.
 //! - A **large block** is one that fits no region. It is mapped by itself.
 //! - An **extent** is a hole of the current window that is handed out from front to back.
 //! - A **cached block** was freed and will be reused by the next allocation of its length: at most 512 blocks of each
@@ -142,11 +142,11 @@
 //!
 //! # What it costs
 //!
-//! With a cached block, an allocation and a free are a load and three stores each. Without one, an allocation is an addition,
-//! a comparison and a stored byte; a free loads that byte, clears it and counts. All of that takes constant time. The slow
-//! path runs when an extent is used up, about once in ninety packets of 1400 bytes: it takes time linear in the units of a
-//! few windows, or a call to the system. One free in 32 also does a bounded piece of upkeep. The handle of a
-//! [`Packet`] is three words.
+//! With a cached block, an allocation and a free are a load and three stores each. Without one, an allocation is an
+//! addition, a comparison and a stored byte; a free loads that byte, clears it and counts. All of that takes constant
+//! time. The slow path runs when an extent is used up, about once in ninety packets of 1400 bytes: it takes time linear
+//! in the units of a few windows, or a call to the system. One free in 32 also does a bounded piece of upkeep. The
+//! handle of a [`Packet`] is three words.
 //!
 //! Memory beyond the packets is:
 //!
@@ -158,24 +158,24 @@
 //!   294,912 frees needed it ([`Config::keep_empty_windows`]).
 //!
 //! [`Allocator::trim`] gives back every page without a live byte, those between blocks that stay included, down to the
-//! preallocated windows. A dropped allocator leaves up to 16 MiB of its regions, pages included, to later ones of the same
-//! process (Linux; [`system::Os::set_kept_bytes`]).
+//! preallocated windows. A dropped allocator leaves up to 16 MiB of its regions, pages included, to later ones of the
+//! same process (Linux; [`system::Os::set_kept_bytes`]).
 //!
 //! # When to use it, and when not
 //!
 //! It is for queues and windows of packets: receive queues, send buffers, jitter buffers, FEC and retransmission
 //! windows, codecs. It is not the best for
 //!
-//! - blocks of which a few scattered ones live much longer than the rest: until `trim` is called, a window goes back to the
-//!   system only when no block in it is live;
+//! - blocks of which a few scattered ones live much longer than the rest: until `trim` is called, a window goes back to
+//!   the system only when no block in it is live;
 //! - blocks much smaller than a unit, which waste the rest of it;
 //! - a whole program: it is no global allocator.
 //!
 //! # Safety
 //!
-//! [`Packet`] and the collections are safe. [`Allocator::free`] is unsafe, as C's `free` is, but panics on a double free or
-//! an interior pointer in its own windows. [`Allocator::try_free`] takes any pointer value and returns an error that says
-//! what is wrong with it. [`Config::check`] verifies every call and puts canaries behind every block;
+//! [`Packet`] and the collections are safe. [`Allocator::free`] is unsafe, as C's `free` is, but panics on a double
+//! free or an interior pointer in its own windows. [`Allocator::try_free`] takes any pointer value and returns an error
+//! that says what is wrong with it. [`Config::check`] verifies every call and puts canaries behind every block;
 //! [`Config::passthrough`] takes each block from the system, so that sanitizers know its bounds.
 //!
 //! # Features

@@ -37,8 +37,8 @@ pub(crate) const LONGEST_CACHED: u32 = 32;
 const CACHED: u32 = FIRST_LONG - 1;
 /// The first byte of a longer block.
 const LONG: u32 = FIRST_LONG + LONGEST_CACHED;
-/// The length in units of the shortest longer block. A block of several windows is at least that long, so that the hot path,
-/// which serves shorter ones, finds them in one window.
+/// The length in units of the shortest longer block. A block of several windows is at least that long, so that the hot
+/// path, which serves shorter ones, finds them in one window.
 pub(crate) const FIRST_LONG: u32 = 128;
 /// Steps of an octave from there on.
 const STEPS: u32 = 8;
@@ -139,8 +139,8 @@ impl<'a> Map<'a> {
         (code != 0 && !is_cached(code)).then(|| length_of(code))
     }
 
-    /// The live or cached block that starts last at or before `unit`, and whether it is live; it may end before `unit`, and
-    /// behind the map.
+    /// The live or cached block that starts last at or before `unit`, and whether it is live; it may end before `unit`,
+    /// and behind the map.
     pub(crate) fn last_start(self, unit: u32) -> Option<(Range<u32>, bool)> {
         let start = self.0[..=unit as usize].iter().rposition(|byte| byte.get() != 0)? as u32;
         Some((start..start + self.taken_at(start)?, self.block_at(start).is_some()))

@@ -5,11 +5,11 @@
 //! - [`owner`] is where packets come from, and where their blocks go back to;
 //! - [`room`] is what a closure fills;
 //! - [`make`] makes packets, and [`batch`] many at once;
-//! - [`traits`] has the traits of the standard library, those of [things that are bytes](bytes_like) among them, and [`buf`]
-//!   those of the crate `bytes`.
+//! - [`traits`] has the traits of the standard library, those of [things that are bytes](bytes_like) among them, and
+//!   [`buf`] those of the crate `bytes`.
 //!
-//! Invariants, on which every `unsafe` block here leans: where a packet's span has a block, that is a live one of its owner's
-//! which no one else uses, the span lies in it, and the span's first `len` bytes are initialised.
+//! Invariants, on which every `unsafe` block here leans: where a packet's span has a block, that is a live one of its
+//! owner's which no one else uses, the span lies in it, and the span's first `len` bytes are initialised.
 
 mod batch;
 #[cfg(feature = "bytes")]
@@ -44,9 +44,9 @@ use span::{Block, Span};
 ///                          ├──────── capacity ──────────┤
 /// ```
 ///
-/// Packets are made by the methods of the same names of [`Allocator`], [`RcAllocator`](crate::RcAllocator) and, with the
-/// feature `shared`, `SharedAllocator` and `Pool`. What those differ in is the packet's [`Owner`]: who keeps the memory
-/// alive, and which threads may hold the packet.
+/// Packets are made by the methods of the same names of [`Allocator`], [`RcAllocator`](crate::RcAllocator) and, with
+/// the feature `shared`, `SharedAllocator` and `Pool`. What those differ in is the packet's [`Owner`]: who keeps the
+/// memory alive, and which threads may hold the packet.
 ///
 /// | method | the packet |
 /// |---|---|
@@ -88,8 +88,8 @@ use span::{Block, Span};
 /// # Headers and trailers
 ///
 /// [`Space`] asks for room in front and behind. [`prepend`](Self::prepend) puts a header into the headroom,
-/// [`advance`](Self::advance) strips one off, which becomes headroom; [`extend_from_slice`](Self::extend_from_slice) adds
-/// behind. None of them moves the payload.
+/// [`advance`](Self::advance) strips one off, which becomes headroom; [`extend_from_slice`](Self::extend_from_slice)
+/// adds behind. None of them moves the payload.
 ///
 /// ```
 /// use pktalloc::{Allocator, Space};
@@ -106,9 +106,9 @@ use span::{Block, Span};
 ///
 /// # What holds
 ///
-/// The first byte lies at a unit's boundary unless a header or `advance` says otherwise. The length is counted in bytes;
-/// what a packet holds is whole units. No safe function shows bytes that nobody has written. An empty packet without
-/// headroom holds no memory, unless some was [reserved](Self::reserve). A packet has at most 2 GiB less 4 KiB.
+/// The first byte lies at a unit's boundary unless a header or `advance` says otherwise. The length is counted in
+/// bytes; what a packet holds is whole units. No safe function shows bytes that nobody has written. An empty packet
+/// without headroom holds no memory, unless some was [reserved](Self::reserve). A packet has at most 2 GiB less 4 KiB.
 ///
 /// A packet takes two words and its owner. That of an [`Allocator`] stays on that one's thread:
 ///
@@ -152,7 +152,8 @@ impl<O: Owner> Packet<O> {
         self.span.headroom()
     }
 
-    /// Bytes behind the packet that [`extend_from_slice`](Self::extend_from_slice) can use without asking the allocator.
+    /// Bytes behind the packet that [`extend_from_slice`](Self::extend_from_slice) can use without asking the
+    /// allocator.
     #[inline]
     #[must_use]
     pub fn tailroom(&self) -> usize {
@@ -189,7 +190,8 @@ impl<O: Owner> Packet<O> {
             return Err(AllocError::NoHeadroom);
         }
         self.span.retreat(bytes.len());
-        // SAFETY: the bytes that the packet has gained are its own; they cannot be borrowed as `bytes` at the same time.
+        // SAFETY: the bytes that the packet has gained are its own; they cannot be borrowed as `bytes` at the same
+        // time.
         unsafe { self.span.bytes().copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
         Ok(())
     }
@@ -335,8 +337,8 @@ impl<O: Owner> Packet<O> {
     /// ```
     ///
     /// # Errors
-    /// What `fill` returns, and as for [`reserve`](Self::reserve), turned into the same type. The packet has the bytes that
-    /// it had then.
+    /// What `fill` returns, and as for [`reserve`](Self::reserve), turned into the same type. The packet has the bytes
+    /// that it had then.
     #[inline]
     pub fn extend_with<T, E: From<AllocError>>(
         &mut self,
@@ -406,7 +408,8 @@ impl<O: Owner> Packet<O> {
         Ok(value)
     }
 
-    /// Makes room for `additional` bytes behind the packet's. A part of the caller, so that a packet can stay in registers.
+    /// Makes room for `additional` bytes behind the packet's. A part of the caller, so that a packet can stay in
+    /// registers.
     #[inline(always)]
     fn make_room(&mut self, additional: usize, grows: bool) -> Result<(), AllocError> {
         if !self.span.has_tailroom(additional) {

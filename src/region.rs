@@ -2,8 +2,8 @@
 //!
 //! [`geometry`](crate::geometry) draws where things lie. The invariants:
 //!
-//! 1. A [`Region`] or [`Window`] exists only while its region is held from the system: regions leave the allocator's table
-//!    and every list before their memory is returned.
+//! 1. A [`Region`] or [`Window`] exists only while its region is held from the system: regions leave the allocator's
+//!    table and every list before their memory is returned.
 //! 2. The bookkeeping is written by this crate only, through `Cell`s, on one thread at a time. Blocks never overlap it:
 //!    they lie in the windows behind it, or behind it in the window ([`Geometry::block_units`]). Other threads read the
 //!    owner pointer alone, which nobody writes while the region is held.
@@ -76,8 +76,8 @@ impl OwnerPointer {
     }
 }
 
-/// Any number that packet bytes are unlikely to contain, and that is odd, so that every bit of a product depends on those
-/// below.
+/// Any number that packet bytes are unlikely to contain, and that is odd, so that every bit of a product depends on
+/// those below.
 pub(crate) const SEAL: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
 
 fn seal_of(address: usize, owner: *const ()) -> usize {
@@ -126,8 +126,8 @@ impl WindowBits {
     }
 }
 
-/// The bit of [`Header::resident`] that says whether the stacks of cached blocks may have pages behind them. Regions that
-/// have stacks begin with bookkeeping.
+/// The bit of [`Header::resident`] that says whether the stacks of cached blocks may have pages behind them. Regions
+/// that have stacks begin with bookkeeping.
 pub(crate) const CACHE: usize = 0;
 
 /// The front of a region's bookkeeping.
@@ -160,12 +160,12 @@ const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
 pub(crate) struct Region(NonNull<u8>);
 
 impl Region {
-    /// Makes the memory at `base` a region of reserved windows whose owner is `owner`; `resident` says what may have pages
-    /// behind it.
+    /// Makes the memory at `base` a region of reserved windows whose owner is `owner`; `resident` says what may have
+    /// pages behind it.
     ///
     /// # Safety
-    /// `base` is the start of `geometry.region_bytes()` writable bytes held from the system, aligned to their own size and
-    /// used by nobody else; the pointer may reach all of them.
+    /// `base` is the start of `geometry.region_bytes()` writable bytes held from the system, aligned to their own size
+    /// and used by nobody else; the pointer may reach all of them.
     pub(crate) unsafe fn found<G: Geometry>(base: NonNull<u8>, owner: *const (), resident: u64, geometry: G) -> Self {
         let windows = geometry.windows_mask();
         // SAFETY: the header lies inside the region, which the caller owns.
@@ -234,8 +234,8 @@ impl Region {
         unsafe { self.0.add(geometry.map_start() + unit).cast::<Cell<u8>>().as_ref() }
     }
 
-    /// The maps of windows side by side, and what lies beside them that nobody uses: the part of the map for the bookkeeping,
-    /// and what is left in front of the first window.
+    /// The maps of windows side by side, and what lies beside them that nobody uses: the part of the map for the
+    /// bookkeeping, and what is left in front of the first window.
     pub(crate) fn maps<G: Geometry>(self, windows: Range<usize>, geometry: G) -> NonNull<[u8]> {
         let bound = |window: usize| geometry.map_start() + window * geometry.window_units();
         let start = if windows.start == geometry.first_window() { bound(0) } else { bound(windows.start) };
@@ -344,7 +344,8 @@ impl Window {
     /// Gives the window's bookkeeping its first values: no block, in no list. Leaves the map alone.
     pub(crate) fn initialise<G: Geometry>(self, geometry: G) {
         let (region, index) = (self.region(geometry), self.index(geometry));
-        // SAFETY: descriptor and credit lie in the region (invariant 1), and nobody refers to them: the window is reserved.
+        // SAFETY: descriptor and credit lie in the region (invariant 1), and nobody refers to them: the window is
+        // reserved.
         unsafe {
             region.0.add(geometry.credits_start() + index * CREDIT_BYTES).cast::<u32>().write(u32::MAX);
             self.0.write(Descriptor {
@@ -410,8 +411,8 @@ impl Window {
     /// Where blocks start.
     pub(crate) fn map<'a, G: Geometry>(self, geometry: G) -> Map<'a> {
         let first = self.first_unit(geometry);
-        // SAFETY: the map lies in the region, and its bytes for this window were cleared when it was claimed; they are only
-        // written through cells (invariants 1, 2 and 4). Nobody keeps a `Map` beyond the call that asked for it.
+        // SAFETY: the map lies in the region, and its bytes for this window were cleared when it was claimed; they are
+        // only written through cells (invariants 1, 2 and 4). Nobody keeps a `Map` beyond the call that asked for it.
         Map::over(unsafe {
             let map = self.region(geometry).0.add(geometry.map_start() + first).cast::<Cell<u8>>();
             core::slice::from_raw_parts(map.as_ptr(), geometry.window_units())
@@ -435,8 +436,8 @@ impl Window {
         Bitset::over(HoleWords(words), units)
     }
 
-    /// Units that may be freed before the window is looked at: its live units less [`threshold`](Self::threshold) and 1,
-    /// wrapping around.
+    /// Units that may be freed before the window is looked at: its live units less [`threshold`](Self::threshold) and
+    /// 1, wrapping around.
     fn credit<'a, G: Geometry>(self, geometry: G) -> &'a Cell<u32> {
         // SAFETY: a window's index is one of its region.
         unsafe { self.region(geometry).credit(self.index(geometry), geometry) }

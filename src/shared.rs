@@ -60,8 +60,8 @@ pub use pool::Pool;
 /// An allocator whose packets any thread may hold and free.
 ///
 /// It allocates on one thread, the one that it was made on or [bound](Unbound::bind) to, and is neither `Send` nor
-/// `Sync`; its packets are both. Dropping it leaves packets that are still held valid: the last of them takes the memory
-/// with it, on whatever thread that happens.
+/// `Sync`; its packets are both. Dropping it leaves packets that are still held valid: the last of them takes the
+/// memory with it, on whatever thread that happens.
 ///
 /// ```
 /// use pktalloc::SharedAllocator;
@@ -147,7 +147,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + 'static> SharedAl
     /// An allocator that behaves as `config` says and takes its memory from `system`, bound to this thread.
     ///
     /// The system lasts for ever, as its packets may: a thread that has dropped them holds on to their blocks until it
-    /// hands them in, and nobody waits for that. So a [`Buffer`](crate::system::Buffer) has to be over memory that stays:
+    /// hands them in, and nobody waits for that. So a [`Buffer`](crate::system::Buffer) has to be over memory that
+    /// stays:
     ///
     /// ```compile_fail,E0597
     /// use core::mem::MaybeUninit;
@@ -192,8 +193,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
         self.key.take_slow(size).inspect_err(|&error| self.refusal.set(error)).ok()
     }
 
-    /// Takes back all that other threads have handed in; returns how many packets. Happens by itself, a bounded number at a
-    /// time, whenever the allocator has used up an extent.
+    /// Takes back all that other threads have handed in; returns how many packets. Happens by itself, a bounded number
+    /// at a time, whenever the allocator has used up an extent.
     #[inline]
     pub fn collect(&self) -> usize {
         self.key.collect()
@@ -227,8 +228,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> SharedAllocator<UN
     }
 
     /// Takes back what was handed in and gives every page without a live byte to the system, down to the preallocated
-    /// windows; returns how many bytes. Takes time linear in the memory held. With [`check`](Config::check) on, the holes of
-    /// windows with blocks stay.
+    /// windows; returns how many bytes. Takes time linear in the memory held. With [`check`](Config::check) on, the
+    /// holes of windows with blocks stay.
     pub fn trim(&self) -> usize {
         self.collect();
         // What lies in this address space fits a `usize`.
@@ -286,8 +287,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for Unb
 ///
 /// A thread keeps up to 31 packets of other threads' allocators that it dropped before it hands them in together. It
 /// does so as well when it ends. A worker that goes to sleep for long may want to do it first, so that the memory is of
-/// use meanwhile. Packets of an allocator with a [`memory_limit`](Config::memory_limit) are handed in one by one: it must
-/// not run out while others hold what it needs.
+/// use meanwhile. Packets of an allocator with a [`memory_limit`](Config::memory_limit) are handed in one by one: it
+/// must not run out while others hold what it needs.
 ///
 /// ```
 /// let allocator = pktalloc::SharedAllocator::new();

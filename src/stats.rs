@@ -83,7 +83,8 @@ pub struct Occupancy {
     pub units: usize,
     /// Units of live blocks.
     pub live_units: usize,
-    /// The units that bookkeeping takes, which no block can have. Empty where it lies in front of all windows of a region.
+    /// The units that bookkeeping takes, which no block can have. Empty where it lies in front of all windows of a
+    /// region.
     pub bookkeeping: Range<usize>,
     /// The units of each live block, in order. Of a block that is longer than a window, those in this window.
     pub blocks: Vec<Range<usize>>,
@@ -136,7 +137,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// The occupancy of every window that is held, in order of address; an error when there is no memory for the answer.
+    /// The occupancy of every window that is held, in order of address; an error when there is no memory for the
+    /// answer.
     pub(crate) fn try_windows(&self) -> Result<Vec<Occupancy>, TryReserveError> {
         self.settle();
         let geometry = self.geometry();

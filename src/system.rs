@@ -46,8 +46,8 @@ pub unsafe trait System {
     /// `role`, and is not used any more.
     unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, role: Role);
 
-    /// Takes the whole pages of `bytes` back, all or none, but not their addresses: they stay valid, and contain anything.
-    /// Returns how many bytes that were. The default takes none.
+    /// Takes the whole pages of `bytes` back, all or none, but not their addresses: they stay valid, and contain
+    /// anything. Returns how many bytes that were. The default takes none.
     ///
     /// # Safety
     /// The bytes lie in one region of this value, and nobody uses what they contain any more.
@@ -56,8 +56,8 @@ pub unsafe trait System {
         0
     }
 
-    /// Makes pages inaccessible for as long as their region is held, where the system can; a stray write then ends there.
-    /// A hint; the default ignores it.
+    /// Makes pages inaccessible for as long as their region is held, where the system can; a stray write then ends
+    /// there. A hint; the default ignores it.
     ///
     /// # Safety
     /// The bytes lie in one region of this value, and nobody uses them from here on.
@@ -65,18 +65,19 @@ pub unsafe trait System {
         let _ = bytes;
     }
 
-    /// Makes a [large](Role::Large) block longer without copying it, if need be at another address. The default refuses.
+    /// Makes a [large](Role::Large) block longer without copying it, if need be at another address. The default
+    /// refuses.
     ///
     /// # Safety
-    /// `memory` came from [`allocate`](Self::allocate) or from here, with layout `old`; `new` is larger and has the same
-    /// alignment. On `Some` only the returned memory is used.
+    /// `memory` came from [`allocate`](Self::allocate) or from here, with layout `old`; `new` is larger and has the
+    /// same alignment. On `Some` only the returned memory is used.
     unsafe fn grow(&self, memory: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         let _ = (memory, old, new);
         None
     }
 
-    /// Keeps a region, with the pages behind it, for an allocator to come; false if it has to be freed instead, which is
-    /// the default. Bit `n` of `resident` says whether the `n`th 64th of the region may have pages behind it.
+    /// Keeps a region, with the pages behind it, for an allocator to come; false if it has to be freed instead, which
+    /// is the default. Bit `n` of `resident` says whether the `n`th 64th of the region may have pages behind it.
     ///
     /// # Safety
     /// As for [`free`](Self::free), unless this returns false.

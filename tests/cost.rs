@@ -10,8 +10,8 @@ use std::ptr::NonNull;
 
 use pktalloc::{AllocError, Allocator, Realloc};
 
-/// Names the length that the packets of [`packets`] are cut to, or the blocks of [`growing_blocks`] grow to, in the process
-/// that is counted.
+/// Names the length that the packets of [`packets`] are cut to, or the blocks of [`growing_blocks`] grow to, in the
+/// process that is counted.
 const VARIABLE: &str = "PKTALLOC_COUNTED_LENGTH";
 /// What a slot has: whole units.
 const MOST: usize = 1408;
@@ -41,8 +41,8 @@ fn packets() {
     drop(first);
 }
 
-/// Not a test of its own: what [`a_block_that_has_to_move_costs_little_more_than_two_calls`] runs under valgrind. Blocks of
-/// [`MOST`] bytes lie side by side, and grow.
+/// Not a test of its own: what [`a_block_that_has_to_move_costs_little_more_than_two_calls`] runs under valgrind.
+/// Blocks of [`MOST`] bytes lie side by side, and grow.
 #[test]
 fn growing_blocks() {
     let len = env::var(VARIABLE).map_or(MOST, |len| len.parse().unwrap());

@@ -88,7 +88,8 @@ fn sizes_at_every_limit_are_served_or_refused() {
     assert_eq!(allocator.used_bytes(), 0);
 }
 
-/// (e) The self-check reported damage on a healthy window whose last hole had just been filled, and took quadratic time.
+/// (e) The self-check reported damage on a healthy window whose last hole had just been filled, and took quadratic
+/// time.
 #[test]
 fn a_window_filled_to_its_last_unit_is_healthy() {
     let allocator = Allocator::new();

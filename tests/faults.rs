@@ -610,8 +610,8 @@ fn windows_at_the_top_of_the_address_space_work() {
     exercise::<64, 2048>(&[1, 1400, 32_768, 100_000], 131_072);
 }
 
-/// Holes that windows which are nearly full had before memory was scarce: all of them are found once it is refused, a bounded
-/// number of windows with each call.
+/// Holes that windows which are nearly full had before memory was scarce: all of them are found once it is refused, a
+/// bounded number of windows with each call.
 #[test]
 fn at_the_limit_the_holes_of_every_region_are_found() {
     let fill = |allocator: &Allocator<64, 2048>, blocks: &mut Vec<NonNull<u8>>| {
@@ -628,7 +628,8 @@ fn at_the_limit_the_holes_of_every_region_are_found() {
     let allocators = [Allocator::with_config(config).unwrap(), Allocator::with_config(config).unwrap()];
     let mut all = [Vec::new(), Vec::new()];
     fill(&allocators[0], &mut all[0]);
-    // The other one as well, but for a window or two, with a hole for each tenth block: windows are used again for more.
+    // The other one as well, but for a window or two, with a hole for each tenth block: windows are used again for
+    // more.
     let near = all[0].len() - 130;
     assert!(near > 12_000);
     all[1].extend((0..near).map(|_| allocators[1].allocate(2000).unwrap().cast::<u8>()));

@@ -1,5 +1,5 @@
-//! What the system does not take back is not counted as given: neither pages that it refuses, nor those of a mapping that
-//! it refuses to undo.
+//! What the system does not take back is not counted as given: neither pages that it refuses, nor those of a mapping
+//! that it refuses to undo.
 
 #![cfg(all(feature = "std", target_os = "linux", not(miri)))]
 
@@ -51,7 +51,8 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The operating system, which takes so many more bytes of the pages of regions back, and keeps account of what it took.
+/// The operating system, which takes so many more bytes of the pages of regions back, and keeps account of what it
+/// took.
 #[derive(Clone, Default)]
 struct Reluctant {
     takes: Rc<Cell<usize>>,
@@ -117,8 +118,8 @@ fn pages_that_are_refused_are_not_counted_as_given() {
         assert_eq!(system.freed.get(), freed, "every region has a survivor");
         let (taken, resident) = ((system.taken.get() - taken) as u64, (system.resident.get() - resident) as u64);
         assert_eq!(before - allocator.allocated_bytes(), trimmed as u64);
-        // The cache of freed blocks lies between other bookkeeping, with which it shares a page at either end. Maps that
-        // were never used are not counted.
+        // The cache of freed blocks lies between other bookkeeping, with which it shares a page at either end. Maps
+        // that were never used are not counted.
         assert!(
             (resident..taken + 2 * page_bytes()).contains(&(trimmed as u64)),
             "takes {takes}: {trimmed} against {taken}, of which {resident} were in memory"
@@ -376,8 +377,8 @@ unsafe impl<const PAGE: usize> System for LargePages<PAGE> {
     }
 }
 
-/// Whatever came before, no more than in a new allocator is held once all is freed and trimmed, and there is nothing left to
-/// trim.
+/// Whatever came before, no more than in a new allocator is held once all is freed and trimmed, and there is nothing
+/// left to trim.
 fn expect_the_floor<S: System + Clone + Default>(in_order: &[bool]) {
     let _alone = alone();
     let new = || Allocator::<64, 2048, S>::with_config_in(Config::default(), S::default()).unwrap();
@@ -419,7 +420,8 @@ fn page_faults() -> libc::c_long {
 #[test]
 fn allocators_that_come_and_go_take_no_page_faults() {
     let _alone = alone();
-    // In one place for all of them: a sanitizer takes other pages for what is allocated again, and for the stack of a call.
+    // In one place for all of them: a sanitizer takes other pages for what is allocated again, and for the stack of a
+    // call.
     let mut blocks: Vec<NonNull<u8>> = Vec::with_capacity(500);
     let mut use_one = || {
         let before = page_faults();
@@ -478,8 +480,8 @@ fn trim_goes_back_to_the_floor() {
     expect_the_floor::<LargePages<{ 64 << 10 }>>(&[true]);
 }
 
-/// The operating system, where pages contain anything once they were taken back, and which begins with a region of which some
-/// windows have pages.
+/// The operating system, where pages contain anything once they were taken back, and which begins with a region of
+/// which some windows have pages.
 #[derive(Clone, Default)]
 struct Scribbling<const REGION_BYTES: usize> {
     resident: Rc<Cell<u64>>,
@@ -631,8 +633,8 @@ fn expect_what_is_counted<const UNIT: usize, const WINDOW_UNITS: usize>(system: 
     assert_eq!(allocator.integrity_check(), Ok(()));
 }
 
-/// The pages that an allocator of another shape left in a region go back with `trim`, be they bookkeeping here and windows
-/// there or the other way round.
+/// The pages that an allocator of another shape left in a region go back with `trim`, be they bookkeeping here and
+/// windows there or the other way round.
 #[test]
 fn pages_that_an_allocator_of_another_shape_left_go_back() {
     let _alone = alone();

@@ -181,8 +181,8 @@ fn an_extend_that_finds_no_memory_says_so() {
     assert_eq!(packet, b"kept");
 }
 
-/// Datagrams in batches into rooms, the last so many of them held, with a memory that is checked after each: returns the most
-/// bytes that were held, and the live ones.
+/// Datagrams in batches into rooms, the last so many of them held, with a memory that is checked after each: returns
+/// the most bytes that were held, and the live ones.
 fn held_of_batches<const UNIT: usize>(batch: usize, room: usize, bytes: usize) -> (u64, u64) {
     const HELD: usize = 16_384;
     let allocator = Allocator::<UNIT>::default();
@@ -519,8 +519,8 @@ fn a_batch_keeps_its_rooms_where_there_is_no_memory_for_smaller_ones() {
     assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
 }
 
-/// A long room of several becomes its packet's block unless half of that would be of no use, what lies in front of the packet
-/// included; one alone always does.
+/// A long room of several becomes its packet's block unless half of that would be of no use, what lies in front of the
+/// packet included; one alone always does.
 #[test]
 fn a_long_room_is_copied_where_most_of_it_would_be_of_no_use() {
     let allocator = Allocator::new();

@@ -204,8 +204,8 @@ fn a_block_grows_over_windows_and_beyond_a_region_and_back() {
 
 const SIZE: usize = 34 * 64;
 
-/// Packets that are freed hundreds at a time, as an acknowledgement frees them, are the next ones to be handed out: they may
-/// still be in the processor's cache. What keeps them grows with them.
+/// Packets that are freed hundreds at a time, as an acknowledgement frees them, are the next ones to be handed out:
+/// they may still be in the processor's cache. What keeps them grows with them.
 #[test]
 fn a_burst_of_frees_is_handed_out_next() {
     let allocator = Allocator::new();
@@ -311,8 +311,8 @@ fn a_block_that_ends_where_another_window_begins_goes_back_to_its_own() {
     assert_eq!(allocator.used_bytes(), 0);
 }
 
-/// `trim` gives back the pages around what stays, in regions of several windows and in those of one, and all of it is to be
-/// had again.
+/// `trim` gives back the pages around what stays, in regions of several windows and in those of one, and all of it is
+/// to be had again.
 #[test]
 #[cfg(target_os = "linux")]
 fn trim_gives_back_the_pages_around_survivors() {
@@ -372,8 +372,8 @@ fn what_is_cached_keeps_no_large_block_out() {
     }
 }
 
-/// As asyncio receives: room for 256 KiB is asked for and cut down to a datagram, which leaves in any order. It lies alone in
-/// a window, and what is cached of it keeps that from the next receive.
+/// As asyncio receives: room for 256 KiB is asked for and cut down to a datagram, which leaves in any order. It lies
+/// alone in a window, and what is cached of it keeps that from the next receive.
 #[test]
 fn long_reserves_cut_down_to_little_do_not_spread() {
     const RESERVE: usize = 262_177;

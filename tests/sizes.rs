@@ -1,4 +1,5 @@
-//! Sizes at every power of two plus and minus 32, and at the ends of what a number can say, in every call that takes one.
+//! Sizes at every power of two plus and minus 32, and at the ends of what a number can say, in every call that takes
+//! one.
 
 #![cfg(feature = "std")]
 
@@ -171,7 +172,8 @@ fn packets_of_every_size_are_made_and_grown_or_refused_by_name() {
     }
 }
 
-/// Blocks lie in windows, in one or in several, up to what a region has; only longer ones come straight from the system.
+/// Blocks lie in windows, in one or in several, up to what a region has; only longer ones come straight from the
+/// system.
 #[test]
 fn a_block_longer_than_a_region_is_a_large_one() {
     const WINDOW: usize = 131_072;

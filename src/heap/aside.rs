@@ -1,8 +1,8 @@
 //! Blocks apart from the extent: rooms that are filled, copied and freed in the same call.
 //!
-//! Taken from the extent they would end it before its window is full, and leave holes in front of what is allocated next.
-//! Apart from it they lie side by side in windows without other blocks, which are empty again afterwards and serve the next
-//! rooms, while what stays goes on filling the extent.
+//! Taken from the extent they would end it before its window is full, and leave holes in front of what is allocated
+//! next. Apart from it they lie side by side in windows without other blocks, which are empty again afterwards and
+//! serve the next rooms, while what stays goes on filling the extent.
 
 use core::ptr::NonNull;
 

@@ -9,17 +9,17 @@
 //!
 //! Packets that leave in order empty one window after the other, and the extent serves the next ones at the least cost:
 //! nothing is cached then. Blocks are cached while windows are filled again between blocks that live in them
-//! ([`order`](super::order)): packets leave in any order, or some of them stay. To hand out the block freed last costs a load
-//! and three stores whatever the order, and what lives long comes to lie close together, because what lives shortly goes
-//! round in the same few blocks.
+//! ([`order`](super::order)): packets leave in any order, or some of them stay. To hand out the block freed last costs
+//! a load and three stores whatever the order, and what lives long comes to lie close together, because what lives
+//! shortly goes round in the same few blocks.
 //!
-//! A stack that is full leaves frees to the windows; an empty one leaves allocations to the extent. A cached block goes on
-//! counting as live in its window, and its byte in the map says that it is cached, so that a second free of it shows. That
-//! pins its window, so each stack gives half of its blocks back now and then, and nothing is cached while
+//! A stack that is full leaves frees to the windows; an empty one leaves allocations to the extent. A cached block goes
+//! on counting as live in its window, and its byte in the map says that it is cached, so that a second free of it
+//! shows. That pins its window, so each stack gives half of its blocks back now and then, and nothing is cached while
 //! [much is free](Heap::is_sparse) in windows with blocks.
 //!
-//! The stacks lie in the bookkeeping of a region, and take memory as they become deeper: lengths that nobody uses take none.
-//! Regions of one window, which are for memory that is scarce, have no stacks.
+//! The stacks lie in the bookkeeping of a region, and take memory as they become deeper: lengths that nobody uses take
+//! none. Regions of one window, which are for memory that is scarce, have no stacks.
 
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
@@ -31,8 +31,9 @@ use crate::map::{LONGEST_CACHED, cached_code};
 use crate::region::{CACHE, Region};
 use crate::system::System;
 
-/// Ticks from one stack that gives half of its blocks back to the next. A stack that nobody uses is empty after a quarter of
-/// a million packets; one that is in use has always as many as its length's share of a queue goes up and down by.
+/// Ticks from one stack that gives half of its blocks back to the next. A stack that nobody uses is empty after a
+/// quarter of a million packets; one that is in use has always as many as its length's share of a queue goes up and
+/// down by.
 const AGING: u32 = if cfg!(fuzzing) { 1 } else { 16 };
 
 /// One for each length, from 0 on.
@@ -63,8 +64,8 @@ const DRAINED: usize = 256;
 
 /// The stacks, by length in units. There is one for length 0, too, which nothing has.
 pub(super) struct Cache {
-    /// Blocks of up to so many units are cached; the stacks of longer ones are empty. At most `LONGEST_CACHED`, and 0 while
-    /// the cache is not open.
+    /// Blocks of up to so many units are cached; the stacks of longer ones are empty. At most `LONGEST_CACHED`, and 0
+    /// while the cache is not open.
     taking: Cell<usize>,
     /// Where the last block of each stack is, or the place below all, which has [`NOTHING`].
     tops: [Cell<*mut Slot>; STACKS],
@@ -229,7 +230,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
             stacks.set(stacks.get() | bit);
             header.resident.set(CACHE);
         }
-        // SAFETY: the cache's part of the bookkeeping is as long as all steps of all stacks, each of which has its own places.
+        // SAFETY: the cache's part of the bookkeeping is as long as all steps of all stacks, each of which has its own
+        // places.
         unsafe {
             let first = region.cache(self.geometry).cast::<u8>().add(cache_stack_start(units, step));
             self.cache.deepen(units, first.cast(), CACHE_STEPS[step]);
@@ -320,8 +322,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Has the cache take blocks, a full stack become deeper, and one give half of its own back now and then; or has it take
-    /// no more.
+    /// Has the cache take blocks, a full stack become deeper, and one give half of its own back now and then; or has it
+    /// take no more.
     pub(super) fn tend_cache(&self, in_order: bool) {
         let cache = &self.cache;
         let ticks = cache.ticks.get().wrapping_add(1);

@@ -1,7 +1,7 @@
 //! The self-check: every invariant of the bookkeeping.
 //!
-//! Of each region: its header is the one that was written for it ([`IntegrityError::Header`]). Of each window that is held,
-//! in time linear in its map:
+//! Of each region: its header is the one that was written for it ([`IntegrityError::Header`]). Of each window that is
+//! held, in time linear in its map:
 //!
 //! 1. each live block ends before the next one starts ([`IntegrityError::Overlap`]), within the units for blocks
 //!    ([`IntegrityError::Bookkeeping`]); a span is where the windows that it takes say it is, no other is there;
@@ -12,9 +12,9 @@
 //!    ([`IntegrityError::Threshold`]).
 //!
 //! Of the whole: the totals are the sums of their parts ([`IntegrityError::Total`]); each cached block is one in its
-//! window's map, and with `check` on each live block has its size on record ([`IntegrityError::Record`]) and an unbroken
-//! canary ([`IntegrityError::Overflow`]), and the bytes that are in no block are as they were left when they were freed
-//! ([`IntegrityError::WriteAfterFree`]).
+//! window's map, and with `check` on each live block has its size on record ([`IntegrityError::Record`]) and an
+//! unbroken canary ([`IntegrityError::Overflow`]), and the bytes that are in no block are as they were left when they
+//! were freed ([`IntegrityError::WriteAfterFree`]).
 
 use core::ptr::NonNull;
 
@@ -84,7 +84,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if self.settings.check { self.check_records(cold, sums.blocks) } else { Ok(()) }
     }
 
-    /// Checks a window of which a span takes the first `lead` units; returns how many units a span takes of those behind.
+    /// Checks a window of which a span takes the first `lead` units; returns how many units a span takes of those
+    /// behind.
     fn check_window(&self, cold: &Cold, window: Window, lead: u32, sums: &mut Sums) -> Result<u32, IntegrityError> {
         let geometry = self.geometry();
         let base = window.address(geometry);

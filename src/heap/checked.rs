@@ -5,8 +5,8 @@
 //! block  ├── size that was asked for ──┼── canary, at least 16 bytes ──┤
 //! ```
 //!
-//! The size that was asked for is kept outside of the block, so that no write can reach it. The self-check runs before a
-//! call changes anything; in debug builds again behind it, where only a defect of this crate can make it fail.
+//! The size that was asked for is kept outside of the block, so that no write can reach it. The self-check runs before
+//! a call changes anything; in debug builds again behind it, where only a defect of this crate can make it fail.
 
 use core::ptr::NonNull;
 

@@ -1,9 +1,9 @@
 //! When empty windows go back to the system. Knows integers only.
 //!
 //! Bursts come again, and to take their windows from the system each time would cost more than the packets. So an empty
-//! window goes back only when no burst of the last [`EPOCHS`] times [`EPOCH_PACKETS`] packets needed it: the fewest empty
-//! windows that there were in that time, less those to be kept in any case, are *due*. They go back one by one, so that
-//! no call pays for many.
+//! window goes back only when no burst of the last [`EPOCHS`] times [`EPOCH_PACKETS`] packets needed it: the fewest
+//! empty windows that there were in that time, less those to be kept in any case, are *due*. They go back one by one,
+//! so that no call pays for many.
 //!
 //! Time is counted in frees, because an allocator has no clock, and a short queue never gets round in whole windows.
 
@@ -12,8 +12,8 @@ const EPOCH_PACKETS: u64 = if cfg!(fuzzing) { 64 } else { 3 << 15 };
 /// How many epochs have to agree. A burst of up to twice as many packets as an epoch has falls into three, whenever it
 /// starts.
 const EPOCHS: usize = 3;
-/// Frees from one look at what has to be done now and then to the next, which gives at most one window back. Half a million
-/// packets give back a gibibyte.
+/// Frees from one look at what has to be done now and then to the next, which gives at most one window back. Half a
+/// million packets give back a gibibyte.
 pub(super) const TICK: u32 = if cfg!(fuzzing) { 4 } else { 64 };
 
 /// What is known of how many empty windows are needed.
@@ -40,8 +40,8 @@ impl Decay {
         self.due = self.due.min(empty);
     }
 
-    /// [`TICK`] more packets were freed, and there are `empty` empty windows, of which `keep` are kept in any case; tells
-    /// whether one of them is to go back now.
+    /// [`TICK`] more packets were freed, and there are `empty` empty windows, of which `keep` are kept in any case;
+    /// tells whether one of them is to go back now.
     #[inline]
     pub(super) fn tick(&mut self, empty: usize, keep: usize) -> bool {
         self.packets += u64::from(TICK);

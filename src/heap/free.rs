@@ -42,8 +42,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// As [`free_sized`](Self::free_sized), in fewer instructions and without a look at the size with `check` on: `size` is the
-    /// block's capacity, which elsewhere is whole units.
+    /// As [`free_sized`](Self::free_sized), in fewer instructions and without a look at the size with `check` on:
+    /// `size` is the block's capacity, which elsewhere is whole units.
     ///
     /// # Safety
     /// As for [`free`](Self::free).
@@ -58,12 +58,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Frees a block unless something keeps calls off the hot path, which it tells; so does a `told` length in units that is not the
-    /// map's.
+    /// Frees a block unless something keeps calls off the hot path, which it tells; so does a `told` length in units
+    /// that is not the map's.
     ///
-    /// A length that is told leads to a stack of the cache before the map's byte has been read. Where lengths alternate, the
-    /// next allocation's stack is the same one or not, and a processor that has to guess it loses twenty cycles whenever it is
-    /// wrong.
+    /// A length that is told leads to a stack of the cache before the map's byte has been read. Where lengths
+    /// alternate, the next allocation's stack is the same one or not, and a processor that has to guess it loses twenty
+    /// cycles whenever it is wrong.
     ///
     /// # Safety
     /// As for [`free`](Self::free).
@@ -73,8 +73,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let number = self.number_of(block);
         if number < self.hot_units.get() {
             let unit = number + geometry.first_block_unit();
-            // SAFETY: a block that starts at a unit for blocks lies in a region, since large blocks start where a region
-            // would; `unit` is one of the region.
+            // SAFETY: a block that starts at a unit for blocks lies in a region, since large blocks start where a
+            // region would; `unit` is one of the region.
             let (region, code) = unsafe {
                 let region = Region::of_block(block, geometry);
                 (region, region.code(unit, geometry))
@@ -167,8 +167,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Frees any block, or panics with what is wrong; where the thread panics already, the block stays: a second panic would
-    /// end the process.
+    /// Frees any block, or panics with what is wrong; where the thread panics already, the block stays: a second panic
+    /// would end the process.
     fn free_or_panic(&self, block: NonNull<u8>, size: Option<usize>) {
         if let Err(error) = self.try_free(block, size)
             && !is_panicking()
@@ -177,8 +177,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Which of its region's units for blocks `block` starts at, counted from the first one. Where no block can be, in the
-    /// bookkeeping or between units, that is a number beyond all of them.
+    /// Which of its region's units for blocks `block` starts at, counted from the first one. Where no block can be, in
+    /// the bookkeeping or between units, that is a number beyond all of them.
     #[inline(always)]
     pub(super) fn number_of(&self, block: NonNull<u8>) -> usize {
         let geometry = self.geometry;
@@ -188,8 +188,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         offset.rotate_right(geometry.unit_shift())
     }
 
-    /// Takes back the units of a block in one window that the map does not show any more; `unit` is counted from the start
-    /// of the region.
+    /// Takes back the units of a block in one window that the map does not show any more; `unit` is counted from the
+    /// start of the region.
     #[inline(always)]
     pub(super) fn give_back_block(&self, region: Region, unit: usize, block: NonNull<u8>, units: u32) {
         self.hide(block, units);
@@ -210,8 +210,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Has the extent take back the units from `start` to the cursor, and go on counting them; false when they lie in the
-    /// window in front, at whose end an extent may begin.
+    /// Has the extent take back the units from `start` to the cursor, and go on counting them; false when they lie in
+    /// the window in front, at whose end an extent may begin.
     #[inline(always)]
     fn take_back(&self, start: usize) -> bool {
         let window_shift = self.geometry.window_shift() - self.geometry.unit_shift();
@@ -291,8 +291,8 @@ mod tests {
     use crate::heap::decay::TICK;
     use crate::system::Os;
 
-    /// A block whose length its map does not keep exactly leaves the slow way, and its units are the next ones to be handed
-    /// out all the same.
+    /// A block whose length its map does not keep exactly leaves the slow way, and its units are the next ones to be
+    /// handed out all the same.
     #[test]
     fn the_newest_long_block_goes_back_to_the_extent() {
         let heap = Heap::with_settings(Runtime::new::<Os>(64, 128 << 10).unwrap(), Settings::new(), Os).unwrap();

@@ -1,8 +1,8 @@
 //! Whether windows empty as they come. Knows integers only.
 //!
-//! Packets that leave in order empty one window after the other, and the next window to be filled is an empty one. Packets
-//! that leave in any order, or of which some stay, leave windows that are filled again between the blocks that live in them.
-//! An average over the last few windows tells.
+//! Packets that leave in order empty one window after the other, and the next window to be filled is an empty one.
+//! Packets that leave in any order, or of which some stay, leave windows that are filled again between the blocks that
+//! live in them. An average over the last few windows tells.
 
 /// What the average is when all windows were empty.
 const ALL: u32 = 1 << 16;

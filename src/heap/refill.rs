@@ -10,8 +10,8 @@
 //!
 //! The next hole of the current window comes first. When its pass ends, the next window is, in this order,
 //!
-//! 1. if more is free in the windows with blocks than whole windows need as slack: the emptiest of the first few reusable
-//!    ones, so that what lives does not spread over all that a burst left;
+//! 1. if more is free in the windows with blocks than whole windows need as slack: the emptiest of the first few
+//!    reusable ones, so that what lives does not spread over all that a burst left;
 //! 2. the one emptied last: its bookkeeping is in the processor's cache, and its extent is long;
 //! 3. a reserved one, which takes memory from the system;
 //! 4. if that is refused: any window with a hole that is large enough, also a full one.
@@ -48,8 +48,8 @@ const SWEPT_WINDOWS: usize = 256;
 /// Of these, the most whose holes it looks at.
 const SWEPT_MAPS: usize = 16;
 
-/// What is known of the holes in full windows, while memory is refused: a refused call looks at a bounded number of them
-/// and leaves the rest to the next one.
+/// What is known of the holes in full windows, while memory is refused: a refused call looks at a bounded number of
+/// them and leaves the rest to the next one.
 #[derive(Debug)]
 pub(super) struct Sweep {
     /// The region, in order of address, and the window in it, at which the next call goes on.
@@ -179,8 +179,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         SLACK_WINDOWS * window + with_blocks as u64 * window / SLACK_PART
     }
 
-    /// Begins a pass over a reusable window that has a hole of at least `units` units; false when none of those that are
-    /// looked at has one.
+    /// Begins a pass over a reusable window that has a hole of at least `units` units; false when none of those that
+    /// are looked at has one.
     fn reuse(&self, cold: &mut Cold, units: u32) -> bool {
         for _ in 0..TRIES {
             let candidates = cold.reusable.iter().take(CANDIDATES);
@@ -199,8 +199,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         false
     }
 
-    /// Begins a pass over a full window that has a hole of at least `units` units, if one of those that it is the turn of
-    /// has. Memory was refused.
+    /// Begins a pass over a full window that has a hole of at least `units` units, if one of those that it is the turn
+    /// of has. Memory was refused.
     fn sweep(&self, cold: &mut Cold, units: u32) -> bool {
         let (regions, geometry) = (cold.regions.len(), self.geometry);
         let (mut windows, mut maps) = (0, 0);

@@ -217,8 +217,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         (0..cold.empty.len()).map(|_| self.release_coldest(cold)).find(|&bytes| bytes > 0).unwrap_or(0)
     }
 
-    /// Makes a window without blocks that is in no list a reserved one, if the system takes its pages; where it takes whole
-    /// regions only, all windows of an idle one. With the last window of a region, the region goes.
+    /// Makes a window without blocks that is in no list a reserved one, if the system takes its pages; where it takes
+    /// whole regions only, all windows of an idle one. With the last window of a region, the region goes.
     pub(super) fn release(&self, cold: &mut Cold, window: Window) -> bool {
         let geometry = self.geometry;
         let (region, index) = (window.region(geometry), window.index(geometry));
@@ -299,7 +299,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Counts the pages of a window that were given back as held again, since it is about to be used; false at the limit.
+    /// Counts the pages of a window that were given back as held again, since it is about to be used; false at the
+    /// limit.
     pub(super) fn hold_discarded(&self, cold: &mut Cold, window: Window) -> bool {
         let bytes = window.discarded.get() as usize;
         if bytes > 0 {
@@ -353,7 +354,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         before - cold.held_bytes
     }
 
-    /// Gives back every page without a live byte, the preallocated windows included: nothing will be allocated any more.
+    /// Gives back every page without a live byte, the preallocated windows included: nothing will be allocated any
+    /// more.
     #[cfg(feature = "shared")]
     pub(crate) fn trim_all(&self) {
         self.trim();

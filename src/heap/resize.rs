@@ -261,7 +261,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// The length of a block of `units` units that starts at `start`: longer where it would be a short one in two windows.
+    /// The length of a block of `units` units that starts at `start`: longer where it would be a short one in two
+    /// windows.
     fn length_at(&self, start: usize, units: usize) -> usize {
         let per_window = self.geometry.window_units();
         let is_in_one = start / per_window == (start + units - 1) / per_window;
@@ -319,10 +320,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
         true
     }
 
-    /// Cuts a live block into `blocks` of them: the first one of `first` bytes, each behind it of `part`, the last one of
-    /// all that is left. Nothing moves. False, with nothing changed, where that is not possible: for a block that lies in
-    /// several windows or in none, for lengths that are no whole units or that a map cannot keep, and with `check` on, which
-    /// guards the end of a block.
+    /// Cuts a live block into `blocks` of them: the first one of `first` bytes, each behind it of `part`, the last one
+    /// of all that is left. Nothing moves. False, with nothing changed, where that is not possible: for a block that
+    /// lies in several windows or in none, for lengths that are no whole units or that a map cannot keep, and with
+    /// `check` on, which guards the end of a block.
     ///
     /// # Safety
     /// As for [`free`](Self::free).
@@ -364,8 +365,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         true
     }
 
-    /// Whether no block lies in these units of a window: `None` if one does, and otherwise whether they are the next ones
-    /// of the extent.
+    /// Whether no block lies in these units of a window: `None` if one does, and otherwise whether they are the next
+    /// ones of the extent.
     fn is_free(&self, window: Window, units: Range<u32>) -> Option<bool> {
         let mut bound = self.geometry.window_units() as u32;
         if let Some((current, extent)) = self.extent()
@@ -387,8 +388,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
 /// What is not worth giving back: less than the smallest page.
 const KEPT_BYTES: usize = 4096;
 
-/// Whether a block with room for `capacity` bytes keeps it when `size` is asked for: unless more than half of it, and a page
-/// at least, would be of no use. `size` 0 is an error, which the slow path tells.
+/// Whether a block with room for `capacity` bytes keeps it when `size` is asked for: unless more than half of it, and a
+/// page at least, would be of no use. `size` 0 is an error, which the slow path tells.
 #[inline(always)]
 fn is_kept(capacity: usize, size: usize) -> bool {
     size > 0 && size <= capacity && (capacity - size < KEPT_BYTES || capacity - size <= size)

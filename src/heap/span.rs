@@ -1,5 +1,5 @@
-//! Spans: blocks longer than a window. A span starts where a window does, takes idle windows side by side, and ends where
-//! it ends: what is left of its last window serves other blocks.
+//! Spans: blocks longer than a window. A span starts where a window does, takes idle windows side by side, and ends
+//! where it ends: what is left of its last window serves other blocks.
 //!
 //! ```text
 //! │ window             │ window             │ window             │
@@ -98,8 +98,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
         Ok(())
     }
 
-    /// Moves the end of the block that starts at `block.start` from `block.end` to `end`, over windows that were taken for
-    /// it and, in the window in which it ended, over units that were free; all are counted from the start of the region.
+    /// Moves the end of the block that starts at `block.start` from `block.end` to `end`, over windows that were taken
+    /// for it and, in the window in which it ended, over units that were free; all are counted from the start of the
+    /// region.
     pub(super) fn lay(&self, cold: &mut Cold, region: Region, block: Range<usize>, end: usize) {
         let geometry = self.geometry;
         let per_window = geometry.window_units();

@@ -1,9 +1,10 @@
 //! Many packets made at once.
 //!
-//! The rooms of a batch are blocks of the most that can arrive. Were each cut to what did arrive, holes would stay between
-//! them that serve nobody: the next batch needs its rooms whole. So short rooms lie apart from the packets that stay. What
-//! fills them is copied, each into a block of its own size, side by side, and the rooms serve the next batch. Long rooms,
-//! which are cheaper to cut than to copy, become packets where they are, unless more than half of one would be of no use.
+//! The rooms of a batch are blocks of the most that can arrive. Were each cut to what did arrive, holes would stay
+//! between them that serve nobody: the next batch needs its rooms whole. So short rooms lie apart from the packets that
+//! stay. What fills them is copied, each into a block of its own size, side by side, and the rooms serve the next
+//! batch. Long rooms, which are cheaper to cut than to copy, become packets where they are, unless more than half of
+//! one would be of no use.
 
 use alloc::vec::Vec;
 
@@ -45,8 +46,8 @@ pub(crate) fn make_batch<O: Owner, E: From<AllocError>>(
     Ok(())
 }
 
-/// Reserves rooms apart from what stays, as many of `count` as are to be had; returns how many. One alone does not need it:
-/// what is cut off it goes back to where it came from.
+/// Reserves rooms apart from what stays, as many of `count` as are to be had; returns how many. One alone does not need
+/// it: what is cut off it goes back to where it came from.
 fn reserve_apart<O: Owner>(
     source: impl Source<Owner = O>,
     count: usize,
@@ -63,7 +64,8 @@ fn reserve_apart<O: Owner>(
     reserved.len()
 }
 
-/// Lets `fill` fill the packets' rooms; returns for each of those that it used which packet's it is, and how many bytes.
+/// Lets `fill` fill the packets' rooms; returns for each of those that it used which packet's it is, and how many
+/// bytes.
 fn fill_rooms<O: Owner, E: From<AllocError>>(
     reserved: &mut [Packet<O>],
     most: usize,
@@ -77,8 +79,8 @@ fn fill_rooms<O: Owner, E: From<AllocError>>(
     }
     let used = fill(&mut rooms)?;
     let rooms = rooms.get(..used).unwrap_or_else(|| panic!("cannot keep {used} of {} rooms", rooms.len()));
-    // `fill` may have changed their order, but has to accept rooms of every lifetime, so it cannot have put others in their
-    // place.
+    // `fill` may have changed their order, but has to accept rooms of every lifetime, so it cannot have put others in
+    // their place.
     places.extend(rooms.iter().map(|room| (room.place(), room.filled().len())));
     Ok(places)
 }

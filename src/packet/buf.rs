@@ -40,8 +40,8 @@ impl<O: Owner> Buf for Packet<O> {
 /// assert_eq!(packet, b"\x80\0rtp");
 /// # Ok::<(), pktalloc::AllocError>(())
 /// ```
-// SAFETY: `chunk_mut` is the tailroom, behind the packet's bytes, for as long as the packet is borrowed; `advance_mut` counts
-// its first bytes.
+// SAFETY: `chunk_mut` is the tailroom, behind the packet's bytes, for as long as the packet is borrowed; `advance_mut`
+// counts its first bytes.
 unsafe impl<O: Owner> BufMut for Packet<O> {
     #[inline]
     fn remaining_mut(&self) -> usize {
@@ -63,7 +63,8 @@ unsafe impl<O: Owner> BufMut for Packet<O> {
 }
 
 /// Writes what is not filled yet.
-// SAFETY: `chunk_mut` is what is not filled yet, for as long as the room is borrowed; `advance_mut` counts its first bytes.
+// SAFETY: `chunk_mut` is what is not filled yet, for as long as the room is borrowed; `advance_mut` counts its first
+// bytes.
 unsafe impl BufMut for Room<'_> {
     #[inline]
     fn remaining_mut(&self) -> usize {

@@ -1,7 +1,7 @@
 //! The traits that people expect of a thing that is bytes.
 
-/// Has a type that derefs to `[u8]` compare, order and hash as its bytes do. It compares with slices, arrays, vectors, and
-/// everything else that has bytes, on either side.
+/// Has a type that derefs to `[u8]` compare, order and hash as its bytes do. It compares with slices, arrays, vectors,
+/// and everything else that has bytes, on either side.
 macro_rules! bytes_like {
     ([$($generics:tt)*] $type:ty) => {
         impl<$($generics)*> AsRef<[u8]> for $type {

@@ -40,8 +40,9 @@ macro_rules! packet_methods {
             $crate::Packet::copied(self, bytes)
         }
 
-        /// The receive pattern in one call: reserves what `most` says, lets `fill` write into it, keeps what it filled and
-        /// gives the rest back. Returns the packet and what `fill` returned; [`Packet`](crate::Packet) has an example.
+        /// The receive pattern in one call: reserves what `most` says, lets `fill` write into it, keeps what it filled
+        /// and gives the rest back. Returns the packet and what `fill` returned; [`Packet`](crate::Packet) has an
+        /// example.
         ///
         /// `fill` may use the allocator. When it panics, the block is freed.
         ///
@@ -59,15 +60,16 @@ macro_rules! packet_methods {
         /// Many packets in one call: reserves `count` rooms of what `most` says each, lets `fill` write into them, and
         /// appends a packet to `packets` for each of the first rooms that it says it used.
         ///
-        /// A packet holds what was filled, rounded up to units, as if it had been received alone; what was reserved for it
-        /// is gone when this returns. Rooms of up to 4096 bytes are copied for that, into blocks side by side, and serve the
-        /// next call; longer ones become packets where they are, unless less than half of one was filled.
+        /// A packet holds what was filled, rounded up to units, as if it had been received alone; what was reserved for
+        /// it is gone when this returns. Rooms of up to 4096 bytes are copied for that, into blocks side by side, and
+        /// serve the next call; longer ones become packets where they are, unless less than half of one was filled.
         ///
-        /// `fill` may use the allocator. When it panics, all blocks are freed. The rooms go by their place: those that it
-        /// puts into another order are the packets in that order.
+        /// `fill` may use the allocator. When it panics, all blocks are freed. The rooms go by their place: those that
+        /// it puts into another order are the packets in that order.
         ///
         /// # Errors
-        /// What `fill` returns; and as for [`packet`](Self::packet), turned into the same type. `packets` is as it was then.
+        /// What `fill` returns; and as for [`packet`](Self::packet), turned into the same type. `packets` is as it was
+        /// then.
         ///
         /// # Panics
         /// When `fill` says that it used more rooms than there are.

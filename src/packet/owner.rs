@@ -19,8 +19,8 @@ pub(crate) mod sealed {
         /// The alignment of blocks.
         const UNIT: usize;
 
-        /// The span with at least `additional` bytes of tailroom, which are [not there for sure](Span::has_tailroom). A packet
-        /// that `grows` on and on gets half as many again as it had room for.
+        /// The span with at least `additional` bytes of tailroom, which are [not there for sure](Span::has_tailroom). A
+        /// packet that `grows` on and on gets half as many again as it had room for.
         ///
         /// # Safety
         /// The span is that of a packet of this owner; on `Ok` only the returned one is used.
@@ -32,8 +32,8 @@ pub(crate) mod sealed {
         /// The span is that of a packet of this owner, and long.
         unsafe fn long_block(&self, span: Span) -> Block;
 
-        /// Gives what lies behind the first `size` bytes of a block back as far as that can be done; returns what is left,
-        /// with `size` 0 nothing.
+        /// Gives what lies behind the first `size` bytes of a block back as far as that can be done; returns what is
+        /// left, with `size` 0 nothing.
         ///
         /// # Safety
         /// `block` is live, and longer than `size`; only what is returned is used afterwards.
@@ -43,9 +43,9 @@ pub(crate) mod sealed {
         /// `block` is live, and not used afterwards.
         unsafe fn free(&self, block: Block);
 
-        /// Frees the block of a packet that goes, if it has one. Hands the words of the span on to a function, which is no part of the
-        /// caller: the end of a packet is in many places, among them all that may panic, and were it longer it would be a function
-        /// that wants the packet in memory.
+        /// Frees the block of a packet that goes, if it has one. Hands the words of the span on to a function, which is
+        /// no part of the caller: the end of a packet is in many places, among them all that may panic, and were it
+        /// longer it would be a function that wants the packet in memory.
         ///
         /// # Safety
         /// The span is that of a packet of this owner that is not used any more.
@@ -57,15 +57,16 @@ pub(crate) mod sealed {
         /// The owner of what is taken.
         type Owner: Blocks;
 
-        /// The span of a new block of at least `size` bytes, where there is one at hand; `None` for sizes that make no sense,
-        /// and for 0.
+        /// The span of a new block of at least `size` bytes, where there is one at hand; `None` for sizes that make no
+        /// sense, and for 0.
         fn take_hot(self, size: usize) -> Option<Span>;
 
         /// The span of a new block of at least `size` bytes, not 0 and [`LONGEST`](super::LONGEST) at most.
         fn take_slow(self, size: usize) -> Result<Span, AllocError>;
 
-        /// Hands at most `count` spans of new blocks to `take`, each of at least `size` bytes, that lie apart from those which
-        /// stay: they are about to be cut or freed. The rest, or all, where that is not possible, are to be taken one by one.
+        /// Hands at most `count` spans of new blocks to `take`, each of at least `size` bytes, that lie apart from
+        /// those which stay: they are about to be cut or freed. The rest, or all, where that is not possible, are to be
+        /// taken one by one.
         fn take_aside(self, size: usize, count: usize, take: impl FnMut(Span));
 
         /// The owner of what was taken.
@@ -87,9 +88,9 @@ pub(crate) mod sealed {
 
 use sealed::{Blocks, Local, Plain, Take};
 
-/// What leads a [`Packet`](crate::Packet) to its allocator: `&Allocator`; [`RcAllocator`], for packets that lie in the same
-/// structure as their allocator or outlive the function that made it; with the feature `shared` `AnyThread`, for those that
-/// any thread may hold. Cannot be implemented elsewhere.
+/// What leads a [`Packet`](crate::Packet) to its allocator: `&Allocator`; [`RcAllocator`], for packets that lie in the
+/// same structure as their allocator or outlive the function that made it; with the feature `shared` `AnyThread`, for
+/// those that any thread may hold. Cannot be implemented elsewhere.
 pub trait Owner: Blocks {}
 
 /// What packets are made from: a reference to an [`Allocator`] or an [`RcAllocator`], with the feature `shared` to a

@@ -3,7 +3,8 @@
 use core::fmt;
 use core::mem::MaybeUninit;
 
-/// The memory that [`Allocator::packet_with`](crate::Allocator::packet_with) and its like let a closure fill, from the front.
+/// The memory that [`Allocator::packet_with`](crate::Allocator::packet_with) and its like let a closure fill, from the
+/// front.
 ///
 /// ```text
 /// ├──── filled ────┼──── written, not counted yet ────┼──── uninitialised ────┤

@@ -19,8 +19,8 @@ use super::span::LONGEST;
 /// # Ok::<(), pktalloc::AllocError>(())
 /// ```
 ///
-/// The packet's first byte lies at a multiple of a unit, whatever the headroom. With a [`header`](Self::header) it is the
-/// byte behind that:
+/// The packet's first byte lies at a multiple of a unit, whatever the headroom. With a [`header`](Self::header) it is
+/// the byte behind that:
 ///
 /// ```
 /// # use pktalloc::{Allocator, Space};

@@ -159,7 +159,8 @@ impl Span {
     /// The size of the block, 0 where there is none; `None` where it has to be looked up.
     #[inline(always)]
     fn short_size(self) -> Option<usize> {
-        // The sum of the numbers, each of which has 16 bits where the block is short, in three instructions: it comes out on top.
+        // The sum of the numbers, each of which has 16 bits where the block is short, in three instructions: it comes
+        // out on top.
         const SUM: u64 = 1 << TAILROOM_SHIFT | 1 << HEADROOM_SHIFT | 1 << 16 | 1;
         (!self.is_long()).then_some((self.numbers.wrapping_mul(SUM) >> TAILROOM_SHIFT) as usize)
     }

@@ -1,9 +1,9 @@
-//! The library that `pktalloc record` preloads: it notes the calls of a program's `malloc`, `calloc`, `realloc` and `free` in a
-//! file, and does what they would have done.
+//! The library that `pktalloc record` preloads: it notes the calls of a program's `malloc`, `calloc`, `realloc` and
+//! `free` in a file, and does what they would have done.
 //!
-//! It is a crate of its own, which `build.rs` compiles for the Python package, and must not allocate: its notes go to a shared
-//! mapping of the file, one slot for each, taken with one atomic addition. That is safe under threads, goes on in a child
-//! after a fork, and loses nothing when the process is killed.
+//! It is a crate of its own, which `build.rs` compiles for the Python package, and must not allocate: its notes go to a
+//! shared mapping of the file, one slot for each, taken with one atomic addition. That is safe under threads, goes on
+//! in a child after a fork, and loses nothing when the process is killed.
 //!
 //! The layout of the file is stated here and read by `replay::record`:
 //!

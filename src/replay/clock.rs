@@ -11,8 +11,8 @@ pub(super) fn resident_bytes() -> Option<u64> {
     Some(kibibytes << 10)
 }
 
-/// Gives back what this process has freed. Its growth would otherwise not show blocks that lie where reading the file and
-/// planning have left holes, and malloc would seem to need less than what lives.
+/// Gives back what this process has freed. Its growth would otherwise not show blocks that lie where reading the file
+/// and planning have left holes, and malloc would seem to need less than what lives.
 pub(super) fn give_back_what_is_free() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: the call touches only what is free.

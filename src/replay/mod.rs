@@ -1,5 +1,5 @@
-//! Replaying real traffic: a packet capture, a trace or the calls of a program become a program of allocations and frees, which runs
-//! against this allocator and against others.
+//! Replaying real traffic: a packet capture, a trace or the calls of a program become a program of allocations and
+//! frees, which runs against this allocator and against others.
 //!
 //! ```text
 //! file ── Recording::load ──> Trace ── Plan::new ──> Plan ──> Program ── Runner ──> times,
@@ -8,8 +8,8 @@
 //!                        └──> CallTrace ──────────────────────────┘
 //! ```
 //!
-//! A [`Trace`] knows packets and times, a [`Plan`] knows slots and sizes, and only a [`Runner`] knows allocators. The command
-//! `pktalloc replay` gives each allocator a process of its own, so that memory can be told apart.
+//! A [`Trace`] knows packets and times, a [`Plan`] knows slots and sizes, and only a [`Runner`] knows allocators. The
+//! command `pktalloc replay` gives each allocator a process of its own, so that memory can be told apart.
 //!
 //! ```
 //! use core::ops::ControlFlow;

@@ -308,8 +308,8 @@ impl Program {
 /// What a program looks like, for pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// Of how many bytes blocks are, and how many there are of each size: the upper ends of ranges that adjoin. They are of
-    /// equal length where all blocks are as small as packets, and grow with the size otherwise.
+    /// Of how many bytes blocks are, and how many there are of each size: the upper ends of ranges that adjoin. They
+    /// are of equal length where all blocks are as small as packets, and grow with the size otherwise.
     pub sizes: Vec<(u32, u64)>,
     /// How many blocks live while less than 1, 2, 4, 8, … further ones are allocated.
     pub lifetimes: Vec<u64>,

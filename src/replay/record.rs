@@ -43,8 +43,8 @@ pub struct Recorded {
     pub unfinished: u64,
 }
 
-/// The header of a new recording with room for so many notes, of blocks of `least` to `most` bytes; the rest of the file is
-/// zeros.
+/// The header of a new recording with room for so many notes, of blocks of `least` to `most` bytes; the rest of the
+/// file is zeros.
 #[must_use]
 pub fn recording_header(slots: u64, least: u64, most: u64) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];

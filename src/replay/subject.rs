@@ -72,8 +72,9 @@ pub enum Competitor {
     Loop,
 }
 
-/// The settings of this crate's allocator, as [`Config`] has them. A shape other than the default one is chosen at run time, as in Python, and
-/// needs the feature `python`; [`Runner::with_config`](super::Runner::with_config) takes any shape that is known at compile time.
+/// The settings of this crate's allocator, as [`Config`] has them. A shape other than the default one is chosen at run
+/// time, as in Python, and needs the feature `python`; [`Runner::with_config`](super::Runner::with_config) takes any
+/// shape that is known at compile time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "they are those of `Config`")]
 pub struct Setup {

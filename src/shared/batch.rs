@@ -94,8 +94,8 @@ impl Batch {
         }
     }
 
-    /// Makes a bundle of the first block and of as many of the same owner's as that has room to name, which are not kept
-    /// any more; returns whose they are, the bundle, and how many.
+    /// Makes a bundle of the first block and of as many of the same owner's as that has room to name, which are not
+    /// kept any more; returns whose they are, the bundle, and how many.
     fn gather(&self) -> Option<(NonNull<Owner>, NonNull<Bundle>, usize)> {
         let kept = &self.places[..self.count.get()];
         let (first, others) = kept.split_first()?;

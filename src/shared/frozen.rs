@@ -6,9 +6,9 @@
 //!                                               tail
 //! ```
 //!
-//! The tail lies in the last bytes of the packet's block, which a [`SharedPacket`] leaves alone, so that freezing takes no
-//! memory. Invariant: a handle with a tail counts in its references; the block is live and nobody writes to what lies in front of
-//! the tail while there is one.
+//! The tail lies in the last bytes of the packet's block, which a [`SharedPacket`] leaves alone, so that freezing takes
+//! no memory. Invariant: a handle with a tail counts in its references; the block is live and nobody writes to what
+//! lies in front of the tail while there is one.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -46,8 +46,9 @@ fn seal_of(tail: NonNull<Tail>) -> u32 {
 
 /// Bytes of a packet that many hold and nobody changes: cheap to clone, slice, split and advance.
 ///
-/// [`SharedPacket::freeze`] makes it. Its references are counted in the packet's own block, so that nothing is allocated, and
-/// the last one, on whatever thread, frees that. The [only one](Self::try_into_packet) is writable again.
+/// [`SharedPacket::freeze`] makes it. Its references are counted in the packet's own block, so that nothing is
+/// allocated, and the last one, on whatever thread, frees that. The [only one](Self::try_into_packet) is writable
+/// again.
 ///
 /// ```
 /// use pktalloc::{FrozenPacket, SharedAllocator};
@@ -76,15 +77,16 @@ fn seal_of(tail: NonNull<Tail>) -> u32 {
 pub struct FrozenPacket<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os> {
     bytes: NonNull<u8>,
     len: u32,
-    /// Bytes of the block in front of its tail; on top whether it is long. Not in the tail, which stray bytes may reach.
+    /// Bytes of the block in front of its tail; on top whether it is long. Not in the tail, which stray bytes may
+    /// reach.
     size: u32,
     /// `None` where there is no block, and no byte.
     tail: Option<NonNull<Tail>>,
     owner: PhantomData<AnyThread<UNIT, WINDOW_UNITS, S>>,
 }
 
-// SAFETY: what all handles reach is read only; their number is atomic; and the last of them may free the block on whatever
-// thread it is, as a packet's drop may, which it takes the heap's system along for.
+// SAFETY: what all handles reach is read only; their number is atomic; and the last of them may free the block on
+// whatever thread it is, as a packet's drop may, which it takes the heap's system along for.
 unsafe impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send> Send
     for FrozenPacket<UNIT, WINDOW_UNITS, S>
 {
@@ -217,8 +219,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
         self.tail.is_none_or(|tail| unsafe { tail.as_ref() }.references.is_one())
     }
 
-    /// A packet that can be written to, if this is the only handle to its block. It shows what the handle does; the rest of
-    /// the block is headroom and tailroom.
+    /// A packet that can be written to, if this is the only handle to its block. It shows what the handle does; the
+    /// rest of the block is headroom and tailroom.
     ///
     /// # Errors
     /// The handle, if there are others.
@@ -242,14 +244,15 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> FrozenPacket<UNIT,
         Ok(unsafe { SharedPacket::from_span(span, AnyThread::HERE) })
     }
 
-    /// Takes a handle off; the last one frees the block. Not a part of the caller: see the free of a packet of an allocator.
+    /// Takes a handle off; the last one frees the block. Not a part of the caller: see the free of a packet of an
+    /// allocator.
     ///
     /// # Safety
     /// The tail and the size are those of a handle, which is not used any more.
     #[inline(never)]
     unsafe fn remove(tail: NonNull<Tail>, size: u32) {
-        // SAFETY: the tail is there as long as the handle; no reference to it is left when the block is freed, which is live until
-        // then and nobody else's.
+        // SAFETY: the tail is there as long as the handle; no reference to it is left when the block is freed, which is
+        // live until then and nobody else's.
         unsafe {
             if (*tail.as_ptr()).references.remove() {
                 match Self::block(tail, size) {
@@ -317,7 +320,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Deref for FrozenPa
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: these bytes are initialised, lie in a block that lives as long as this handle, and nobody writes to them.
+        // SAFETY: these bytes are initialised, lie in a block that lives as long as this handle, and nobody writes to
+        // them.
         unsafe { NonNull::slice_from_raw_parts(self.bytes, self.len as usize).as_ref() }
     }
 }

@@ -38,7 +38,8 @@ impl Block {
     }
 }
 
-/// The queue, the lock, the blocks, and what stands for the heap: how many blocks live, which its holder alone may know.
+/// The queue, the lock, the blocks, and what stands for the heap: how many blocks live, which its holder alone may
+/// know.
 struct Model {
     queue: Queue,
     lock: Lock,
@@ -91,8 +92,8 @@ impl Model {
         })
     }
 
-    /// One thread that pushes these bundles one after the other. The lock spins, and two threads that wait for it with nobody
-    /// to let them go on have more orders than can be gone through.
+    /// One thread that pushes these bundles one after the other. The lock spins, and two threads that wait for it with
+    /// nobody to let them go on have more orders than can be gone through.
     fn worker(model: &Arc<Self>, bundles: [Vec<usize>; 2]) -> thread::JoinHandle<()> {
         let model = model.clone();
         thread::spawn(move || bundles.iter().for_each(|blocks| model.push(blocks)))

@@ -10,16 +10,17 @@
 //! └───────────────────────┴──────────────────┘
 //! ```
 //!
-//! A `Shared` lies in a box of its own, until the owner and the last packet are gone. The header of each region of the heap
-//! points to it.
+//! A `Shared` lies in a box of its own, until the owner and the last packet are gone. The header of each region of the
+//! heap points to it.
 //!
-//! The owner holds the lock for as long as it is there, and so never has to look at it. When it goes it closes the queue
-//! of remote frees and unlocks. A thread that frees a packet after that finds the queue closed, takes the lock, and frees
-//! the block itself, which gives windows that become empty back to the system. The holder of the lock that finds no live block left
-//! takes the memory down: all packets are gone, and so is everybody who could wait for the lock.
+//! The owner holds the lock for as long as it is there, and so never has to look at it. When it goes it closes the
+//! queue of remote frees and unlocks. A thread that frees a packet after that finds the queue closed, takes the lock,
+//! and frees the block itself, which gives windows that become empty back to the system. The holder of the lock that
+//! finds no live block left takes the memory down: all packets are gone, and so is everybody who could wait for the
+//! lock.
 //!
-//! The heap of a pool's share has an owner that does not hold the lock: a thread that allocates takes it for that, and so does a thread that
-//! frees a packet, unless another one has it; then it uses the queue.
+//! The heap of a pool's share has an owner that does not hold the lock: a thread that allocates takes it for that, and
+//! so does a thread that frees a packet, unless another one has it; then it uses the queue.
 
 use alloc::alloc::handle_alloc_error;
 use alloc::boxed::Box;
@@ -114,12 +115,12 @@ impl Owner {
     /// Hands in a bundle of blocks of this owner's.
     ///
     /// # Safety
-    /// The bundle lies in a freed block of the owner's, aligned for it, and names `blocks - 1` others; nobody else holds any
-    /// of them. `this` may be gone afterwards.
+    /// The bundle lies in a freed block of the owner's, aligned for it, and names `blocks - 1` others; nobody else
+    /// holds any of them. `this` may be gone afterwards.
     #[inline(never)]
     pub(super) unsafe fn push(this: NonNull<Self>, bundle: NonNull<Bundle>, blocks: usize) {
-        // SAFETY: the owner stands while blocks are out, and those of the bundle are. After a push that succeeds it may be
-        // gone; after one that does not, the blocks are still this thread's.
+        // SAFETY: the owner stands while blocks are out, and those of the bundle are. After a push that succeeds it may
+        // be gone; after one that does not, the blocks are still this thread's.
         unsafe {
             if (*this.as_ptr()).queue.0.push(bundle, blocks).is_err() {
                 ((*this.as_ptr()).facts.0.free_orphans)(this, &mut Taken::one(bundle, blocks));
@@ -158,8 +159,8 @@ const NOBODY: usize = usize::MAX;
 std::thread_local! {
     /// The number of this thread, once it has owned a heap; 0 before.
     static NUMBER: Cell<usize> = const { Cell::new(0) };
-    /// The owner at hand: one that is bound to this thread, the one that was bound or had to look for memory last; otherwise
-    /// [`NO_OWNER`].
+    /// The owner at hand: one that is bound to this thread, the one that was bound or had to look for memory last;
+    /// otherwise [`NO_OWNER`].
     static AT_HAND: Cell<*const Owner> = const { Cell::new(NO_OWNER) };
 }
 
@@ -272,8 +273,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
     /// The heap.
     #[inline(always)]
     pub(super) fn heap(&self) -> &HeapOf<UNIT, WINDOW_UNITS, S> {
-        // SAFETY: it stands at least as long as its key, which holds the lock, or whose user does. The heap is used where its key is,
-        // and by packets on the thread that the key is bound to, which is the same one.
+        // SAFETY: it stands at least as long as its key, which holds the lock, or whose user does. The heap is used
+        // where its key is, and by packets on the thread that the key is bound to, which is the same one.
         unsafe { &(*self.0.as_ptr()).heap.0 }
     }
 
@@ -330,13 +331,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Key<UNIT,
     }
 }
 
-/// What a key does last, also where it panics over a block that was written to: packets that are left must not wait for it.
+/// What a key does last, also where it panics over a block that was written to: packets that are left must not wait for
+/// it.
 struct Leaving<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(NonNull<Shared<UNIT, WINDOW_UNITS, S>>);
 
 impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Drop for Leaving<UNIT, WINDOW_UNITS, S> {
     fn drop(&mut self) {
-        // SAFETY: the key holds the lock, and is not used any more. While the queue is open blocks are out, or none has come
-        // back: nobody takes the heap down.
+        // SAFETY: the key holds the lock, and is not used any more. While the queue is open blocks are out, or none has
+        // come back: nobody takes the heap down.
         unsafe {
             if (*self.0.as_ptr()).owner.queue.0.is_closed() {
                 leave(self.0);
@@ -357,8 +359,8 @@ unsafe fn leave<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
     // SAFETY: the holder of the lock may use the heap.
     let (heap, lock) = unsafe { (&(*shared.as_ptr()).heap.0, &(*shared.as_ptr()).owner.lock) };
     if heap.used_bytes() == 0 {
-        // SAFETY: it was made as a box by `Key::new`. No block is out, so nobody else knows of it: a thread that waits for the
-        // lock has a block.
+        // SAFETY: it was made as a box by `Key::new`. No block is out, so nobody else knows of it: a thread that waits
+        // for the lock has a block.
         drop(unsafe { Box::from_raw(shared.as_ptr()) });
     } else {
         lock.unlock();
@@ -417,8 +419,8 @@ unsafe fn leave_for_good<const UNIT: usize, const WINDOW_UNITS: usize, S: System
 /// Frees blocks of a heap whose owner is gone.
 ///
 /// # Safety
-/// `owner` is the pointer to a whole `Shared` of this type whose queue is closed; the blocks are live ones of its heap that
-/// nobody else holds. It may be gone afterwards.
+/// `owner` is the pointer to a whole `Shared` of this type whose queue is closed; the blocks are live ones of its heap
+/// that nobody else holds. It may be gone afterwards.
 unsafe fn free_orphans<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
     owner: NonNull<Owner>,
     blocks: &mut dyn Iterator<Item = NonNull<u8>>,
@@ -436,8 +438,8 @@ unsafe fn free_orphans<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
 
 /// A `Shared`, for those who have a block that is live there; it stands as long.
 ///
-/// A packet does not carry it. An [`OwnerPointer`] leads there: that of the region that the block lies in, or the block's
-/// label.
+/// A packet does not carry it. An [`OwnerPointer`] leads there: that of the region that the block lies in, or the
+/// block's label.
 pub(super) struct OwnerOf<const UNIT: usize, const WINDOW_UNITS: usize, S: System>(
     NonNull<Shared<UNIT, WINDOW_UNITS, S>>,
 );
@@ -446,8 +448,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> OwnerOf<UNIT, WIND
     /// Where a pointer leads; `None` if it was written to.
     ///
     /// # Safety
-    /// The pointer is, or was, that of a region of a `Shared` of this type in which a block is live, or the label of such a
-    /// block.
+    /// The pointer is, or was, that of a region of a `Shared` of this type in which a block is live, or the label of
+    /// such a block.
     pub(super) unsafe fn at(pointer: NonNull<OwnerPointer>) -> Option<Self> {
         // SAFETY: the caller says so. What is sealed is what `Key` wrote: a `Shared` of this type.
         unsafe { OwnerPointer::sealed_owner(pointer) }.map(|shared| Self(shared.cast()))
@@ -459,8 +461,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> OwnerOf<UNIT, WIND
     /// As for [`at`](Self::at), and the block is live for as long as the reference is used.
     #[inline(always)]
     pub(super) unsafe fn heap_at_hand<'a>(pointer: NonNull<OwnerPointer>) -> Option<&'a HeapOf<UNIT, WINDOW_UNITS, S>> {
-        // SAFETY: the caller says so. What a thread has at hand is where no owner is, or the address of an owner that is bound to it
-        // or was forgotten there, and which therefore stands: so the heap may be used here.
+        // SAFETY: the caller says so. What a thread has at hand is where no owner is, or the address of an owner that
+        // is bound to it or was forgotten there, and which therefore stands: so the heap may be used here.
         unsafe {
             let shared: *const Shared<UNIT, WINDOW_UNITS, S> = OwnerPointer::owner(pointer).cast();
             if shared.cast() == AT_HAND.get() { Some(&(*shared).heap.0) } else { None }
@@ -480,8 +482,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> OwnerOf<UNIT, WIND
         (thread == NUMBER.get()).then(|| unsafe { &(*self.0.as_ptr()).heap.0 })
     }
 
-    /// The lock, and with it the heap, where its blocks come [back under the lock](Returns::Locked): if nobody has that, or,
-    /// where it `waits`, once nobody has.
+    /// The lock, and with it the heap, where its blocks come [back under the lock](Returns::Locked): if nobody has
+    /// that, or, where it `waits`, once nobody has.
     ///
     /// # Safety
     /// A block of the heap is live until this returns.

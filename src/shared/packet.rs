@@ -28,8 +28,8 @@ use crate::system::{Os, System};
 /// Bytes that every block has behind what its packet may use, and what they are aligned to.
 pub(super) const TAIL_BYTES: usize = 8;
 
-/// A packet of a [`SharedAllocator`](super::SharedAllocator) or a [`Pool`](super::Pool): bytes that any thread may hold,
-/// write and drop.
+/// A packet of a [`SharedAllocator`](super::SharedAllocator) or a [`Pool`](super::Pool): bytes that any thread may
+/// hold, write and drop.
 ///
 /// It has all that a [`Packet`] has, but grows within its own block only: ask for what it will need with a
 /// [`Space`](crate::Space). [`freeze`](Self::freeze) makes it one that many may hold.
@@ -54,8 +54,8 @@ pub(super) const TAIL_BYTES: usize = 8;
 pub type SharedPacket<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S = Os> =
     Packet<AnyThread<UNIT, WINDOW_UNITS, S>>;
 
-/// The [owner](crate::Owner) of a [`SharedPacket`], which takes no memory: the block itself leads to its allocator, on any
-/// thread.
+/// The [owner](crate::Owner) of a [`SharedPacket`], which takes no memory: the block itself leads to its allocator, on
+/// any thread.
 pub struct AnyThread<const UNIT: usize = 64, const WINDOW_UNITS: usize = 2048, S: System = Os>(PhantomData<S>);
 
 // SAFETY: it has no system, and leads to none by itself.
@@ -122,8 +122,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
     #[inline(always)]
     unsafe fn owner_pointer(block: Block) -> NonNull<OwnerPointer> {
         let geometry = Fixed::<UNIT, WINDOW_UNITS, S>::new();
-        // SAFETY: the caller says so; without a label the block lies in a region that is held, and its pointer may reach that
-        // (`region`, invariant 3).
+        // SAFETY: the caller says so; without a label the block lies in a region that is held, and its pointer may
+        // reach that (`region`, invariant 3).
         unsafe {
             if block.is_long {
                 Label::owner_pointer(Self::label(block.start))
@@ -133,8 +133,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> AnyThread<UNIT, WI
         }
     }
 
-    /// A block's owner; `None` where stray bytes have made that impossible to find and the thread panics already: a second
-    /// panic would end the process.
+    /// A block's owner; `None` where stray bytes have made that impossible to find and the thread panics already: a
+    /// second panic would end the process.
     ///
     /// # Safety
     /// The block is live, in a heap of this type.
@@ -357,8 +357,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> fmt::Debug for Any
     }
 }
 
-/// Blocks that came back from other threads and that the slow path of an allocation frees at most. As many of the shortest
-/// blocks are handed out in front of it, so that what waits does not get more.
+/// Blocks that came back from other threads and that the slow path of an allocation frees at most. As many of the
+/// shortest blocks are handed out in front of it, so that what waits does not get more.
 const TAKEN_AT_A_TIME: usize = 64;
 
 /// Blocks of a heap for packets.
@@ -369,8 +369,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
     /// Units of the extent from one look at what came back to the next, while anything does.
     const UNITS_AT_ONCE: usize = TAKEN_AT_A_TIME * BUNDLE_BYTES.div_ceil(UNIT);
 
-    /// The span of a new block of which a packet may use `size` bytes, where the heap has one at hand; `None` for 0, and where
-    /// the block would be long.
+    /// The span of a new block of which a packet may use `size` bytes, where the heap has one at hand; `None` for 0,
+    /// and where the block would be long.
     #[inline(always)]
     pub(super) fn take_hot(&self, size: usize) -> Option<Span> {
         if size.wrapping_sub(1) >= LONGEST_SHORT {
@@ -390,7 +390,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Key<UNIT, WINDOW_U
         }
     }
 
-    /// The span of a new block of which a packet may use `size` bytes, not 0. The heap gets some of what came back first.
+    /// The span of a new block of which a packet may use `size` bytes, not 0. The heap gets some of what came back
+    /// first.
     pub(super) fn take_slow(&self, size: usize) -> Result<Span, AllocError> {
         if size > LONGEST {
             return Err(AllocError::TooLarge);

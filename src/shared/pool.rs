@@ -9,10 +9,11 @@
 //!   to the next one that comes                    the others when that is busy or refuses
 //! ```
 //!
-//! Without a limit a thread has a `SharedAllocator` of its own, so that nothing is shared on the way, and what one thread
-//! keeps is nobody else's loss. With a limit it is: the memory must be found wherever it lies, also while the thread that used it
-//! sleeps. So the heaps of a limited pool belong to no thread. Who allocates takes a heap's lock, if it is free, and otherwise another
-//! heap's; who frees a packet does so as well, and otherwise uses the queue of remote frees.
+//! Without a limit a thread has a `SharedAllocator` of its own, so that nothing is shared on the way, and what one
+//! thread keeps is nobody else's loss. With a limit it is: the memory must be found wherever it lies, also while the
+//! thread that used it sleeps. So the heaps of a limited pool belong to no thread. Who allocates takes a heap's lock,
+//! if it is free, and otherwise another heap's; who frees a packet does so as well, and otherwise uses the queue of
+//! remote frees.
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
@@ -56,15 +57,15 @@ const MOST_SHARES: u64 = 16;
 /// # Ok::<(), AllocError>(())
 /// ```
 ///
-/// Each thread that asks it for a packet gets a [`SharedAllocator`] of its own, which it leaves to another thread when it ends.
-/// No lock is on the way, nor anything else that threads share. The pool's memory goes when the last clone is dropped, except for
-/// packets that are still held and for what other threads have of it, which goes when they end or ask another pool for
-/// a packet.
+/// Each thread that asks it for a packet gets a [`SharedAllocator`] of its own, which it leaves to another thread when
+/// it ends. No lock is on the way, nor anything else that threads share. The pool's memory goes when the last clone is
+/// dropped, except for packets that are still held and for what other threads have of it, which goes when they end or
+/// ask another pool for a packet.
 ///
-/// A pool with a [`memory_limit`](Config::memory_limit) cuts it into shares of 4 MiB at least, one for each processor at most, that
-/// any thread may use. A thread uses the same one again as long as no other does; a packet is refused when all have refused.
-/// So it finds a block that was freed wherever that lies, also while the thread that freed it sleeps. A packet fits one
-/// share.
+/// A pool with a [`memory_limit`](Config::memory_limit) cuts it into shares of 4 MiB at least, one for each processor
+/// at most, that any thread may use. A thread uses the same one again as long as no other does; a packet is refused
+/// when all have refused. So it finds a block that was freed wherever that lies, also while the thread that freed it
+/// sleeps. A packet fits one share.
 pub struct Pool(Arc<Inner>);
 
 enum Inner {
@@ -145,7 +146,8 @@ impl Current {
 }
 
 std::thread_local! {
-    /// The pool that this thread used last, of those without a limit. Has no destructor, so that it can always be asked.
+    /// The pool that this thread used last, of those without a limit. Has no destructor, so that it can always be
+    /// asked.
     static CURRENT: Cell<Current> = const { Cell::new(Current::NONE) };
     /// All of them.
     static MINE: RefCell<Vec<Mine>> = const { RefCell::new(Vec::new()) };
@@ -202,8 +204,9 @@ impl Pool {
 
     packet_methods!('a, AnyThread);
 
-    /// Takes back what other threads have handed in and gives every page without a live byte to the system; returns how many
-    /// bytes. Covers all of a limited pool; of another one, what this thread has and what threads that are gone have left.
+    /// Takes back what other threads have handed in and gives every page without a live byte to the system; returns how
+    /// many bytes. Covers all of a limited pool; of another one, what this thread has and what threads that are gone
+    /// have left.
     pub fn trim(&self) -> usize {
         match &*self.0 {
             Inner::Threads { idle, .. } => {
@@ -260,7 +263,8 @@ impl Pool {
         allocator.ok().flatten().map(|allocator| unsafe { &*allocator.as_ptr() })
     }
 
-    /// The span of a new block of this thread's share, where the pool has shares and that one is not busy and has one at hand.
+    /// The span of a new block of this thread's share, where the pool has shares and that one is not busy and has one
+    /// at hand.
     #[inline(never)]
     fn take_shared(&self, size: usize) -> Option<Span> {
         let Inner::Shares(shares) = &*self.0 else { return None };
@@ -293,8 +297,8 @@ fn new_allocator(config: Config) -> Option<SharedAllocator> {
     SharedAllocator::try_of_heap(heap.expect("the pool was made with these settings"))
 }
 
-/// The span of a new block of any share: of the first, if it is not busy and has one, or else of one that is not busy, and at last of whichever, with
-/// all that came back.
+/// The span of a new block of any share: of the first, if it is not busy and has one, or else of one that is not busy,
+/// and at last of whichever, with all that came back.
 fn take_anywhere(shares: &[Share], first: usize, size: usize) -> Result<Span, AllocError> {
     let from = |first: usize| (0..shares.len()).map(move |place| &shares[(first + place) % shares.len()]);
     for share in from(first) {
@@ -409,8 +413,8 @@ mod tests {
         }
     }
 
-    /// A share that panics when it goes, over a block that was written to after it had been freed, leaves no thread waiting
-    /// for its lock.
+    /// A share that panics when it goes, over a block that was written to after it had been freed, leaves no thread
+    /// waiting for its lock.
     #[test]
     fn a_share_that_panics_when_it_goes_gives_its_lock_up() {
         let share = Share::new(Config::new().memory_limit(4 << 20)).unwrap();

@@ -7,17 +7,17 @@
 //! block, freed:  │ next bundle │ seals, blocks │ second block │ third block │ …
 //! ```
 //!
-//! A packet that overflows may overwrite a bundle behind it. So a bundle is sealed when it is pushed. The owner follows no
-//! pointer of it before it has looked at the seals, and copies what it names, since blocks are freed little by little. A
-//! bundle with a broken seal is a panic; its blocks, and the bundles behind it where it does not say which that is, stay
-//! live for ever.
+//! A packet that overflows may overwrite a bundle behind it. So a bundle is sealed when it is pushed. The owner follows
+//! no pointer of it before it has looked at the seals, and copies what it names, since blocks are freed little by
+//! little. A bundle with a broken seal is a panic; its blocks, and the bundles behind it where it does not say which
+//! that is, stay live for ever.
 //!
-//! [`Queue`] is a stack of bundles. Any thread pushes, with one atomic exchange; the owner alone takes, and takes all of
-//! them at once, so no bundle can be popped and pushed again while somebody looks at it. The owner closes the queue when
-//! it goes; a push then fails, and the pusher keeps its blocks.
+//! [`Queue`] is a stack of bundles. Any thread pushes, with one atomic exchange; the owner alone takes, and takes all
+//! of them at once, so no bundle can be popped and pushed again while somebody looks at it. The owner closes the queue
+//! when it goes; a push then fails, and the pusher keeps its blocks.
 //!
-//! A push releases and the owner's taking acquires: what a thread did with a block happens before the owner hands it out
-//! again. Pushes between the two are read-modify-writes and carry on the release of those before them.
+//! A push releases and the owner's taking acquires: what a thread did with a block happens before the owner hands it
+//! out again. Pushes between the two are read-modify-writes and carry on the release of those before them.
 
 use core::ptr::{self, NonNull};
 
@@ -111,8 +111,8 @@ impl Queue {
     /// Hands a bundle of `blocks` blocks in.
     ///
     /// # Safety
-    /// The bundle lies in a freed block of the owner's, aligned for it, and names `blocks - 1` others; nobody else holds
-    /// any of them. On `Ok` they are the owner's, and `self` may be gone.
+    /// The bundle lies in a freed block of the owner's, aligned for it, and names `blocks - 1` others; nobody else
+    /// holds any of them. On `Ok` they are the owner's, and `self` may be gone.
     pub(super) unsafe fn push(&self, bundle: NonNull<Bundle>, blocks: usize) -> Result<(), Closed> {
         // SAFETY: the bundle names as many, and is this thread's.
         let names = unsafe { NonNull::slice_from_raw_parts(Bundle::names(bundle).cast(), blocks - 1).as_ref() };

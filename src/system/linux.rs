@@ -66,9 +66,9 @@ fn whole_pages(layout: Layout) -> Option<usize> {
 pub(super) fn map(layout: Layout) -> Option<NonNull<u8>> {
     let bytes = whole_pages(layout)?;
     let memory = map_aligned(bytes, layout.align())?;
-    // Where huge pages come without being asked for, the first byte that is touched would take 2 MiB.
-    // SAFETY: the mapping is ours, and this advice changes neither content nor validity; a kernel that does not know it has
-    // no huge pages.
+    // Where huge pages come without being asked for, the first byte that is touched would take 2 MiB. SAFETY: the
+    // mapping is ours, and this advice changes neither content nor validity; a kernel that does not know it has no huge
+    // pages.
     let _ = unsafe { madvise(memory.as_ptr().cast(), bytes, MADV_NOHUGEPAGE) };
     Some(memory)
 }
@@ -97,8 +97,8 @@ fn map_aligned(bytes: usize, align: usize) -> Option<NonNull<u8>> {
     let first = map_anywhere(more)?.as_ptr();
     let before = first.addr().wrapping_neg() & (align - 1);
     let memory = first.wrapping_add(before);
-    // SAFETY: both parts are of the mapping, in front of the memory and behind it, and whole pages since the mapping and
-    // the alignment are.
+    // SAFETY: both parts are of the mapping, in front of the memory and behind it, and whole pages since the mapping
+    // and the alignment are.
     unsafe {
         unmap_pages(first, before);
         unmap_pages(memory.wrapping_add(bytes), align - before);
@@ -121,8 +121,8 @@ unsafe fn unmap_pages(first: *mut u8, bytes: usize) {
         // SAFETY: the caller says so.
         unsafe {
             if munmap(first.cast(), bytes) != 0 {
-                // Refused for want of memory for the system's own tables. The addresses stay with the process, the pages need
-                // not.
+                // Refused for want of memory for the system's own tables. The addresses stay with the process, the
+                // pages need not.
                 let _ = madvise(first.cast(), bytes, MADV_DONTNEED);
             }
         }
@@ -160,8 +160,8 @@ pub(super) unsafe fn guard(bytes: NonNull<[u8]>) {
 /// Makes a mapping longer, if need be at another address.
 ///
 /// # Safety
-/// `memory` came from [`map`] or from here with layout `old`, `new` is larger and has the same alignment; on `Some` only
-/// what is returned is used.
+/// `memory` came from [`map`] or from here with layout `old`, `new` is larger and has the same alignment; on `Some`
+/// only what is returned is used.
 pub(super) unsafe fn grow(memory: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
     let (from, to) = (whole_pages(old)?, whole_pages(new)?);
     let at = memory.as_ptr().cast();
@@ -175,12 +175,12 @@ pub(super) unsafe fn grow(memory: NonNull<u8>, old: Layout, new: Layout) -> Opti
         return None;
     }
     let place = map_aligned(to, new.align())?;
-    // SAFETY: the pages move onto a mapping of ours that nobody uses, which they replace. Where that is refused, the old
-    // mapping is as it was.
+    // SAFETY: the pages move onto a mapping of ours that nobody uses, which they replace. Where that is refused, the
+    // old mapping is as it was.
     let moved = unsafe { mremap(at, from, to, MREMAP_MAYMOVE | MREMAP_FIXED, place.as_ptr().cast::<c_void>()) };
     if moved.addr() == FAILED {
-        // The system may have unmapped the place before it refused, and another thread may have something there by now. So
-        // it is left alone: addresses without pages, once in the life of a process.
+        // The system may have unmapped the place before it refused, and another thread may have something there by now.
+        // So it is left alone: addresses without pages, once in the life of a process.
         REFUSED.store(true, Ordering::Relaxed);
         return None;
     }
@@ -188,7 +188,7 @@ pub(super) unsafe fn grow(memory: NonNull<u8>, old: Layout, new: Layout) -> Opti
 }
 
 pub(super) fn advise_huge_pages(region: NonNull<u8>, bytes: usize) {
-    // SAFETY: the region is ours, and this advice changes neither content nor validity. A kernel without huge pages answers
-    // with an error, which leaves small pages: the outcome that a hint allows.
+    // SAFETY: the region is ours, and this advice changes neither content nor validity. A kernel without huge pages
+    // answers with an error, which leaves small pages: the outcome that a hint allows.
     let _ = unsafe { madvise(region.as_ptr().cast(), bytes, MADV_HUGEPAGE) };
 }

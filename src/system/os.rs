@@ -10,10 +10,11 @@ use super::{Role, System};
 
 /// The operating system's memory.
 ///
-/// On Linux regions and large blocks are mapped by themselves: pages that are given back leave the process at once, large
-/// blocks grow without being copied, and what a dropped allocator had is kept for the next one of this process, up to a
-/// [number of bytes](Self::set_kept_bytes), so that to make, use and drop an allocator costs neither system calls nor page
-/// faults. Elsewhere memory comes from the standard library's system allocator, and goes back by whole regions.
+/// On Linux regions and large blocks are mapped by themselves: pages that are given back leave the process at once,
+/// large blocks grow without being copied, and what a dropped allocator had is kept for the next one of this process,
+/// up to a [number of bytes](Self::set_kept_bytes), so that to make, use and drop an allocator costs neither system
+/// calls nor page faults. Elsewhere memory comes from the standard library's system allocator, and goes back by whole
+/// regions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Os;
 
@@ -77,8 +78,8 @@ unsafe impl System for Os {
 
     #[cfg(all(target_os = "linux", not(miri)))]
     unsafe fn discard(&self, bytes: NonNull<[u8]>) -> usize {
-        // SAFETY: the caller keeps the same contract. Regions are mapped unless they are smaller than a page, and then hold
-        // no whole one.
+        // SAFETY: the caller keeps the same contract. Regions are mapped unless they are smaller than a page, and then
+        // hold no whole one.
         unsafe { linux::discard(bytes) }
     }
 

@@ -79,8 +79,8 @@ impl fmt::Display for Address {
     }
 }
 
-/// What the system said about a datagram, besides who sent it. Everything but [`segment_size`](Self::segment_size) has to be
-/// asked for: see [`Options`](super::Options).
+/// What the system said about a datagram, besides who sent it. Everything but [`segment_size`](Self::segment_size) has
+/// to be asked for: see [`Options`](super::Options).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Info {

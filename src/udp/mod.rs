@@ -1,7 +1,7 @@
 //! Datagrams in batches: many for each system call, received into packets of their size.
 //!
-//! A system call for each datagram costs more than everything else that a program does with it. A [`Receiver`] fetches as
-//! many as are there in one call, and a [`Sender`] hands as many over.
+//! A system call for each datagram costs more than everything else that a program does with it. A [`Receiver`] fetches
+//! as many as are there in one call, and a [`Sender`] hands as many over.
 //!
 //! ```
 //! use std::net::UdpSocket;
@@ -28,9 +28,9 @@
 //!
 //! # Memory
 //!
-//! Datagrams arrive in a scratch area that belongs to the receiver, and packets take a copy of what arrived, to the byte.
-//! A packet of 60 bytes then holds 64, not 2048, and the copy costs less than to cut a large packet. Datagrams of more than
-//! 9 KB are received straight into their packets, by receivers of up to 32 KB each.
+//! Datagrams arrive in a scratch area that belongs to the receiver, and packets take a copy of what arrived, to the
+//! byte. A packet of 60 bytes then holds 64, not 2048, and the copy costs less than to cut a large packet. Datagrams of
+//! more than 9 KB are received straight into their packets, by receivers of up to 32 KB each.
 //!
 //! # Segment offload
 //!
@@ -39,14 +39,14 @@
 //!
 //! # Waiting
 //!
-//! Sockets behave as they do in plain calls: one in blocking mode waits for the first datagram, up to its read timeout; one in
-//! non-blocking mode fails with [`WouldBlock`](std::io::ErrorKind::WouldBlock). A batch never waits to become full.
-//! [`Receiver::try_receive`] and [`Sender::try_send`] never wait, for runtimes that know when a socket is ready.
+//! Sockets behave as they do in plain calls: one in blocking mode waits for the first datagram, up to its read timeout;
+//! one in non-blocking mode fails with [`WouldBlock`](std::io::ErrorKind::WouldBlock). A batch never waits to become
+//! full. [`Receiver::try_receive`] and [`Sender::try_send`] never wait, for runtimes that know when a socket is ready.
 //!
 //! # Other systems
 //!
-//! Linux and Android have all of this. Elsewhere each call moves one datagram, UDP only, and nothing is said about it but who
-//! sent it.
+//! Linux and Android have all of this. Elsewhere each call moves one datagram, UDP only, and nothing is said about it
+//! but who sent it.
 
 mod address;
 mod handle;

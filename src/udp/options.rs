@@ -20,8 +20,8 @@ use super::handle::{AsHandle, handle};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// The kernel may join datagrams: only for [receivers that cut them](super::Receiver::with_gro). Others get the joined
-    /// ones cut off at their size.
+    /// The kernel may join datagrams: only for [receivers that cut them](super::Receiver::with_gro). Others get the
+    /// joined ones cut off at their size.
     pub gro: bool,
     /// [`Info::time_ns`](super::Info::time_ns).
     pub time: bool,
@@ -34,8 +34,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Asks the socket for what is wanted, and returns what of that it will tell: not every kernel and kind of socket has
-    /// everything. What is not wanted stays as it is.
+    /// Asks the socket for what is wanted, and returns what of that it will tell: not every kernel and kind of socket
+    /// has everything. What is not wanted stays as it is.
     ///
     /// # Errors
     /// What the system says about the socket.

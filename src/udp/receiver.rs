@@ -11,7 +11,8 @@ use crate::{Packet, Source, Space};
 
 /// Datagrams longer than this are received straight into their packets, which costs less than a copy from here on.
 const IN_PLACE_FROM: usize = 9 << 10;
-/// The largest size for which that is done: a quarter of a window. Beyond it a block would keep all that it was made for.
+/// The largest size for which that is done: a quarter of a window. Beyond it a block would keep all that it was made
+/// for.
 const IN_PLACE_MOST: usize = 32 << 10;
 
 /// A datagram that was received.
@@ -30,8 +31,8 @@ pub struct Datagram<P> {
 
 /// Receives datagrams in batches, into packets of their size.
 ///
-/// One receiver can serve many sockets, one call at a time. It holds a scratch area for one batch, which is used again by the
-/// next.
+/// One receiver can serve many sockets, one call at a time. It holds a scratch area for one batch, which is used again
+/// by the next.
 ///
 /// ```
 /// use std::net::UdpSocket;
@@ -59,20 +60,21 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// A receiver of batches of up to `most` datagrams, of up to `size` bytes each. What of a datagram is beyond that is cut
-    /// off, and the datagram marked as [truncated](Datagram::truncated).
+    /// A receiver of batches of up to `most` datagrams, of up to `size` bytes each. What of a datagram is beyond that
+    /// is cut off, and the datagram marked as [truncated](Datagram::truncated).
     ///
-    /// The kernel takes at most 1024 at a time. The scratch area takes their product in memory, as far as it is written to.
+    /// The kernel takes at most 1024 at a time. The scratch area takes their product in memory, as far as it is written
+    /// to.
     ///
-    /// One that takes 1 at a time costs what a plain receive call does, and tells no more than that about a datagram, until
-    /// [`Options`](super::Options) are enabled in this process.
+    /// One that takes 1 at a time costs what a plain receive call does, and tells no more than that about a datagram,
+    /// until [`Options`](super::Options) are enabled in this process.
     #[must_use]
     pub fn new(most: usize, size: usize) -> Self {
         Self { incoming: Incoming::new(Kernel, Layout { most, size, joined: false }), last: 0, single: None }
     }
 
-    /// Makes it a receiver for sockets on which the kernel joins datagrams ([`Options::gro`](super::Options::gro)). They come
-    /// out one by one, as they were sent.
+    /// Makes it a receiver for sockets on which the kernel joins datagrams ([`Options::gro`](super::Options::gro)).
+    /// They come out one by one, as they were sent.
     ///
     /// A call may return more than `most` datagrams: as many as were joined with the last one. One receive call of the
     /// system then brings one run of datagrams that belong together, or a single one.
@@ -91,13 +93,13 @@ impl Receiver {
         Self { incoming: Incoming::new(Kernel, Layout { joined: true, ..self.incoming.layout() }), ..self }
     }
 
-    /// Receives what is there, at least one datagram, at the end of `into`; returns how many. Waits as the socket's settings
-    /// say while there is none.
+    /// Receives what is there, at least one datagram, at the end of `into`; returns how many. Waits as the socket's
+    /// settings say while there is none.
     ///
     /// # Errors
-    /// As for [`UdpSocket::recv_from`](std::net::UdpSocket::recv_from), with nothing received. The allocator's refusal is an
-    /// error when it comes with the first packet. Datagrams that were received already then stay in the receiver for the
-    /// [next call](Self::waiting), and so do those that follow one that was refused later.
+    /// As for [`UdpSocket::recv_from`](std::net::UdpSocket::recv_from), with nothing received. The allocator's refusal
+    /// is an error when it comes with the first packet. Datagrams that were received already then stay in the receiver
+    /// for the [next call](Self::waiting), and so do those that follow one that was refused later.
     pub fn receive<S: Source>(
         &mut self,
         socket: &impl AsHandle,
@@ -208,8 +210,8 @@ impl Receiver {
         Ok(count)
     }
 
-    /// Datagrams that were received and are still here, because the allocator had no packet for them. The next call returns
-    /// them, and receives nothing.
+    /// Datagrams that were received and are still here, because the allocator had no packet for them. The next call
+    /// returns them, and receives nothing.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.incoming.remaining()

@@ -1,4 +1,5 @@
-//! Segment offload as arithmetic: where a joined datagram is cut, and which datagrams can go out joined. No system calls.
+//! Segment offload as arithmetic: where a joined datagram is cut, and which datagrams can go out joined. No system
+//! calls.
 
 use core::ops::Range;
 
@@ -30,8 +31,8 @@ pub(crate) fn count_segments(length: usize, segment: Option<usize>) -> usize {
     }
 }
 
-/// How many datagrams, from the first of `lengths` on, can go out as one: all as long as the first, but for the last, which
-/// may be shorter and not empty. `lengths` ends where another address begins. At least 1, unless there is none.
+/// How many datagrams, from the first of `lengths` on, can go out as one: all as long as the first, but for the last,
+/// which may be shorter and not empty. `lengths` ends where another address begins. At least 1, unless there is none.
 pub(crate) fn joinable(lengths: impl IntoIterator<Item = usize>) -> usize {
     let mut lengths = lengths.into_iter();
     let Some(segment) = lengths.next() else { return 0 };

@@ -10,8 +10,8 @@ use super::{Address, Counters};
 
 /// Sends datagrams in batches.
 ///
-/// One sender can serve many sockets. Datagrams of equal length to one address, one after the other, go out as one that the
-/// kernel or the network card cuts, where they can ([`joining`](Self::joining)); the receiver sees no difference.
+/// One sender can serve many sockets. Datagrams of equal length to one address, one after the other, go out as one that
+/// the kernel or the network card cuts, where they can ([`joining`](Self::joining)); the receiver sees no difference.
 ///
 /// ```
 /// use std::net::UdpSocket;
@@ -51,9 +51,9 @@ impl Sender {
 
     /// Sends each datagram to its address, in order; returns how many went.
     ///
-    /// A socket in blocking mode waits for room, up to its write timeout; one in non-blocking mode sends what there is room
-    /// for. When a datagram fails that is not the first, those before it have gone, and their number is returned; the next
-    /// call, with the rest, meets the error again if it lasts.
+    /// A socket in blocking mode waits for room, up to its write timeout; one in non-blocking mode sends what there is
+    /// room for. When a datagram fails that is not the first, those before it have gone, and their number is returned;
+    /// the next call, with the rest, meets the error again if it lasts.
     ///
     /// # Errors
     /// As for [`UdpSocket::send_to`](std::net::UdpSocket::send_to) of the first datagram, with nothing sent;

@@ -1,5 +1,5 @@
-//! A few things that are kept for later, in the order in which they came. It has its room from the start: what could not be
-//! delivered for want of memory must not need memory to be kept.
+//! A few things that are kept for later, in the order in which they came. It has its room from the start: what could
+//! not be delivered for want of memory must not need memory to be kept.
 
 /// Room for `N` things.
 pub(crate) struct Shelf<T, const N: usize> {

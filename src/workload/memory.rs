@@ -6,10 +6,10 @@ use super::{Op, Sizes, Stream};
 
 /// A queue in which some packets stay for ever.
 ///
-/// Packets enter, numbered from 0. When more than `depth` are in the queue the oldest leaves it: packet n stays for ever
-/// if n mod `of` is less than `stay`, and is freed otherwise. The stream ends when `until` packets stay.
-/// Sizes are drawn from a generator with state `seed`, in the order of arrival; slots are taken in that order too, the
-/// one that was freed last first.
+/// Packets enter, numbered from 0. When more than `depth` are in the queue the oldest leaves it: packet n stays for
+/// ever if n mod `of` is less than `stay`, and is freed otherwise. The stream ends when `until` packets stay. Sizes are
+/// drawn from a generator with state `seed`, in the order of arrival; slots are taken in that order too, the one that
+/// was freed last first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pinned {
     /// The sizes of the packets.

@@ -14,13 +14,14 @@ use super::{Cycle, Op, Sizes, SplitMix64};
 pub enum Pattern {
     /// The oldest. Slot n mod D. Draws nothing.
     Fifo,
-    /// Any of the 32 oldest, by age: the one at `below(min(32, D))`. Slot n mod (D + 512). A packet that was passed over
-    /// until the slot of the one that enters is its own leaves at once, whatever was drawn; nothing is drawn for the
-    /// last 32 pairs of the steady part, in which the oldest leaves.
+    /// Any of the 32 oldest, by age: the one at `below(min(32, D))`. Slot n mod (D + 512). A packet that was passed
+    /// over until the slot of the one that enters is its own leaves at once, whatever was drawn; nothing is drawn for
+    /// the last 32 pairs of the steady part, in which the oldest leaves.
     Reorder,
-    /// One of a hundred packets lives about 100 times as long. The queue is two queues, each D / 2 deep: one of ordinary
-    /// packets, one of stragglers. A packet that enters one pushes out the oldest of the same, and takes its slot. Slots
-    /// 0 to D / 2 - 1 are those of the ordinary packets, the others those of the stragglers, each used in turn.
+    /// One of a hundred packets lives about 100 times as long. The queue is two queues, each D / 2 deep: one of
+    /// ordinary packets, one of stragglers. A packet that enters one pushes out the oldest of the same, and takes its
+    /// slot. Slots 0 to D / 2 - 1 are those of the ordinary packets, the others those of the stragglers, each used in
+    /// turn.
     ///
     /// The fill holds D / 2 stragglers, the steady part exactly one of a hundred: with `s` stragglers among the `n`
     /// arrivals to come, the next one is a straggler if `below(n)` is less than `s`. The steady part has the least
@@ -35,8 +36,8 @@ pub enum Pattern {
     Burst,
     /// Any of D: the one in slot `below(D)`; the one that enters takes its slot.
     Random,
-    /// Packets are passed on: each leaves when the next one has entered, but one in `one_in` stays until D more have come
-    /// to stay, that is for D × `one_in` arrivals. Draws nothing.
+    /// Packets are passed on: each leaves when the next one has entered, but one in `one_in` stays until D more have
+    /// come to stay, that is for D × `one_in` arrivals. Draws nothing.
     ///
     /// The fill holds the D that stay. In the steady part the packets whose number from 0 is a multiple of `one_in` stay:
     /// one enters, what entered before it leaves, and then the oldest of those that stay. These use slots 0 to D in turn,

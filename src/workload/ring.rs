@@ -5,9 +5,9 @@ use std::ptr::NonNull;
 
 /// A ring of memory for packets that leave strictly in the order in which they entered.
 ///
-/// The yardstick for allocators: bump a cursor, wrap it at the end, count what is live. It does not know its oldest block,
-/// so it cannot notice that it is full: give it room for the [peak](super::Cycle::peak_bytes) of the workload plus its
-/// largest block, which may be skipped at the end.
+/// The yardstick for allocators: bump a cursor, wrap it at the end, count what is live. It does not know its oldest
+/// block, so it cannot notice that it is full: give it room for the [peak](super::Cycle::peak_bytes) of the workload
+/// plus its largest block, which may be skipped at the end.
 ///
 /// ```text
 ///   |  free  | oldest ... live ... newest |  free  |skipped|

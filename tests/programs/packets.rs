@@ -1,5 +1,5 @@
-//! Programs in the shape of the Python face: owned packets with buffer exports, several allocators, handles that outlive
-//! theirs, and owners that are collected in any order.
+//! Programs in the shape of the Python face: owned packets with buffer exports, several allocators, handles that
+//! outlive theirs, and owners that are collected in any order.
 
 use std::cell::Cell;
 use std::ptr::NonNull;

@@ -1,5 +1,5 @@
-//! Programs of the safe handles: packets with room on both sides, packets that threads share, and frozen ones, each beside
-//! the bytes that it must have.
+//! Programs of the safe handles: packets with room on both sides, packets that threads share, and frozen ones, each
+//! beside the bytes that it must have.
 
 use pktalloc::{AllocError, Config, Owner, Packet, RcAllocator, Room, Space};
 
@@ -19,7 +19,8 @@ fn pattern(seed: usize, bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (seed.wrapping_mul(31) + at * 7) as u8).collect()
 }
 
-/// What is received in a batch: appends its bytes to each of the first rooms, and puts two rooms into the other's place.
+/// What is received in a batch: appends its bytes to each of the first rooms, and puts two rooms into the other's
+/// place.
 fn receive(rooms: &mut [Room<'_>], arrived: &[Vec<u8>]) -> Result<usize, AllocError> {
     for (room, bytes) in rooms.iter_mut().zip(arrived) {
         room.append(bytes);

@@ -77,7 +77,8 @@ fn a_zeroed_owner_pointer_is_a_panic_on_every_thread() {
     assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())));
 }
 
-/// A packet whose label was overwritten is dropped while what that has caused unwinds. A second panic would end the process.
+/// A packet whose label was overwritten is dropped while what that has caused unwinds. A second panic would end the
+/// process.
 #[test]
 fn what_was_overwritten_is_one_panic_however_many_packets_have_it() {
     type Use = fn(Vec<SharedPacket>);

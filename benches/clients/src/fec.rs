@@ -1,7 +1,7 @@
 //! Forward error correction: a sender and a receiver on a Reed-Solomon code.
 //!
-//! The sender keeps the packets of a block until it is encoded; the receiver keeps what arrives of several blocks, in any
-//! order, restores what was lost when enough is there, and delivers blocks in order.
+//! The sender keeps the packets of a block until it is encoded; the receiver keeps what arrives of several blocks, in
+//! any order, restores what was lost when enough is there, and delivers blocks in order.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Programs on crates that others wrote, each once with the memory that it would have by itself and once with pktalloc.
 //!
 //! A program is generic over [`Memory`](memory::Memory): where its packets live. What its crates allocate inside stays
-//! with the global allocator, which is the system's malloc, jemalloc or mimalloc, by the binary that runs. Every run is a
-//! process of its own; runs of all variants are interleaved, and must give the same result.
+//! with the global allocator, which is the system's malloc, jemalloc or mimalloc, by the binary that runs. Every run is
+//! a process of its own; runs of all variants are interleaved, and must give the same result.
 
 mod fec;
 mod jitter;

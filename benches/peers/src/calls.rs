@@ -1,8 +1,8 @@
 //! Call traces of real programs, replayed on every subject: nanoseconds a call, page faults, memory, instructions.
 //!
-//! Every subject has a process of its own in every round, and the rounds of all subjects are interleaved. A process replays
-//! the trace once from cold, then again and again on what the rounds before have left; both are reported. Allocators that
-//! the trace leaves at its end are dropped between replays, while the clock stands still.
+//! Every subject has a process of its own in every round, and the rounds of all subjects are interleaved. A process
+//! replays the trace once from cold, then again and again on what the rounds before have left; both are reported.
+//! Allocators that the trace leaves at its end are dropped between replays, while the clock stands still.
 //!
 //! The first replay is what a program sees that starts, does this and ends; the others are what one sees that goes on.
 

@@ -32,8 +32,8 @@ pub(crate) struct QueueCell {
 /// Recorded traffic to replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TraceCell {
-    /// The file, without `.csv.gz`; or two of them, with a `+` between: packets arrive as in the first, and leave through
-    /// the link of the second.
+    /// The file, without `.csv.gz`; or two of them, with a `+` between: packets arrive as in the first, and leave
+    /// through the link of the second.
     pub(crate) name: String,
     /// How many copies run at once, shifted against each other.
     pub(crate) copies: u32,

@@ -55,8 +55,8 @@ impl<S: Subject> Driver<S> {
 /// Places of the loop in a cache line.
 const PLACES: usize = 4;
 
-/// The measured loop, at one of four places in a cache line: where it lies changes what a pair costs by a tenth, with some
-/// subjects one way and with others the other way, so each is measured at all of them.
+/// The measured loop, at one of four places in a cache line: where it lies changes what a pair costs by a tenth, with
+/// some subjects one way and with others the other way, so each is measured at all of them.
 ///
 /// # Safety
 ///

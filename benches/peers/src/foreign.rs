@@ -119,8 +119,8 @@ impl Functions for Malloc {
 pub(crate) struct Jemalloc;
 
 impl Jemalloc {
-    /// The settings that make it fastest here: the largest thread cache that it allows for every packet size, one arena,
-    /// and no memory given back.
+    /// The settings that make it fastest here: the largest thread cache that it allows for every packet size, one
+    /// arena, and no memory given back.
     pub(crate) const BEST_SETTINGS: &str =
         "narenas:1,tcache_max:32768,tcache_ncached_max:1-32768:8000,dirty_decay_ms:-1,muzzy_decay_ms:-1";
     /// Where it reads settings.

@@ -1,10 +1,10 @@
 //! One subject in a process of its own, on the far side of a pipe.
 //!
 //! Every subject has a process to itself: its settings come in its environment, its memory can be weighed, it meets no
-//! heap that another workload left behind, and no allocator shares an address space or thread-local storage with another.
-//! The processes live side by side and are asked in turn for one slice at a time, all on the same core, so that the
-//! machine's moods hit all alike. A slice begins with some operations that are not timed: they bring the subject's lines
-//! back into the caches that the others used meanwhile.
+//! heap that another workload left behind, and no allocator shares an address space or thread-local storage with
+//! another. The processes live side by side and are asked in turn for one slice at a time, all on the same core, so
+//! that the machine's moods hit all alike. A slice begins with some operations that are not timed: they bring the
+//! subject's lines back into the caches that the others used meanwhile.
 //!
 //! The far side says `ready` (or why the subject is absent), then answers each line with the nanoseconds that one pair
 //! took.
@@ -85,8 +85,8 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        // At once: the memory of a deep queue need not be freed block by block. Neither can fail on a child of ours that
-        // was not waited for.
+        // At once: the memory of a deep queue need not be freed block by block. Neither can fail on a child of ours
+        // that was not waited for.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

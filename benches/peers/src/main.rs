@@ -185,7 +185,8 @@ struct MemoryPart {
     /// Subjects of relays, captures and survivors
     #[arg(long, value_delimiter = ',', default_value = "pktalloc,malloc,jemalloc,mimalloc")]
     subjects: Vec<Name>,
-    /// These questions alone: relay-50-10000, capture-pcpp_example-16, survivors-100, pinned, one-percent, drained-burst
+    /// These questions alone: relay-50-10000, capture-pcpp_example-16, survivors-100, pinned, one-percent,
+    /// drained-burst
     #[arg(long, value_delimiter = ',')]
     questions: Vec<Question>,
 }
@@ -300,9 +301,9 @@ fn own_depths(pattern: Pattern) -> Option<&'static [u32]> {
     }
 }
 
-/// Whether a cell is worth its time in a quick run. Depths over 16384 take seconds to fill: they are there for fifo alone,
-/// whose cost must not grow with depth. Written cells differ least between allocators, and 1000 bytes differ little from
-/// 1400.
+/// Whether a cell is worth its time in a quick run. Depths over 16384 take seconds to fill: they are there for fifo
+/// alone, whose cost must not grow with depth. Written cells differ least between allocators, and 1000 bytes differ
+/// little from 1400.
 fn is_quick(cell: &QueueCell) -> bool {
     if cell.pattern == Pattern::Fifo {
         return cell.touch == Touch::Untouched || cell.depth <= 16_384;

@@ -75,7 +75,8 @@ pub(crate) struct Growth {
     pub(crate) deep: Figure,
 }
 
-/// Asks all lanes in turn, round after round. Each round begins with another lane, so that none always follows the same.
+/// Asks all lanes in turn, round after round. Each round begins with another lane, so that none always follows the
+/// same.
 fn interleave(lanes: &mut [Lane], rounds: Range<usize>) -> Result<Vec<Figure>, String> {
     let mut figures = vec![Figure::default(); lanes.len()];
     for round in rounds {

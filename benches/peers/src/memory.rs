@@ -130,8 +130,8 @@ impl FromStr for Question {
     }
 }
 
-/// Packets of 1400 bytes that enter an empty relay: each leaves when the next one has entered, but one in `one_in` stays for
-/// `stays` packets more. That begins with nothing, so those that stay lie as far apart as they arrive.
+/// Packets of 1400 bytes that enter an empty relay: each leaves when the next one has entered, but one in `one_in`
+/// stays for `stays` packets more. That begins with nothing, so those that stay lie as far apart as they arrive.
 fn relay(packets: u32, one_in: u32, stays: u32) -> Stream {
     let (mut ops, mut slots) = (Vec::new(), 0);
     let (mut free_slots, mut staying, mut passing) = (Vec::new(), VecDeque::new(), None);
@@ -297,8 +297,8 @@ pub(crate) struct Held {
     pub(crate) allowed: u64,
 }
 
-/// What is held when 1 GiB came and went, and a steady queue has seen a million packets since; it may be twice what lives,
-/// and the empty windows that are kept.
+/// What is held when 1 GiB came and went, and a steady queue has seen a million packets since; it may be twice what
+/// lives, and the empty windows that are kept.
 pub(crate) fn after_burst() -> Vec<Held> {
     const BURST: u32 = (1 << 30) / 1408;
     const PACKETS: usize = 1_000_000;
@@ -325,8 +325,9 @@ pub(crate) fn after_burst() -> Vec<Held> {
     fifo.into_iter().chain(others).map(measure).collect()
 }
 
-/// Datagrams of 200 bytes that are received in batches of 64 into slots of 2048, the last 16,384 of them held, with units of
-/// `UNIT` bytes. The whole units that 200 bytes take are 1.28 times as much with units of 64, 1.12 with units of 32.
+/// Datagrams of 200 bytes that are received in batches of 64 into slots of 2048, the last 16,384 of them held, with
+/// units of `UNIT` bytes. The whole units that 200 bytes take are 1.28 times as much with units of 64, 1.12 with units
+/// of 32.
 pub(crate) fn received_in_batches<const UNIT: usize>() -> Result<Held, String> {
     const BATCH: usize = 64;
     const SLOT: usize = 2048;

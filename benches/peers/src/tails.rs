@@ -1,11 +1,12 @@
 //! The longest single call, in ten million of them.
 //!
-//! A call that is long because of what the allocator does is long every time the same program runs; one that was interrupted
-//! is not. So every scene runs several times, each in a process of its own, with the same calls in the same order, and a
-//! call counts with the least that it took. What is left is its processor time, page faults and system calls included.
+//! A call that is long because of what the allocator does is long every time the same program runs; one that was
+//! interrupted is not. So every scene runs several times, each in a process of its own, with the same calls in the same
+//! order, and a call counts with the least that it took. What is left is its processor time, page faults and system
+//! calls included.
 //!
-//! Blocks are written (their first byte, which is a page at least of every third one) outside of the timed calls: giving back
-//! memory that was never touched costs next to nothing.
+//! Blocks are written (their first byte, which is a page at least of every third one) outside of the timed calls:
+//! giving back memory that was never touched costs next to nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -192,7 +193,8 @@ fn parse(text: &str) -> Option<Longest> {
     Some(Longest { calls, floor, listed })
 }
 
-/// The least that each call took in all runs, with its number, the longest of these first; and the longest call of any run. In nanoseconds.
+/// The least that each call took in all runs, with its number, the longest of these first; and the longest call of any
+/// run. In nanoseconds.
 fn repeated(runs: &[Longest]) -> (Vec<(u64, usize)>, u64) {
     let Some((first, others)) = runs.split_first() else { return (Vec::new(), 0) };
     let in_run = |run: &Longest, call: &usize| run.listed.get(call).copied().unwrap_or(run.floor);
@@ -407,8 +409,8 @@ fn limit(calls: usize) -> Result<(), String> {
         unsafe { block.cast::<u8>().write(1) };
         queue.push_back(block.cast());
     }
-    // Each part ends when its time is over: a refusal may cost a walk over all memory. The calls of the second part have the
-    // same numbers in all runs, however far the first got.
+    // Each part ends when its time is over: a refusal may cost a walk over all memory. The calls of the second part
+    // have the same numbers in all runs, however far the first got.
     let half = calls.saturating_sub(watch.next) / 2;
     let second = watch.next + half;
     let start = Instant::now();

@@ -1,14 +1,15 @@
 //! Producers and consumers: one thread allocates packets, others free them.
 //!
-//! Packets of 1024 bytes go through bounded queues with one writer and one reader each, the same for every subject. Every
-//! slice is a process of its own, the slices of all subjects in turn, and the first packets of a slice are not timed.
+//! Packets of 1024 bytes go through bounded queues with one writer and one reader each, the same for every subject.
+//! Every slice is a process of its own, the slices of all subjects in turn, and the first packets of a slice are not
+//! timed.
 //!
-//! Time is taken in two ways. On all cores it is the clock's, since it is the slower end that counts, and the traffic of
-//! cache lines between cores is in it; that wants idle cores. On one core, where the threads take turns, it is the
+//! Time is taken in two ways. On all cores it is the clock's, since it is the slower end that counts, and the traffic
+//! of cache lines between cores is in it; that wants idle cores. On one core, where the threads take turns, it is the
 //! processor time of them all: the work that a packet costs, on a machine that has other things to do as well.
 //!
-//! Beside that, on one thread: what a pair of a packet and its drop costs the owner of shared packets, over the same with
-//! packets of the plain allocator, and with its bare blocks.
+//! Beside that, on one thread: what a pair of a packet and its drop costs the owner of shared packets, over the same
+//! with packets of the plain allocator, and with its bare blocks.
 
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
@@ -253,8 +254,8 @@ impl<T> Writer<T> {
     #[inline(always)]
     fn send(&mut self, value: T) {
         debug_assert!(self.written - self.read < QUEUE_DEPTH);
-        // SAFETY: the reader is done with this place, and it is one of `QUEUE_DEPTH`. (A check of the index could unwind, and
-        // would have the value kept in memory for that case.)
+        // SAFETY: the reader is done with this place, and it is one of `QUEUE_DEPTH`. (A check of the index could
+        // unwind, and would have the value kept in memory for that case.)
         unsafe { (*self.queue.places.get_unchecked(self.written % QUEUE_DEPTH).get()).write(value) };
         self.written += 1;
         self.queue.written.0.store(self.written, Ordering::Release);
@@ -463,8 +464,8 @@ impl<T, A: FnMut() -> T, F: FnMut(T)> Pairs<T, A, F> {
     }
 }
 
-/// What a pair takes the owner of shared packets: nanoseconds, times a packet of the plain allocator, times a bare block
-/// of it.
+/// What a pair takes the owner of shared packets: nanoseconds, times a packet of the plain allocator, times a bare
+/// block of it.
 fn pairs() -> [f64; 3] {
     let shared_owner = black_box(SharedAllocator::new());
     let plain = black_box(Allocator::new());

@@ -15,8 +15,8 @@ impl Arrival {
     /// Writes what a receive call would: as many of the bytes as fit, the name and the control messages.
     ///
     /// # Safety
-    /// The pointers of the header are to memory of the lengths beside them, of which the name and the control messages have
-    /// enough.
+    /// The pointers of the header are to memory of the lengths beside them, of which the name and the control messages
+    /// have enough.
     pub(super) unsafe fn deliver(&self, header: &mut libc::mmsghdr) {
         let message = &mut header.msg_hdr;
         // SAFETY: the caller says so.

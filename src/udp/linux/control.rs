@@ -21,7 +21,8 @@ pub(super) const ROOM: usize = 256;
 /// Bytes of the message that asks for segments.
 pub(super) const SEGMENT_BYTES: usize = HEAD + ALIGN;
 
-/// `SO_TIMESTAMPNS_NEW`: two 64-bit numbers on every platform. The sparc and parisc numbers differ; those use the old one.
+/// `SO_TIMESTAMPNS_NEW`: two 64-bit numbers on every platform. The sparc and parisc numbers differ; those use the old
+/// one.
 pub(super) const TIMESTAMPNS_NEW: libc::c_int = 64;
 
 /// The messages in `bytes`, each as level, type and data. Ends at the first one that is not whole.

@@ -1,5 +1,5 @@
-//! What the fuzz target `datagrams` runs, and a test on the inputs in `tests/corpus/datagrams`: any bytes are what a system
-//! says, and the answers of this module are compared with ones that are worked out in another way.
+//! What the fuzz target `datagrams` runs, and a test on the inputs in `tests/corpus/datagrams`: any bytes are what a
+//! system says, and the answers of this module are compared with ones that are worked out in another way.
 
 #![allow(clippy::unnecessary_cast, reason = "the libraries do not agree on the types of lengths")]
 
@@ -251,7 +251,8 @@ fn message(level: libc::c_int, kind: libc::c_int, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Datagrams arrive in calls of any size, with errors in between: each comes out once, in order and cut where it was joined.
+/// Datagrams arrive in calls of any size, with errors in between: each comes out once, in order and cut where it was
+/// joined.
 fn receive(program: &mut Program<'_>) {
     let most = 1 + usize::from(program.byte() % 12);
     let size = 1 + program.short() % 1500;
@@ -350,8 +351,8 @@ fn receive(program: &mut Program<'_>) {
     assert_eq!(incoming.remaining(), 0);
 }
 
-/// Datagrams go out joined or not, against a system that takes some and refuses others: those that went are the first ones,
-/// as they were, and each to its address.
+/// Datagrams go out joined or not, against a system that takes some and refuses others: those that went are the first
+/// ones, as they were, and each to its address.
 fn send(program: &mut Program<'_>) {
     let addresses: Vec<RawAddress> = (0..3_u16)
         .map(|port| encode(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()).expect("it fits"))

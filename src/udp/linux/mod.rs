@@ -35,8 +35,8 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::RawFd;
 
-/// Waits until there is something to receive, as long as the socket's own settings say: not at all in non-blocking mode, up
-/// to its timeout, or for ever. Fails with `WouldBlock` when there is nothing.
+/// Waits until there is something to receive, as long as the socket's own settings say: not at all in non-blocking
+/// mode, up to its timeout, or for ever. Fails with `WouldBlock` when there is nothing.
 pub(crate) fn wait_to_receive(calls: &impl Calls, socket: RawFd) -> io::Result<()> {
     if calls.is_nonblocking(socket)? {
         return Err(io::ErrorKind::WouldBlock.into());

@@ -8,8 +8,8 @@ use super::control::TIMESTAMPNS_NEW;
 use super::system::Calls;
 use crate::udp::Options;
 
-/// Whether any socket of this process was asked to tell more about its datagrams than who sent them. A plain call would not
-/// pass that on.
+/// Whether any socket of this process was asked to tell more about its datagrams than who sent them. A plain call would
+/// not pass that on.
 static ANY_TOLD: AtomicBool = AtomicBool::new(false);
 
 /// Whether plain calls bring all there is to know about a datagram.
@@ -18,8 +18,8 @@ pub(crate) fn plain_calls_tell_all() -> bool {
     !ANY_TOLD.load(Ordering::Relaxed)
 }
 
-/// Whether a plain call on a socket of this family says how long a datagram was that did not fit. Others, such as those of
-/// CAN, return what there was room for, or refuse the flag that asks for more.
+/// Whether a plain call on a socket of this family says how long a datagram was that did not fit. Others, such as those
+/// of CAN, return what there was room for, or refuse the flag that asks for more.
 #[inline]
 pub(crate) fn family_tells_length(family: libc::c_int) -> bool {
     matches!(family, libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX | libc::AF_PACKET | libc::AF_NETLINK)

@@ -5,8 +5,8 @@
 //! joined     ├ a run of datagrams ┼ a run ┼┄┄┄┄┄┄┄┄ 64 KiB free ┄┄┄┄┄┄┄┄┤     each where the last one ended
 //! ```
 //!
-//! Invariant: the headers before `received` describe what the kernel wrote; those before `touched` must be set anew before the
-//! kernel gets them again. The pointers in them lead into the areas beside them, which never move.
+//! Invariant: the headers before `received` describe what the kernel wrote; those before `touched` must be set anew
+//! before the kernel gets them again. The pointers in them lead into the areas beside them, which never move.
 
 use core::ptr::NonNull;
 use std::io;
@@ -199,12 +199,12 @@ impl<C: Calls> Incoming<C> {
         core::mem::take(&mut self.counters)
     }
 
-    /// Makes `count` slots of `length` bytes, each `stride` behind the one before it, the place where datagrams arrive, instead
-    /// of the scratch area.
+    /// Makes `count` slots of `length` bytes, each `stride` behind the one before it, the place where datagrams arrive,
+    /// instead of the scratch area.
     ///
     /// # Safety
-    /// These bytes are valid for writes until this function is called again, or nothing is received any more and nothing that was
-    /// received is looked at.
+    /// These bytes are valid for writes until this function is called again, or nothing is received any more and
+    /// nothing that was received is looked at.
     #[cfg(feature = "python")]
     pub(crate) unsafe fn arrive_at(&mut self, start: *mut u8, stride: isize, length: usize, count: usize) {
         self.layout.size = length;
@@ -222,11 +222,11 @@ impl<C: Calls> Incoming<C> {
         self.area.len() + self.headers.len() * (size_of::<libc::mmsghdr>() + size_of::<Name>() + size_of::<Control>())
     }
 
-    /// Receives what is there, in one call (when the kernel joins, in one for each run of datagrams). Nothing is received
-    /// while datagrams of the last call are left.
+    /// Receives what is there, in one call (when the kernel joins, in one for each run of datagrams). Nothing is
+    /// received while datagrams of the last call are left.
     ///
-    /// With `wait` it blocks for the first datagram as a plain receive call does; only for one datagram, since a batch that
-    /// is interrupted half-way fails the next call.
+    /// With `wait` it blocks for the first datagram as a plain receive call does; only for one datagram, since a batch
+    /// that is interrupted half-way fails the next call.
     pub(crate) fn fill(&mut self, socket: RawFd, wait: bool) -> io::Result<()> {
         self.fill_up_to(self.layout.most, socket, wait)
     }
@@ -253,12 +253,12 @@ impl<C: Calls> Incoming<C> {
         Ok(())
     }
 
-    /// Receives as [`fill_up_to`](Self::fill_up_to) does, by plain calls: where a single datagram is there, that costs less.
-    /// They say nothing about it but who sent it and whether it fitted. For sockets on which the kernel joins none: room for
-    /// joined ones is laid out anew as each arrives, so that here it is good for one.
+    /// Receives as [`fill_up_to`](Self::fill_up_to) does, by plain calls: where a single datagram is there, that costs
+    /// less. They say nothing about it but who sent it and whether it fitted. For sockets on which the kernel joins
+    /// none: room for joined ones is laid out anew as each arrives, so that here it is good for one.
     ///
-    /// A second call looks for a second datagram, unless `most` is 1. Where there is one, the others come in one call. With
-    /// `wait` the first call blocks.
+    /// A second call looks for a second datagram, unless `most` is 1. Where there is one, the others come in one call.
+    /// With `wait` the first call blocks.
     pub(crate) fn fill_plainly(&mut self, most: usize, socket: RawFd, wait: bool) -> io::Result<()> {
         let most = most.clamp(1, self.layout.most);
         debug_assert!(most == 1 || !self.layout.joined);
@@ -370,8 +370,8 @@ impl<C: Calls> Incoming<C> {
         Ok(())
     }
 
-    /// Receives one datagram to `room`, outside of the scratch area, which is empty. Returns how many bytes it has there, and
-    /// whether it did not fit. Who sent it is [`source`](Self::source), as long as nothing else is received.
+    /// Receives one datagram to `room`, outside of the scratch area, which is empty. Returns how many bytes it has
+    /// there, and whether it did not fit. Who sent it is [`source`](Self::source), as long as nothing else is received.
     ///
     /// # Safety
     /// `room` is valid for writes.
@@ -475,8 +475,8 @@ impl<C: Calls> Incoming<C> {
 
     /// The bytes of a message.
     fn message(&self, index: usize) -> &[u8] {
-        // SAFETY: the header's bytes lie in the area, and the kernel, which is done with them, has written that many; the rest
-        // was zero from the beginning.
+        // SAFETY: the header's bytes lie in the area, and the kernel, which is done with them, has written that many;
+        // the rest was zero from the beginning.
         unsafe {
             let base = (*self.vectors.at(index)).iov_base.cast::<u8>();
             core::slice::from_raw_parts(base, self.length(index))

@@ -1,4 +1,5 @@
-//! Datagrams on their way out: as many as go in one system call, joined where they are equal and the socket can cut them.
+//! Datagrams on their way out: as many as go in one system call, joined where they are equal and the socket can cut
+//! them.
 
 use std::collections::TryReserveError;
 use std::io;
@@ -90,8 +91,8 @@ impl<C: Calls> Outgoing<C> {
             }
             let headers = &raw mut self.headers[..];
             self.counters.calls += 1;
-            // SAFETY: the headers lead to the items and to the vectors and messages beside them, none of which moves before the
-            // call returns.
+            // SAFETY: the headers lead to the items and to the vectors and messages beside them, none of which moves
+            // before the call returns.
             match unsafe { self.calls.send(socket, headers, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) } {
                 // The error of the one that did not go was swallowed: the next call meets it again, if it lasts.
                 Ok(went) if went > 0 => {
@@ -106,8 +107,8 @@ impl<C: Calls> Outgoing<C> {
                 }
                 Ok(_) => return (sent, Some(io::ErrorKind::WouldBlock.into())),
                 Err(error) if self.counts[0] > 1 && is_about_joining(&error) => {
-                    // Too long for this way is not too long for every way. What is refused unjoined as well is refused for
-                    // another reason.
+                    // Too long for this way is not too long for every way. What is refused unjoined as well is refused
+                    // for another reason.
                     suspected = error.raw_os_error() != Some(libc::EMSGSIZE);
                     self.counters.refused += 1;
                     join = false;
@@ -138,8 +139,8 @@ impl<C: Calls> Outgoing<C> {
         if went == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     }
 
-    /// Whether this is a socket that cuts joined datagrams: UDP, on a kernel that knows how, and not told to by its owner.
-    /// Others would send them as one, so that it has to be asked.
+    /// Whether this is a socket that cuts joined datagrams: UDP, on a kernel that knows how, and not told to by its
+    /// owner. Others would send them as one, so that it has to be asked.
     fn can_cut(&self, socket: RawFd) -> bool {
         matches!(self.calls.option(socket, libc::SOL_UDP, libc::UDP_SEGMENT), Ok(0))
     }

@@ -481,8 +481,8 @@ fn descriptors_are_not_inherited_and_packet_sockets_know_no_such_flag() {
     assert_eq!(cloexec, [true, true, false, true, false]);
 }
 
-/// What a system call can fail with: interrupted, a pending error of the network, no memory, a descriptor that was closed or is
-/// another's now, a firewall, a number that no header names.
+/// What a system call can fail with: interrupted, a pending error of the network, no memory, a descriptor that was
+/// closed or is another's now, a firewall, a number that no header names.
 const FAILURES: [i32; 13] = [
     libc::EINTR,
     libc::ECONNREFUSED,

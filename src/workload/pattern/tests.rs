@@ -163,8 +163,8 @@ fn a_relay_keeps_one_of_so_many_for_so_long() {
     let cycle = queue(Pattern::Relay { one_in }, depth).cycle();
     let (mut stayed, mut passed) = (0, 0);
     observe(&cycle, 2, |rank, lived| {
-        // `lived` counts the packet itself. What is passed on sees one more come, and the last of a round none. The fill
-        // stays for its own turn.
+        // `lived` counts the packet itself. What is passed on sees one more come, and the last of a round none. The
+        // fill stays for its own turn.
         if lived > 2 {
             assert_eq!(rank, 0);
             assert!(lived <= (depth * one_in) as usize + 1, "{lived}");

@@ -1,12 +1,12 @@
-//! The subjects as they serve the calls of a trace. As in [`subject`](crate::subject), a call costs everyone one call of a
-//! function that the compiler cannot look into.
+//! The subjects as they serve the calls of a trace. As in [`subject`](crate::subject), a call costs everyone one call
+//! of a function that the compiler cannot look into.
 //!
 //! **Peers grow only.** A program that recycles buffers in a general allocator keeps what it asked for at most as the
 //! capacity and calls `realloc` only beyond that; when the contents are of no use it frees and allocates, which copies
 //! nothing. pktalloc is called each time.
 //!
-//! **Allocators that end.** Peers with first-class heaps have a heap for each allocator of the trace and destroy it; the
-//! others free what is left, block by block, from a plain list.
+//! **Allocators that end.** Peers with first-class heaps have a heap for each allocator of the trace and destroy it;
+//! the others free what is left, block by block, from a plain list.
 
 use std::alloc::Layout;
 use std::ptr::{self, NonNull};
@@ -130,7 +130,8 @@ impl Heaps for Pktalloc {
     }
 }
 
-/// The same in a program that keeps the capacity it was told, and calls `reallocate` only beyond that, as with the peers.
+/// The same in a program that keeps the capacity it was told, and calls `reallocate` only beyond that, as with the
+/// peers.
 pub(crate) struct KeptCapacity(Pktalloc);
 
 impl KeptCapacity {

@@ -109,8 +109,8 @@ impl<'a, H: Heaps> Player<'a, H> {
     #[inline(never)]
     unsafe fn run_writing<const EVERY: bool>(&mut self, calls: &[Call]) {
         for &call in calls {
-            // SAFETY: the trace was checked: its allocators and blocks are below these numbers, and the allocator is there,
-            // unless it is made.
+            // SAFETY: the trace was checked: its allocators and blocks are below these numbers, and the allocator is
+            // there, unless it is made.
             let heap = unsafe { self.heaps.get_unchecked_mut(usize::from(call.allocator)) };
             if call.kind == Kind::New {
                 *heap = Some(self.subject.create());

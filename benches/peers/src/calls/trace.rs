@@ -1,8 +1,8 @@
 //! A call trace: what a program asked of its allocators, read and checked before anything is measured.
 //!
 //! Rows are `call,allocator,block,size`, plain or gzip. `new` and `drop` make and end an allocator; `allocate`, `free`,
-//! `reallocate_copy` and `reallocate_discard` name a block, and all but `free` a size. Numbers of allocators and blocks are
-//! used again. Blocks that an allocator still holds end with it.
+//! `reallocate_copy` and `reallocate_discard` name a block, and all but `free` a size. Numbers of allocators and blocks
+//! are used again. Blocks that an allocator still holds end with it.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
