@@ -58,6 +58,7 @@ struct Block {
 struct Shadow<const UNIT: usize, const WINDOW_UNITS: usize> {
     allocator: Allocator<UNIT, WINDOW_UNITS>,
     zero: bool,
+    has_limit: bool,
     live: BTreeMap<usize, Block>,
     born: u64,
 }
@@ -65,7 +66,7 @@ struct Shadow<const UNIT: usize, const WINDOW_UNITS: usize> {
 impl<const UNIT: usize, const WINDOW_UNITS: usize> Shadow<UNIT, WINDOW_UNITS> {
     fn new(config: Config<UNIT, WINDOW_UNITS>, zero: bool) -> Self {
         let allocator = Allocator::with_config(config).unwrap();
-        Self { allocator, zero, live: BTreeMap::new(), born: 0 }
+        Self { allocator, zero, has_limit: false, live: BTreeMap::new(), born: 0 }
     }
 
     /// Enters a block that was just handed out; its first `kept` bytes must be `old`'s.
@@ -151,7 +152,14 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Shadow<UNIT, WINDOW_UNITS> {
                 let old = self.leave(address);
                 let how = if copy { Realloc::CopyExisting } else { Realloc::Uninitialized };
                 // SAFETY: the block is live, and only the new one is used afterwards.
-                let block = unsafe { self.allocator.reallocate(old.pointer, size, how) }.unwrap();
+                let block = match unsafe { self.allocator.reallocate(old.pointer, size, how) } {
+                    Ok(block) => block,
+                    Err(error) => {
+                        assert!(error == AllocError::MemoryLimit && self.has_limit, "{error}");
+                        self.live.insert(address, old);
+                        return;
+                    }
+                };
                 let kept = if copy { old.bytes.len().min(size) } else { 0 };
                 // A block that stays may keep more than its size.
                 self.enter(block, size, &old.bytes[..kept], false);
@@ -205,6 +213,26 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Shadow<UNIT, WINDOW_UNITS> {
         let held: u64 = self.live.values().map(|block| block.bytes.len() as u64).sum();
         assert!(self.allocator.used_bytes() >= held);
         assert!(self.allocator.allocated_bytes() >= self.allocator.used_bytes());
+    }
+
+    /// Allocates; a refusal must be for want of a hole, once the calls that find one window after the other have been made.
+    fn expect_no_hole_if_refused(&mut self, taken: usize, size: usize) {
+        let units = taken.div_ceil(UNIT);
+        let hole = |allocator: &Allocator<UNIT, WINDOW_UNITS>| {
+            allocator.windows().iter().any(|window| {
+                let mut from = window.bookkeeping.end;
+                let mut gaps = window.blocks.iter().map(|block| block.start - std::mem::replace(&mut from, block.end));
+                gaps.any(|gap| gap >= units) || window.units - from >= units
+            })
+        };
+        let tries = self.allocator.windows().len() / 16 + 2;
+        for last in (0..tries).rev() {
+            match self.allocator.allocate(size) {
+                Ok(block) => return self.enter(block, size, &[], false),
+                Err(error) => assert_eq!(error, AllocError::MemoryLimit),
+            }
+            assert!(last > 0 || units > WINDOW_UNITS || !hole(&self.allocator), "{size} bytes would fit");
+        }
     }
 
     /// Frees what is left and expects nothing to be stranded.
@@ -281,5 +309,31 @@ proptest! {
     #[test]
     fn huge_pages_keep_every_byte(calls in prop::collection::vec(call(), CALLS)) {
         run(Config::new().huge_pages(true).keep_empty_windows(0), false, 4 << 20, &calls);
+    }
+
+    #[test]
+    fn what_is_refused_at_the_limit_fits_nowhere(
+        limit in 8_u64..100,
+        check: bool,
+        calls in prop::collection::vec(call(), 1..300),
+    ) {
+        let config = Config::<64, 64>::default().memory_limit(limit << 13).check(check).preallocated_windows(0);
+        let mut shadow = Shadow::new(config, false);
+        shadow.has_limit = true;
+        for call in calls {
+            // Long blocks would take all.
+            let call = match call {
+                Call::Allocate(size) if size > 4096 => Call::Allocate(size % 9000 + 1),
+                Call::AllocateZeroed(size) => Call::Allocate(size % 4096 + 1),
+                Call::AllocateBatch(_, count) => Call::Allocate(count * 100 + 1),
+                call => call,
+            };
+            if let Call::Allocate(size) = call {
+                shadow.expect_no_hole_if_refused(size + if check { 16 } else { 0 }, size);
+            } else {
+                shadow.step(call);
+            }
+        }
+        shadow.finish(0);
     }
 }
