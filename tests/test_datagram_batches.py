@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import typing
 from typing import Any
 from unittest import mock
 
@@ -21,7 +22,7 @@ if sys.platform != "linux":
     pytest.skip("datagrams in batches are there on Linux", allow_module_level=True)
 
 from datagram_sockets import Sockets, drained, receive
-from pktalloc import Allocator, recv_many_into, send_many
+from pktalloc import Allocator, DatagramBatch, Packet, recv_many_into, send_many
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
@@ -263,7 +264,7 @@ def test_nothing_is_leaked(allocator: Allocator, sockets: Sockets) -> None:
         send_many(there, [b"y"] * 8, [address] * 8)
         recv_many_into(here, rows)
         with pytest.raises(TypeError):
-            send_many(there, [b"z", 5], address)
+            send_many(there, [b"z", 5], address)  # type: ignore[list-item]
 
     def blocks() -> int:
         gc.collect()
@@ -282,7 +283,7 @@ def test_nothing_is_leaked(allocator: Allocator, sockets: Sockets) -> None:
 def test_a_batch_that_holds_itself_is_collected(allocator: Allocator, sockets: Sockets) -> None:
     here, there = sockets(), sockets()
     there.sendto(b"x", here.getsockname())
-    batch = allocator.recv_many(here)
+    batch: Any = allocator.recv_many(here)
     batch.packets.append(batch)
     assert allocator.used_bytes == 64
     del batch
@@ -374,3 +375,7 @@ def test_batches_of_one() -> None:
         [sys.executable, "-c", BATCHES_OF_ONE], check=False, capture_output=True, text=True, timeout=60
     )
     assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "done\n")
+
+
+def test_what_a_batch_is_made_of_can_be_written_down() -> None:
+    assert typing.get_args(DatagramBatch[Packet]) == (Packet,)
