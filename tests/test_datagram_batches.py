@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import typing
 from typing import Any
 from unittest import mock
 
@@ -22,7 +21,7 @@ if sys.platform != "linux":
     pytest.skip("datagrams in batches are there on Linux", allow_module_level=True)
 
 from datagram_sockets import Sockets, drained, receive
-from pktalloc import Allocator, DatagramBatch, Packet, recv_many_into, send_many
+from pktalloc import Allocator, recv_many_into, send_many
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
@@ -375,7 +374,3 @@ def test_batches_of_one() -> None:
         [sys.executable, "-c", BATCHES_OF_ONE], check=False, capture_output=True, text=True, timeout=60
     )
     assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "done\n")
-
-
-def test_what_a_batch_is_made_of_can_be_written_down() -> None:
-    assert typing.get_args(DatagramBatch[Packet]) == (Packet,)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from os import PathLike
 from socket import socket
-from types import GenericAlias, TracebackType
+from types import TracebackType
 from typing import Any, Final, Generic, Literal, Never, Protocol, Self, SupportsIndex, TypeAlias, final, overload
 
 from typing_extensions import Buffer, TypeVar
@@ -601,6 +601,7 @@ class Packet:
         """Packets cannot be pickled; `tobytes()` copies the content."""
 
 if sys.platform == "linux":
+    # For type checkers: where an annotation is evaluated it has to be in quotes.
     _PacketT = TypeVar("_PacketT", bound=Packet | memoryview | bytes, default=Packet)
 
     @final
@@ -615,8 +616,6 @@ if sys.platform == "linux":
         """
 
         __hash__: None  # type: ignore[assignment]
-        def __class_getitem__(cls, item: Any) -> GenericAlias:
-            """Batches of packets, of views or of bytes have a type each, for those who write types down."""
         @property
         def packets(self) -> list[_PacketT]:
             """The packets, in the order in which they arrived."""

@@ -232,12 +232,6 @@ impl DatagramBatch {
         int(py, self.waiting.get() as u64)
     }
 
-    /// Batches of packets, of views or of bytes have a type each, for those who write types down.
-    #[classmethod]
-    fn __class_getitem__<'py>(class: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        class.py().import("types")?.getattr("GenericAlias")?.call1((class, item))
-    }
-
     fn __len__(&self) -> usize {
         self.count()
     }
