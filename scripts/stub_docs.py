@@ -16,6 +16,8 @@ from pathlib import Path
 import libcst as cst
 
 STUBS = Path(__file__).parent.parent / "python" / "pktalloc" / "_pktalloc.pyi"
+LINUX, ALWAYS = 'if sys.platform == "linux":', "if sys.version_info >= (3, 0):"
+"""Docify takes every platform for another one, and leaves out what is below: it is shown a condition that it knows."""
 ELLIPSIS = cst.SimpleStatementSuite([cst.Expr(cst.Ellipsis())])
 
 
@@ -45,14 +47,14 @@ def documented(stubs: str) -> str:
         path = Path(folder) / "pktalloc" / STUBS.name
         path.parent.mkdir()
         (path.parent / "__init__.py").touch()
-        path.write_text(bare, encoding="utf-8")
+        path.write_text(bare.replace(LINUX, ALWAYS), encoding="utf-8")
         for command in (
             [sys.executable, "-P", "-m", "docify", "--quiet", "--in-place", "--workers", "1", folder],
             ["ruff", "check", "--quiet", "--isolated", "--select", "PIE790", "--fix", str(path)],
             ["ruff", "format", "--quiet", "--isolated", "--line-length", "120", str(path)],
         ):
             subprocess.run(command, check=True, cwd=folder)
-        with_docstrings = path.read_text(encoding="utf-8")
+        with_docstrings = path.read_text(encoding="utf-8").replace(ALWAYS, LINUX)
     if '"""' not in with_docstrings:
         sys.exit("stub_docs: the module could not be imported, so there is nothing to take from it")
     return with_docstrings

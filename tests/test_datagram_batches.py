@@ -263,7 +263,7 @@ def test_nothing_is_leaked(allocator: Allocator, sockets: Sockets) -> None:
         send_many(there, [b"y"] * 8, [address] * 8)
         recv_many_into(here, rows)
         with pytest.raises(TypeError):
-            send_many(there, [b"z", 5], address)
+            send_many(there, [b"z", 5], address)  # type: ignore[list-item]
 
     def blocks() -> int:
         gc.collect()
@@ -282,7 +282,7 @@ def test_nothing_is_leaked(allocator: Allocator, sockets: Sockets) -> None:
 def test_a_batch_that_holds_itself_is_collected(allocator: Allocator, sockets: Sockets) -> None:
     here, there = sockets(), sockets()
     there.sendto(b"x", here.getsockname())
-    batch = allocator.recv_many(here)
+    batch: Any = allocator.recv_many(here)
     batch.packets.append(batch)
     assert allocator.used_bytes == 64
     del batch

@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 def test_what_is_neither_true_nor_false_is_named(allocator: Allocator, sockets: Sockets) -> None:
     here: Any = sockets()
     rows = np.zeros((4, 100), np.uint8)
+    recv: Any = allocator.recv_many
+    into: Any = recv_many_into
     for name in "gro", "slices", "timestamps", "local_addresses", "ecn", "dropped":
         for wrong in 1, None, "x":
             message = f"^{name} must be True or False, not {type(wrong).__name__}$"
             with pytest.raises(TypeError, match=message):
-                allocator.recv_many(here, **{name: wrong})
+                recv(here, **{name: wrong})
             if name not in {"gro", "slices"}:
                 with pytest.raises(TypeError, match=message):
-                    recv_many_into(here, rows, **{name: wrong})
+                    into(here, rows, **{name: wrong})
     with pytest.raises(TypeError, match=r"^gso must be True or False, not int$"):
         send_many(here, [b""], ("127.0.0.1", 9), gso=1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^gro must be True or False, not int$"):
@@ -216,9 +218,9 @@ def test_arguments_that_make_no_sense(allocator: Allocator, sockets: Sockets) ->
         with pytest.raises(TypeError):
             recv(*arguments, **keywords)
     with pytest.raises(TypeError, match="bytes-like objects, not int"):
-        send_many(sock, b"whole", ("127.0.0.1", 9))
+        send_many(sock, b"whole", ("127.0.0.1", 9))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="bytes-like objects, not str"):
-        send_many(sock, ["text"], ("127.0.0.1", 9))
+        send_many(sock, ["text"], ("127.0.0.1", 9))  # type: ignore[list-item]
     with pytest.raises(
         TypeError, match="not tuple: a pair of a packet and its address is taken where no address is given"
     ):

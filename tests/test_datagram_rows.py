@@ -88,7 +88,7 @@ def test_no_memory_for_an_object_loses_no_datagram_of_a_row(sockets: Sockets) ->
     for place in range(50):
         here, there = sockets(), sockets()
         send_many(there, sent, here.getsockname(), gso=False)
-        batch: DatagramBatch | None = None
+        batch: DatagramBatch[Any] | None = None
         # Nothing but the call may need memory.
         testcapi.set_nomemory(place, place + 1)
         try:

@@ -7,30 +7,28 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from os import PathLike
 from socket import socket
 from types import TracebackType
-from typing import Any, Final, Never, Protocol, Self, SupportsIndex, TypeAlias, final, overload
+from typing import Any, Final, Generic, Literal, Never, Protocol, Self, SupportsIndex, TypeAlias, final, overload
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, TypeVar
 
 from pktalloc._figures import Stats, Windows
 
 __all__ = [
     "Allocator",
-    "DatagramBatch",
     "IntegrityError",
     "Packet",
-    "Receiver",
     "ReplayProgram",
     "ReplayRunner",
     "__version__",
     "begin_recording",
-    "datagram_counters",
     "end_recording",
     "load",
     "recorder",
-    "recv_many_into",
-    "send_many",
     "tracemalloc_domain",
 ]
+
+if sys.platform == "linux":
+    __all__ += ["DatagramBatch", "Receiver", "datagram_counters", "recv_many_into", "send_many"]
 
 tracemalloc_domain: Final[int]
 
@@ -58,7 +56,7 @@ class Allocator:
         alignment: every packet starts at a multiple of this many bytes, and takes a multiple of it; a power of two
             from 16 to 4096.
         window_bytes: memory is taken from the system in windows of this many bytes; a power of two, 64 to 65536 times
-            the alignment. `None` for 2048 times the alignment. Longer packets take several windows side by side; those beyond a region of 8 MiB are taken from the system one by one.
+            the alignment. `None` for 2048 times the alignment. Longer packets take several windows side by side; those longer than a region has room for (about 7.5 MiB) are taken from the system one by one.
         preallocated_windows: windows that the first allocation takes, and the fewest that `trim` leaves.
         memory_limit: the most bytes to take from the system, at least one window and its bookkeeping; beyond it allocation raises
             `MemoryError`. `None` for no limit.
@@ -166,48 +164,137 @@ class Allocator:
         >>> packet.released, a.used_bytes
         (True, 0)
         """
-    def recv_many(
-        self,
-        sock: socket,
-        count: SupportsIndex = 64,
-        size: SupportsIndex = 2048,
-        *,
-        gro: bool = False,
-        slices: bool = False,
-        timestamps: bool = False,
-        local_addresses: bool = False,
-        ecn: bool = False,
-        dropped: bool = False,
-    ) -> DatagramBatch:
-        """
-        Receive up to `count` datagrams in one system call, each into a packet of its size; return a `DatagramBatch`.
+    if sys.platform == "linux":
+        @overload
+        def recv_many(
+            self,
+            sock: socket,
+            count: SupportsIndex = 64,
+            size: SupportsIndex = 2048,
+            *,
+            gro: bool = False,
+            slices: Literal[False] = False,
+            timestamps: bool = False,
+            local_addresses: bool = False,
+            ecn: bool = False,
+            dropped: bool = False,
+        ) -> DatagramBatch[Packet]:
+            """
+            Receive up to `count` datagrams in one system call, each into a packet of its size; return a `DatagramBatch`.
 
-        Waits for the first datagram as `sock.recvfrom()` does: for ever, up to the socket's timeout (`TimeoutError`), or not at
-        all (`BlockingIOError`). Further datagrams are received only if they have arrived already. `sock` is a `socket.socket` for datagrams:
-        UDP over IPv4 or IPv6, a Unix socket, a packet socket. The kernel receives at most 1024 in a call. A datagram longer
-        than `size` bytes is cut off, and `batch.truncated` says so.
+            Waits for the first datagram as `sock.recvfrom()` does: for ever, up to the socket's timeout (`TimeoutError`), or not at
+            all (`BlockingIOError`). Further datagrams are received only if they have arrived already. `sock` is a `socket.socket` for datagrams:
+            UDP over IPv4 or IPv6, a Unix socket, a packet socket. The kernel receives at most 1024 in a call. A datagram longer
+            than `size` bytes is cut off, and `batch.truncated` says so.
 
-        With `gro` the kernel may join datagrams of one flow, which takes about a tenth of the time; the batch contains them as
-        they were sent, and may have more than `count` of them. With `slices` joined datagrams are `memoryview`s of one packet.
-        `timestamps`, `local_addresses`, `ecn` and `dropped` ask the kernel for the batch's properties of these names.
+            With `gro` the kernel may join datagrams of one flow, which takes about a tenth of the time; the batch contains them as
+            they were sent, and may have more than `count` of them. With `slices` joined datagrams are `memoryview`s of one packet.
+            `timestamps`, `local_addresses`, `ecn` and `dropped` ask the kernel for the batch's properties of these names.
 
-        Raises `MemoryError` when there is no memory for the first packet. When there is none for a later one, the batch ends
-        there, and `batch.waiting` says how many datagrams are kept for the next call on the same socket.
+            Raises `MemoryError` when there is no memory for the first packet. When there is none for a later one, the batch ends
+            there, and `batch.waiting` says how many datagrams are kept for the next call on the same socket.
 
-        >>> import socket
-        >>> from pktalloc import Allocator
-        >>> receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        >>> receiver.bind(('127.0.0.1', 0))
-        >>> sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        >>> sender.bind(('127.0.0.1', 0))
-        >>> sender.sendto(b'hello', receiver.getsockname())
-        5
-        >>> batch = Allocator().recv_many(receiver, 64)
-        >>> [(bytes(packet), address == sender.getsockname()) for packet, address in batch]
-        [(b'hello', True)]
-        >>> receiver.close(), sender.close()
-        (None, None)
-        """
+            >>> import socket
+            >>> from pktalloc import Allocator
+            >>> receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            >>> receiver.bind(('127.0.0.1', 0))
+            >>> sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            >>> sender.bind(('127.0.0.1', 0))
+            >>> sender.sendto(b'hello', receiver.getsockname())
+            5
+            >>> batch = Allocator().recv_many(receiver, 64)
+            >>> [(bytes(packet), address == sender.getsockname()) for packet, address in batch]
+            [(b'hello', True)]
+            >>> receiver.close(), sender.close()
+            (None, None)
+            """
+        @overload
+        def recv_many(
+            self,
+            sock: socket,
+            count: SupportsIndex = 64,
+            size: SupportsIndex = 2048,
+            *,
+            gro: bool = False,
+            slices: Literal[True],
+            timestamps: bool = False,
+            local_addresses: bool = False,
+            ecn: bool = False,
+            dropped: bool = False,
+        ) -> DatagramBatch[memoryview]:
+            """
+            Receive up to `count` datagrams in one system call, each into a packet of its size; return a `DatagramBatch`.
+
+            Waits for the first datagram as `sock.recvfrom()` does: for ever, up to the socket's timeout (`TimeoutError`), or not at
+            all (`BlockingIOError`). Further datagrams are received only if they have arrived already. `sock` is a `socket.socket` for datagrams:
+            UDP over IPv4 or IPv6, a Unix socket, a packet socket. The kernel receives at most 1024 in a call. A datagram longer
+            than `size` bytes is cut off, and `batch.truncated` says so.
+
+            With `gro` the kernel may join datagrams of one flow, which takes about a tenth of the time; the batch contains them as
+            they were sent, and may have more than `count` of them. With `slices` joined datagrams are `memoryview`s of one packet.
+            `timestamps`, `local_addresses`, `ecn` and `dropped` ask the kernel for the batch's properties of these names.
+
+            Raises `MemoryError` when there is no memory for the first packet. When there is none for a later one, the batch ends
+            there, and `batch.waiting` says how many datagrams are kept for the next call on the same socket.
+
+            >>> import socket
+            >>> from pktalloc import Allocator
+            >>> receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            >>> receiver.bind(('127.0.0.1', 0))
+            >>> sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            >>> sender.bind(('127.0.0.1', 0))
+            >>> sender.sendto(b'hello', receiver.getsockname())
+            5
+            >>> batch = Allocator().recv_many(receiver, 64)
+            >>> [(bytes(packet), address == sender.getsockname()) for packet, address in batch]
+            [(b'hello', True)]
+            >>> receiver.close(), sender.close()
+            (None, None)
+            """
+        @overload
+        def recv_many(
+            self,
+            sock: socket,
+            count: SupportsIndex = 64,
+            size: SupportsIndex = 2048,
+            *,
+            gro: bool = False,
+            slices: bool,
+            timestamps: bool = False,
+            local_addresses: bool = False,
+            ecn: bool = False,
+            dropped: bool = False,
+        ) -> DatagramBatch[Packet] | DatagramBatch[memoryview]:
+            """
+            Receive up to `count` datagrams in one system call, each into a packet of its size; return a `DatagramBatch`.
+
+            Waits for the first datagram as `sock.recvfrom()` does: for ever, up to the socket's timeout (`TimeoutError`), or not at
+            all (`BlockingIOError`). Further datagrams are received only if they have arrived already. `sock` is a `socket.socket` for datagrams:
+            UDP over IPv4 or IPv6, a Unix socket, a packet socket. The kernel receives at most 1024 in a call. A datagram longer
+            than `size` bytes is cut off, and `batch.truncated` says so.
+
+            With `gro` the kernel may join datagrams of one flow, which takes about a tenth of the time; the batch contains them as
+            they were sent, and may have more than `count` of them. With `slices` joined datagrams are `memoryview`s of one packet.
+            `timestamps`, `local_addresses`, `ecn` and `dropped` ask the kernel for the batch's properties of these names.
+
+            Raises `MemoryError` when there is no memory for the first packet. When there is none for a later one, the batch ends
+            there, and `batch.waiting` says how many datagrams are kept for the next call on the same socket.
+
+            >>> import socket
+            >>> from pktalloc import Allocator
+            >>> receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            >>> receiver.bind(('127.0.0.1', 0))
+            >>> sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            >>> sender.bind(('127.0.0.1', 0))
+            >>> sender.sendto(b'hello', receiver.getsockname())
+            5
+            >>> batch = Allocator().recv_many(receiver, 64)
+            >>> [(bytes(packet), address == sender.getsockname()) for packet, address in batch]
+            [(b'hello', True)]
+            >>> receiver.close(), sender.close()
+            (None, None)
+            """
+
     @property
     def used_bytes(self) -> int:
         """Bytes of live packets, each rounded up to a multiple of the alignment. Takes constant time."""
@@ -354,7 +441,7 @@ class Packet:
         >>> len(packet), a.used_bytes
         (900, 960)
         """
-    def prepend(self, data: Buffer) -> None:
+    def prepend(self, data: _BytesLike) -> None:
         """
         Put bytes in front of the packet's, into its headroom. Nothing moves, and nothing but `data` is copied.
 
@@ -368,7 +455,7 @@ class Packet:
         >>> bytes(packet)
         b'header: payload'
         """
-    def append(self, data: Buffer) -> None:
+    def append(self, data: _BytesLike) -> None:
         """
         Put bytes behind the packet's, into its tailroom; where that is too small the packet grows, as by `resize`, and may
         move to another address.
@@ -513,108 +600,118 @@ class Packet:
     def __reduce_ex__(self, protocol: SupportsIndex) -> Never:
         """Packets cannot be pickled; `tobytes()` copies the content."""
 
-@final
-class DatagramBatch:
-    """
-    Datagrams that one call has received, a sequence of pairs of a packet and the address that it came from.
+if sys.platform == "linux":
+    # For type checkers: where an annotation is evaluated it has to be in quotes.
+    _PacketT = TypeVar("_PacketT", bound=Packet | memoryview | bytes, default=Packet)
 
-    `packets`, `addresses`, `sizes` and `truncated` have an element for each datagram, and so have `timestamps_ns`,
-    `local_addresses`, `interfaces` and `ecn`, which are `None` where the socket was not asked for them. Addresses are as
-    `socket.recvfrom()` gives them. What `pktalloc.recv_many_into()` returns has no packets, and can be used as the number of
-    rows that were filled: `array[:batch]`.
-    """
-
-    __hash__: None  # type: ignore[assignment]
-    @property
-    def packets(self) -> list[Any]:
-        """The packets, in the order in which they arrived."""
-    @property
-    def addresses(self) -> list[Any]:
-        """Who sent each of them."""
-    @property
-    def sizes(self) -> list[int]:
-        """Bytes of each."""
-    @property
-    def truncated(self) -> list[bool]:
-        """Whether each was longer than the room that it was received into, so that its end is missing."""
-    @property
-    def timestamps_ns(self) -> list[int | None]:
-        """When the kernel received each, in nanoseconds since 1970."""
-    @property
-    def local_addresses(self) -> list[str | None]:
-        """The address that each was sent to, that of a multicast group included."""
-    @property
-    def interfaces(self) -> list[int | None]:
-        """The number of the interface that each came in by: with `local_addresses`."""
-    @property
-    def ecn(self) -> list[int | None]:
-        """The congestion bits of each: 0 not capable, 1 and 2 capable, 3 congestion experienced."""
-    @property
-    def dropped(self) -> int | None:
+    @final
+    class DatagramBatch(Generic[_PacketT]):
         """
-        How many datagrams the socket had dropped when the last of these arrived, since it was made; `None` where it was
-        not asked. The kernel says it with the first datagram that follows a loss, and from then on.
+        Datagrams that one call has received, a sequence of pairs of a packet and the address that it came from.
+
+        `packets`, `addresses`, `sizes` and `truncated` have an element for each datagram, and so have `timestamps_ns`,
+        `local_addresses`, `interfaces` and `ecn`, each element of which is `None` where the socket was not asked for them. Addresses
+        are as `socket.recvfrom()` gives them. What `pktalloc.recv_many_into()` returns has no packets, and can be used as the number of
+        rows that were filled: `array[:batch]`.
         """
-    @property
-    def joined(self) -> int:
-        """How many of these the kernel had joined."""
-    @property
-    def waiting(self) -> int:
-        """How many datagrams were received and are kept for the next call, because the allocator had no memory for them."""
-    def __len__(self) -> int:
-        """Return len(self)."""
-    def __index__(self) -> int:
-        """Return self converted to an integer, if self is suitable for use as an index into a list."""
-    def __int__(self) -> int:
-        """int(self)"""
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """Implement iter(self)."""
-    @overload
-    def __getitem__(self, key: SupportsIndex, /) -> tuple[Any, Any]:
-        """Return self[key]."""
-    @overload
-    def __getitem__(self, key: slice, /) -> list[tuple[Any, Any]]:
-        """Return self[key]."""
-    def __eq__(self, value: object, /) -> bool:
-        """Return self==value."""
-    def __lt__(self, value: int, /) -> bool:
-        """Return self<value."""
-    def __le__(self, value: int, /) -> bool:
-        """Return self<=value."""
-    def __gt__(self, value: int, /) -> bool:
-        """Return self>value."""
-    def __ge__(self, value: int, /) -> bool:
-        """Return self>=value."""
 
-@final
-class Receiver:
-    """
-    Receives datagrams from one socket without ever waiting: what `pktalloc.aio` is built on.
+        __hash__: None  # type: ignore[assignment]
+        @property
+        def packets(self) -> list[_PacketT]:
+            """The packets, in the order in which they arrived."""
+        @property
+        def addresses(self) -> list[Any]:
+            """Who sent each of them."""
+        @property
+        def sizes(self) -> list[int]:
+            """Bytes of each."""
+        @property
+        def truncated(self) -> list[bool]:
+            """Whether each was longer than the room that it was received into, so that its end is missing."""
+        @property
+        def timestamps_ns(self) -> list[int | None]:
+            """When the kernel received each, in nanoseconds since 1970."""
+        @property
+        def local_addresses(self) -> list[str | None]:
+            """The address that each was sent to, that of a multicast group included."""
+        @property
+        def interfaces(self) -> list[int | None]:
+            """The number of the interface that each came in by: with `local_addresses`."""
+        @property
+        def ecn(self) -> list[int | None]:
+            """The congestion bits of each: 0 not capable, 1 and 2 capable, 3 congestion experienced."""
+        @property
+        def dropped(self) -> int | None:
+            """
+            How many datagrams the socket had dropped when the last of these arrived, since it was made; `None` where it was
+            not asked. The kernel says it with the first datagram that follows a loss, and from then on.
+            """
+        @property
+        def joined(self) -> int:
+            """How many of these the kernel had joined."""
+        @property
+        def waiting(self) -> int:
+            """How many datagrams were received and are kept for the next call, because the allocator had no memory for them."""
+        def __len__(self) -> int:
+            """Return len(self)."""
+        def __index__(self) -> int:
+            """Return self converted to an integer, if self is suitable for use as an index into a list."""
+        def __int__(self) -> int:
+            """int(self)"""
+        def __iter__(self) -> Iterator[tuple[_PacketT, Any]]:
+            """Implement iter(self)."""
+        @overload
+        def __getitem__(self, key: SupportsIndex, /) -> tuple[_PacketT, Any]:
+            """Return self[key]."""
+        @overload
+        def __getitem__(self, key: slice, /) -> list[tuple[_PacketT, Any]]:
+            """Return self[key]."""
+        def __eq__(self, value: object, /) -> bool:
+            """Return self==value."""
+        def __lt__(self, value: SupportsIndex, /) -> bool:
+            """Return self<value."""
+        def __le__(self, value: SupportsIndex, /) -> bool:
+            """Return self<=value."""
+        def __gt__(self, value: SupportsIndex, /) -> bool:
+            """Return self>value."""
+        def __ge__(self, value: SupportsIndex, /) -> bool:
+            """Return self>=value."""
 
-    `receive(allocator)` returns a batch, or `None` when no datagram has arrived; without an allocator the packets are `bytes`.
-    Nothing else may receive from the socket. It reads the socket's descriptor once, so stop receiving before you close it.
-    """
-
-    def __new__(cls, sock: socket, count: int = 64, size: int = 65536, *, gro: bool = False) -> Self: ...
-    def receive(self, allocator: Allocator | None = None) -> DatagramBatch | None:
-        """Return the datagrams that have arrived as a batch, or `None`; raise the system's errors."""
-    def deliver(self, transport: Any, buffer: Sized, allocator: Allocator | None = None) -> None:
+    @final
+    class Receiver:
         """
-        Give the protocol of a transport, `transport._protocol`, one datagram after the other.
+        Receives datagrams from one socket without ever waiting: what `pktalloc.aio` is built on.
 
-        Those of the last call come first; when there are none, what is there is received. Where more is to be done than that,
-        `transport._delivered(left, error, in_callback)` is called: when there is something in `buffer`, which the protocol has
-        sent, when it has called `stop()` and some are left, and when it (`in_callback`) or the system has raised something. A datagram whose callback
-        has raised counts as delivered.
+        `receive(allocator)` returns a batch, or `None` when no datagram has arrived; without an allocator the packets are `bytes`.
+        Nothing else may receive from the socket. It reads the socket's descriptor once, so stop receiving before you close it.
         """
-    @property
-    def delivering(self) -> bool:
-        """Whether datagrams are being delivered: what is sent meanwhile can leave together."""
-    def stop(self) -> None:
-        """End `deliver()` after the datagram that it delivers now."""
-    @property
-    def waiting(self) -> int:
-        """How many datagrams were received and are kept for the next call, because there was no memory for them."""
+        def __new__(cls, sock: socket, count: int = 64, size: int = 65536, *, gro: bool = False) -> Self: ...
+        @overload
+        def receive(self, allocator: None = None) -> DatagramBatch[bytes] | None:
+            """Return the datagrams that have arrived as a batch, or `None`; raise the system's errors."""
+        @overload
+        def receive(self, allocator: Allocator) -> DatagramBatch[Packet] | None:
+            """Return the datagrams that have arrived as a batch, or `None`; raise the system's errors."""
+        @overload
+        def receive(self, allocator: Allocator | None) -> DatagramBatch[Packet] | DatagramBatch[bytes] | None:
+            """Return the datagrams that have arrived as a batch, or `None`; raise the system's errors."""
+        def deliver(self, transport: Any, buffer: Sized, allocator: Allocator | None = None) -> None:
+            """
+            Give the protocol of a transport, `transport._protocol`, one datagram after the other.
+
+            Those of the last call come first; when there are none, what is there is received. Where more is to be done than that,
+            `transport._delivered(left, error, in_callback)` is called: when there is something in `buffer`, which the protocol has
+            sent, when it has called `stop()` and some are left, and when it (`in_callback`) or the system has raised something. A datagram whose callback
+            has raised counts as delivered.
+            """
+        @property
+        def delivering(self) -> bool:
+            """Whether datagrams are being delivered: what is sent meanwhile can leave together."""
+        def stop(self) -> None:
+            """End `deliver()` after the datagram that it delivers now."""
+        @property
+        def waiting(self) -> int:
+            """How many datagrams were received and are kept for the next call, because there was no memory for them."""
 
 # What follows is for the package's own command line.
 def load(
@@ -692,75 +789,76 @@ class ReplayRunner:
     def windows_at_peak(self, most: int | None = None) -> tuple[Windows, int]:
         """The windows when the most bytes are live, at most so many of them, and how many there are."""
 
-def recv_many_into(
-    sock: socket,
-    rows: Any,  # a buffer; NumPy's arrays say so from Python 3.12 on
-    *,
-    timestamps: bool = False,
-    local_addresses: bool = False,
-    ecn: bool = False,
-    dropped: bool = False,
-) -> DatagramBatch:
-    """
-    Receive datagrams into the rows of a writable buffer with two dimensions, such as a NumPy array, in one system call.
+if sys.platform == "linux":
+    def recv_many_into(
+        sock: socket,
+        rows: _BytesLike,
+        *,
+        timestamps: bool = False,
+        local_addresses: bool = False,
+        ecn: bool = False,
+        dropped: bool = False,
+    ) -> DatagramBatch[Never]:
+        """
+        Receive datagrams into the rows of a writable buffer with two dimensions, such as a NumPy array, in one system call.
 
-    Receives at least one datagram and at most one for each row, and waits as `sock.recv_into()` does. Returns a
-    `DatagramBatch` without packets, which can be used as the number of rows that were filled: `array[:batch]`. Its `sizes`
-    are the bytes received into each row. A datagram longer than its row is cut off, and `truncated` says so.
+        Receives at least one datagram and at most one for each row, and waits as `sock.recv_into()` does. Returns a
+        `DatagramBatch` without packets, which can be used as the number of rows that were filled: `array[:batch]`. Its `sizes`
+        are the bytes received into each row. A datagram longer than its row is cut off, and `truncated` says so.
 
-    >>> import socket
-    >>> import pktalloc
-    >>> receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    >>> receiver.bind(('127.0.0.1', 0))
-    >>> sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    >>> sender.sendto(b'hello', receiver.getsockname())
-    5
-    >>> rows = memoryview(bytearray(64 * 1500)).cast('B', (64, 1500))
-    >>> batch = pktalloc.recv_many_into(receiver, rows)
-    >>> len(batch), batch.sizes
-    (1, [5])
-    >>> receiver.close(), sender.close()
-    (None, None)
-    """
+        >>> import socket
+        >>> import pktalloc
+        >>> receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        >>> receiver.bind(('127.0.0.1', 0))
+        >>> sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        >>> sender.sendto(b'hello', receiver.getsockname())
+        5
+        >>> rows = memoryview(bytearray(64 * 1500)).cast('B', (64, 1500))
+        >>> batch = pktalloc.recv_many_into(receiver, rows)
+        >>> len(batch), batch.sizes
+        (1, [5])
+        >>> receiver.close(), sender.close()
+        (None, None)
+        """
+    def send_many(
+        sock: socket, packets: Iterable[_BytesLike | tuple[_BytesLike, Any]], address: Any = None, *, gso: bool = True
+    ) -> int:
+        """
+        Send many datagrams in few system calls; return how many went.
 
-def send_many(sock: socket, packets: Iterable[Any], address: Any = None, *, gso: bool = True) -> int:
-    """
-    Send many datagrams in few system calls; return how many went.
+        `packets` are packets or any other bytes-like objects; `address` is one address for all of them, a list with one for each,
+        or nothing on a connected socket. Without an address, `packets` may be pairs of a packet and its address: a
+        `DatagramBatch` is, so that `send_many(sock, batch)` sends everything back.
 
-    `packets` are packets or any other bytes-like objects; `address` is one address for all of them, a list with one for each,
-    or nothing on a connected socket. Without an address, `packets` may be pairs of a packet and its address: a
-    `DatagramBatch` is, so that `send_many(sock, batch)` sends everything back.
+        Waits for room as `sock.sendto()` does. When a datagram fails, those before it have gone, and their number is returned;
+        the next call, with the rest, raises the error if it lasts. An error of the first one is raised at once, and so is
+        everything that is wrong with the arguments, before anything is sent.
 
-    Waits for room as `sock.sendto()` does. When a datagram fails, those before it have gone, and their number is returned;
-    the next call, with the rest, raises the error if it lasts. An error of the first one is raised at once, and so is
-    everything that is wrong with the arguments, before anything is sent.
+        Datagrams of equal size to one address, one after the other, leave as one that the kernel or the network card cuts, where
+        they can; `gso=False` keeps them apart.
 
-    Datagrams of equal size to one address, one after the other, leave as one that the kernel or the network card cuts, where
-    they can; `gso=False` keeps them apart.
+        >>> import socket
+        >>> import pktalloc
+        >>> receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        >>> receiver.bind(('127.0.0.1', 0))
+        >>> sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        >>> pktalloc.send_many(sender, [b'one', b'two'], receiver.getsockname())
+        2
+        >>> receiver.recv(100), receiver.recv(100)
+        (b'one', b'two')
+        >>> receiver.close(), sender.close()
+        (None, None)
+        """
+    def datagram_counters() -> dict[str, int]:
+        """
+        Return what all calls of this process have done so far, as a dictionary of numbers.
 
-    >>> import socket
-    >>> import pktalloc
-    >>> receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    >>> receiver.bind(('127.0.0.1', 0))
-    >>> sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    >>> pktalloc.send_many(sender, [b'one', b'two'], receiver.getsockname())
-    2
-    >>> receiver.recv(100), receiver.recv(100)
-    (b'one', b'two')
-    >>> receiver.close(), sender.close()
-    (None, None)
-    """
+        'receive_calls' and 'send_calls' are system calls, 'received' and 'sent' datagrams; 'received_joined' and
+        'sent_joined' say how many of them the kernel has joined or cut (gro, gso), and 'send_refused' how many calls with
+        joined datagrams a kernel or a network card has refused, so that they went one by one.
 
-def datagram_counters() -> dict[str, int]:
-    """
-    Return what all calls of this process have done so far, as a dictionary of numbers.
-
-    'receive_calls' and 'send_calls' are system calls, 'received' and 'sent' datagrams; 'received_joined' and
-    'sent_joined' say how many of them the kernel has joined or cut (gro, gso), and 'send_refused' how many calls with
-    joined datagrams a kernel or a network card has refused, so that they went one by one.
-
-    >>> import pktalloc
-    >>> counters = pktalloc.datagram_counters()
-    >>> counters['received'] >= counters['received_joined']
-    True
-    """
+        >>> import pktalloc
+        >>> counters = pktalloc.datagram_counters()
+        >>> counters['received'] >= counters['received_joined']
+        True
+        """

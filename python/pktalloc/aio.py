@@ -28,8 +28,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pktalloc import _bind, _pktalloc
 
 if not hasattr(_pktalloc, "Receiver"):
-    message = f"pktalloc.aio is for Linux, whose calls for many datagrams it uses; this system is {sys.platform}"
-    raise ImportError(message, name=__name__)
+    raise ImportError(
+        f"pktalloc.aio is for Linux, whose calls for many datagrams it uses; this system is {sys.platform}",
+        name=__name__,
+    )
 
 from pktalloc._endpoint import DatagramEndpoint
 from pktalloc._transport import BATCH, SIZE, DatagramTransport

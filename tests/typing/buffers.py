@@ -59,4 +59,9 @@ assert_type(allocator.windows()[0], pktalloc.Window)
 with allocator as same, same.allocate(100) as inner:
     assert_type(inner, pktalloc.Packet)
 
+# What grows takes the same.
+packet.append(np.zeros(16, np.uint8))
+packet.prepend(np.zeros(16, np.uint8))
+packet.append(b"tail")
+
 queue: deque[pktalloc.Packet] = deque([packet])
