@@ -610,9 +610,9 @@ if sys.platform == "linux":
         Datagrams that one call has received, a sequence of pairs of a packet and the address that it came from.
 
         `packets`, `addresses`, `sizes` and `truncated` have an element for each datagram, and so have `timestamps_ns`,
-        `local_addresses`, `interfaces` and `ecn`, each element of which is `None` where the socket was not asked for them. Addresses
-        are as `socket.recvfrom()` gives them. What `pktalloc.recv_many_into()` returns has no packets, and can be used as the number of
-        rows that were filled: `array[:batch]`.
+        `local_addresses`, `interfaces` and `ecn`, each element of which is `None` where the socket was not asked for them.
+        Addresses are as `socket.recvfrom()` gives them. What `pktalloc.recv_many_into()` returns has no packets, and can be
+        used as the number of rows that were filled: `array[:batch]`.
         """
 
         __hash__: None  # type: ignore[assignment]
@@ -682,8 +682,9 @@ if sys.platform == "linux":
         """
         Receives datagrams from one socket without ever waiting: what `pktalloc.aio` is built on.
 
-        `receive(allocator)` returns a batch, or `None` when no datagram has arrived; without an allocator the packets are `bytes`.
-        Nothing else may receive from the socket. It reads the socket's descriptor once, so stop receiving before you close it.
+        `receive(allocator)` returns a batch, or `None` when no datagram has arrived; without an allocator the packets are
+        `bytes`. Nothing else may receive from the socket. It reads the socket's descriptor once, so stop receiving before
+        you close it.
         """
         def __new__(cls, sock: socket, count: int = 64, size: int = 65536, *, gro: bool = False) -> Self: ...
         @overload
@@ -699,10 +700,10 @@ if sys.platform == "linux":
             """
             Give the protocol of a transport, `transport._protocol`, one datagram after the other.
 
-            Those of the last call come first; when there are none, what is there is received. Where more is to be done than that,
-            `transport._delivered(left, error, in_callback)` is called: when there is something in `buffer`, which the protocol has
-            sent, when it has called `stop()` and some are left, and when it (`in_callback`) or the system has raised something. A datagram whose callback
-            has raised counts as delivered.
+            Those of the last call come first; when there are none, what is there is received. Where more is to be done than
+            that, `transport._delivered(left, error, in_callback)` is called: when there is something in `buffer`, which the
+            protocol has sent, when it has called `stop()` and some are left, and when it (`in_callback`) or the system has
+            raised something. A datagram whose callback has raised counts as delivered.
             """
         @property
         def delivering(self) -> bool:
@@ -729,14 +730,18 @@ def load(
     Read a capture or a trace and lay out its replay; see docs/replay.md.
 
     `fd` is read instead of the file where it is given, and stays open. `progress(phase, done, total)` is called every
-    few milliseconds (a total of 0: not known); what it raises ends the work. Returns the program and what the file holds.
+    few milliseconds (a total of 0: not known); what it raises ends the work. Returns the program and what the file
+    holds.
     """
 
 def begin_recording(fd: int, slots: int, least: int, most: int) -> None:
     """Make an empty file one that the recorder can write to: `slots` calls, of blocks of `least` to `most` bytes."""
 
 def end_recording(fd: int, out: int, compress: bool) -> dict[str, int]:
-    """Write what was recorded in a file as a call trace, compressed with gzip or plain; what it holds, and what was left out."""
+    """
+    Write what was recorded in a file as a call trace, compressed with gzip or plain; what it holds, and what was left
+    out.
+    """
 
 recorder: bytes | None
 
@@ -803,8 +808,8 @@ if sys.platform == "linux":
         Receive datagrams into the rows of a writable buffer with two dimensions, such as a NumPy array, in one system call.
 
         Receives at least one datagram and at most one for each row, and waits as `sock.recv_into()` does. Returns a
-        `DatagramBatch` without packets, which can be used as the number of rows that were filled: `array[:batch]`. Its `sizes`
-        are the bytes received into each row. A datagram longer than its row is cut off, and `truncated` says so.
+        `DatagramBatch` without packets, which can be used as the number of rows that were filled: `array[:batch]`. Its
+        `sizes` are the bytes received into each row. A datagram longer than its row is cut off, and `truncated` says so.
 
         >>> import socket
         >>> import pktalloc
@@ -826,16 +831,16 @@ if sys.platform == "linux":
         """
         Send many datagrams in few system calls; return how many went.
 
-        `packets` are packets or any other bytes-like objects; `address` is one address for all of them, a list with one for each,
-        or nothing on a connected socket. Without an address, `packets` may be pairs of a packet and its address: a
+        `packets` are packets or any other bytes-like objects; `address` is one address for all of them, a list with one for
+        each, or nothing on a connected socket. Without an address, `packets` may be pairs of a packet and its address: a
         `DatagramBatch` is, so that `send_many(sock, batch)` sends everything back.
 
-        Waits for room as `sock.sendto()` does. When a datagram fails, those before it have gone, and their number is returned;
-        the next call, with the rest, raises the error if it lasts. An error of the first one is raised at once, and so is
-        everything that is wrong with the arguments, before anything is sent.
+        Waits for room as `sock.sendto()` does. When a datagram fails, those before it have gone, and their number is
+        returned; the next call, with the rest, raises the error if it lasts. An error of the first one is raised at once,
+        and so is everything that is wrong with the arguments, before anything is sent.
 
-        Datagrams of equal size to one address, one after the other, leave as one that the kernel or the network card cuts, where
-        they can; `gso=False` keeps them apart.
+        Datagrams of equal size to one address, one after the other, leave as one that the kernel or the network card cuts,
+        where they can; `gso=False` keeps them apart.
 
         >>> import socket
         >>> import pktalloc

@@ -339,8 +339,9 @@ impl Arena {
         Ok(left)
     }
 
-    /// Cuts a block of `capacity` bytes into `blocks` of them without moving anything: the first one of `first` bytes, each
-    /// behind it of `part`, the last one of all that is left. False, with nothing changed, where that is not possible.
+    /// Cuts a block of `capacity` bytes into `blocks` of them without moving anything: the first one of `first` bytes,
+    /// each behind it of `part`, the last one of all that is left. False, with nothing changed, where that is not
+    /// possible.
     ///
     /// # Safety
     /// `block` is a live block of this allocator.

@@ -231,8 +231,8 @@ pub(super) fn switch(value: Option<Borrowed<'_, '_, PyAny>>, name: &str, default
     }
 }
 
-/// An argument of a function that PyO3 wraps, which is on or off: taken as it is, and looked at by [`switch`], which knows its
-/// name.
+/// An argument of a function that PyO3 wraps, which is on or off: taken as it is, and looked at by [`switch`], which
+/// knows its name.
 #[cfg(target_os = "linux")]
 pub(super) struct Switch<'a, 'py>(pub(super) Option<Argument<'a, 'py>>);
 
@@ -263,8 +263,8 @@ pub(super) fn index(key: Borrowed<'_, '_, PyAny>) -> PyResult<Option<isize>> {
     }
 }
 
-/// What to raise where the interpreter has raised `error` when it took the argument `name` for an integer: an `__index__`'s own
-/// error is kept, and a value without one is named.
+/// What to raise where the interpreter has raised `error` when it took the argument `name` for an integer: an
+/// `__index__`'s own error is kept, and a value without one is named.
 #[cold]
 pub(super) fn not_an_integer(value: Borrowed<'_, '_, PyAny>, name: &str, error: PyErr) -> PyErr {
     // SAFETY: `value` is an object, and the thread is attached.

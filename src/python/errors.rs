@@ -43,8 +43,8 @@ const IMPORT_BYTES: usize = 4 << 20;
 /// What PyO3 says when the interpreter had no memory for an object.
 const NULL_OBJECT: &str = "PyObject pointer is null";
 
-/// Fills the module, with a `MemoryError` where there is no memory for it. PyO3 panics then where it enters a class, and
-/// waits for itself where it makes its own exception class.
+/// Fills the module, with a `MemoryError` where there is no memory for it. PyO3 panics then where it enters a class,
+/// and waits for itself where it makes its own exception class.
 pub(super) fn fill_module(py: Python<'_>, fill: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
     // So it begins only where there is memory. What is left is memory that others take while this runs.
     // SAFETY: a block of the interpreter's, which is given back at once.
@@ -60,8 +60,9 @@ pub(super) fn fill_module(py: Python<'_>, fill: impl FnOnce() -> PyResult<()>) -
         // PyO3 looks at this class whenever it takes an exception over, and makes it the first time; later there may be
         // no memory for it.
         PanicException::type_object(py);
-        // What PyO3 makes of a class that cannot be made: an error of the run time with the reason behind it. The interpreter
-        // itself gives none where it has no memory for the name of the class. All this is looked at here, since that may fail.
+        // What PyO3 makes of a class that cannot be made: an error of the run time with the reason behind it. The
+        // interpreter itself gives none where it has no memory for the name of the class. All this is looked at here,
+        // since that may fail.
         fill().map_err(|error| {
             let reason = error.cause(py);
             let reason = reason.as_ref().unwrap_or(&error);
@@ -217,9 +218,9 @@ pub(super) fn unexpected(object: Borrowed<'_, '_, PyAny>, message: fmt::Argument
     }
 }
 
-/// Drops an exception. Every one that is not raised must come here: PyO3 does not know that this thread is attached (see
-/// [`enter`](super::call::enter)), and where a [`PyErr`] is dropped it would keep the objects for later, in memory of
-/// Rust's.
+/// Drops an exception. Every one that is not raised must come here: PyO3 does not know that this thread is attached
+/// (see [`enter`](super::call::enter)), and where a [`PyErr`] is dropped it would keep the objects for later, in memory
+/// of Rust's.
 pub(super) fn discard(py: Python<'_>, error: PyErr) {
     error.restore(py);
     // SAFETY: the thread is attached.

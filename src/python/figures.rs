@@ -24,8 +24,8 @@ fn call<'py>(
     name: &CStr,
     arguments: &Bound<'py, PyAny>,
 ) -> Object<'py> {
-    // SAFETY: the thread is attached, the names are strings of C, and both objects that are called are there, the second
-    // a tuple.
+    // SAFETY: the thread is attached, the names are strings of C, and both objects that are called are there, the
+    // second a tuple.
     unsafe {
         let class = class.get_or_try_init(py, || {
             let module = Bound::from_owned_ptr_or_err(py, ffi::PyImport_ImportModule(c"pktalloc._figures".as_ptr()))?;

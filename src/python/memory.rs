@@ -1,8 +1,8 @@
 //! The memory behind an allocator object: the one place that knows the crate's heap. Everything that the Python face
 //! asks of it is a method here, and no method runs Python code.
 //!
-//! What the rest of the Python face leans on: the bytes of every block stay mapped until the [`Memory`] is dropped, also
-//! after the block was freed and after [`Memory::close`], and until then they are never used for bookkeeping. Some
+//! What the rest of the Python face leans on: the bytes of every block stay mapped until the [`Memory`] is dropped,
+//! also after the block was freed and after [`Memory::close`], and until then they are never used for bookkeeping. Some
 //! users of the buffer protocol keep a pointer without an export (see [`super::retained`]).
 
 use core::cell::{Ref, RefCell};

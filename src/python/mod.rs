@@ -8,7 +8,8 @@
 //! - `bytes`, `export`: a packet as a sequence and as a buffer;
 //! - `packet`: the object of a packet, which says what the unsafe code leans on; `arena`: that of an allocator;
 //! - `figures`: what an allocator tells about itself; `trace`: what `tracemalloc` is told;
-//! - `class`, `call`, `sequences`, `errors`: how classes are made, how calls come in, what lists are made of, and how calls fail;
+//! - `class`, `call`, `sequences`, `errors`: how classes are made, how calls come in, what lists are made of, and how
+//!   calls fail;
 //! - `memory`: the heap behind an allocator, and all that is asked of it; `retained`: the memory behind the heap.
 
 mod allocator;
@@ -66,7 +67,8 @@ fn expect_one_lock(py: Python<'_>) -> PyResult<()> {
             "pktalloc serves one interpreter of a process, and another one has imported it already",
         ));
     }
-    // SAFETY: the thread is attached; what is found is borrowed from the module `sys`, and null where there is no such thing.
+    // SAFETY: the thread is attached; what is found is borrowed from the module `sys`, and null where there is no such
+    // thing.
     match unsafe { Bound::from_borrowed_ptr_or_opt(py, ffi::PySys_GetObject(c"_is_gil_enabled".as_ptr())) } {
         Some(enabled) if !enabled.call0()?.is_truthy()? => Err(PyImportError::new_err(
             "pktalloc needs the interpreter's lock, which PYTHON_GIL=0 or -X gil=0 has switched off",

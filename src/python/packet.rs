@@ -357,8 +357,8 @@ impl Packet {
     }
 }
 
-/// Headers and trailers. The bytes that are given may be the packet's own, where somebody kept a pointer without an export;
-/// what is copied then is unspecified, and nothing worse.
+/// Headers and trailers. The bytes that are given may be the packet's own, where somebody kept a pointer without an
+/// export; what is copied then is unspecified, and nothing worse.
 impl Packet {
     /// Puts `length` bytes in front, into the headroom.
     ///
@@ -483,7 +483,8 @@ impl<'py> PacketRef<'_, 'py> {
         }
         self.block.set(None);
         for place in 0..parts {
-            // SAFETY: the list has as many places, with packets in them that nobody else knows; the parts lie in the block.
+            // SAFETY: the list has as many places, with packets in them that nobody else knows; the parts lie in the
+            // block.
             unsafe {
                 let part = PacketRef::new(self.py(), ffi::PyList_GetItem(list.as_ptr(), place as ffi::Py_ssize_t));
                 part.block.set(Some(block.add(start(place))));
@@ -521,8 +522,8 @@ impl<'py> PacketRef<'_, 'py> {
     }
 }
 
-/// Says that something failed where nobody can be told. An exception may be on its way up while packets are dropped; it is
-/// not replaced.
+/// Says that something failed where nobody can be told. An exception may be on its way up while packets are dropped; it
+/// is not replaced.
 #[cold]
 fn report(py: Python<'_>, error: PyErr) {
     let pending = PyErr::take(py);

@@ -44,7 +44,8 @@ fn tobytes<'py>(packet: PacketRef<'_, 'py>, arguments: Arguments<'_, 'py>) -> Ob
     Ok(bytes::copied(packet)?.into_any())
 }
 
-/// Calls `body` with the bytes of a bytes-like object; of the packet's own a copy, since an export of it would be in the way.
+/// Calls `body` with the bytes of a bytes-like object; of the packet's own a copy, since an export of it would be in
+/// the way.
 fn with_data(
     packet: PacketRef<'_, '_>,
     data: Argument<'_, '_>,

@@ -41,7 +41,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ReplayRunner>()
 }
 
-/// What a call from Python watches while it works without the interpreter's lock: signals, and who is told how far it is.
+/// What a call from Python watches while it works without the interpreter's lock: signals, and who is told how far it
+/// is.
 struct Watch<'a> {
     progress: Option<&'a Py<PyAny>>,
     raised: Option<PyErr>,
@@ -88,7 +89,8 @@ impl<'a> Watch<'a> {
 /// Read a capture or a trace and lay out its replay; see docs/replay.md.
 ///
 /// `fd` is read instead of the file where it is given, and stays open. `progress(phase, done, total)` is called every
-/// few milliseconds (a total of 0: not known); what it raises ends the work. Returns the program and what the file holds.
+/// few milliseconds (a total of 0: not known); what it raises ends the work. Returns the program and what the file
+/// holds.
 #[pyfunction]
 #[pyo3(signature = (file, *, fd=None, strict=false, depth=None, delay_ms=None, link=None, copies=1, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "they are keywords to Python")]
@@ -288,7 +290,8 @@ fn begin_recording(py: Python<'_>, fd: i32, slots: u64, least: u64, most: u64) -
     Ok(file.set_len(recording_bytes(slots))?)
 }
 
-/// Write what was recorded in a file as a call trace, compressed with gzip or plain; what it holds, and what was left out.
+/// Write what was recorded in a file as a call trace, compressed with gzip or plain; what it holds, and what was left
+/// out.
 #[pyfunction]
 fn end_recording<'py>(py: Python<'py>, fd: i32, out: i32, compress: bool) -> PyResult<Bound<'py, PyDict>> {
     let (mut file, out) = (duplicate(py, fd)?, duplicate(py, out)?);

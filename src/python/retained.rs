@@ -6,8 +6,8 @@
 //! keep their addresses: these are used again for regions of the same role, and unmapped with the Python object of the
 //! allocator.
 //!
-//! A region's bookkeeping lies at a place that depends on its address alone, so a region that is mapped where another was
-//! has its bookkeeping where the other's was, and no packet ever covered that.
+//! A region's bookkeeping lies at a place that depends on its address alone, so a region that is mapped where another
+//! was has its bookkeeping where the other's was, and no packet ever covered that.
 
 use core::alloc::Layout;
 use core::cell::RefCell;

@@ -1,7 +1,7 @@
 //! Lists and tuples whose places are filled one after the other.
 //!
-//! The collector may run Python code whenever an object is made, exceptions included, and that code can ask it for every
-//! object there is. So a list is hidden from it from the moment it is made until all its places are filled.
+//! The collector may run Python code whenever an object is made, exceptions included, and that code can ask it for
+//! every object there is. So a list is hidden from it from the moment it is made until all its places are filled.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -22,10 +22,11 @@ pub(super) fn show<T>(object: &Bound<'_, T>) {
     unsafe { ffi::PyObject_GC_Track(object.as_ptr().cast()) };
 }
 
-/// A list with `count` places for `what`, hidden until they are [filled](set) or cut off, and [shown](show). To make it may
-/// run Python code.
+/// A list with `count` places for `what`, hidden until they are [filled](set) or cut off, and [shown](show). To make it
+/// may run Python code.
 pub(super) fn empty_list<'py>(py: Python<'py>, count: usize, what: &str) -> PyResult<Bound<'py, PyList>> {
-    // SAFETY: the list is only seen by others when all its places are filled or cut off, or freed with some of them empty.
+    // SAFETY: the list is only seen by others when all its places are filled or cut off, or freed with some of them
+    // empty.
     unsafe {
         let list = ffi::PyList_New(count as ffi::Py_ssize_t);
         if list.is_null() {

@@ -100,8 +100,11 @@ class Worker:
 
     def _ended(self) -> Exception:
         status = self._process.wait()
-        with contextlib.suppress(ValueError):
-            how = signal.Signals(-status).name if status < 0 else f"status {status}"
+        how = f"status {status}"
+        if status < 0:
+            # A real-time signal has no name.
+            with contextlib.suppress(ValueError):
+                how = signal.Signals(-status).name
         text = f"the process of {self.competitor.name} ended with {how}"
         return RuntimeError(text) if self.competitor.name == OURS else WorkerError(text)
 

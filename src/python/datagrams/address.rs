@@ -1,7 +1,7 @@
 //! Addresses as the `socket` module has them, from and to the system's bytes.
 //!
-//! Programs talk to few peers at a time: the tuples of the last ones are kept, so that the next datagram from the same peer
-//! costs no new one, and a reply to it is not parsed.
+//! Programs talk to few peers at a time: the tuples of the last ones are kept, so that the next datagram from the same
+//! peer costs no new one, and a reply to it is not parsed.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -160,15 +160,16 @@ impl core::fmt::Display for Version6 {
 /// The name of an interface; empty when it has none any more.
 fn interface_name(py: Python<'_>, index: u32) -> PyResult<Bound<'_, PyAny>> {
     let mut name = [0 as libc::c_char; libc::IF_NAMESIZE];
-    // SAFETY: the room is what the function asks for, and what it writes ends with a zero byte, as the room does before.
+    // SAFETY: the room is what the function asks for, and what it writes ends with a zero byte, as the room does
+    // before.
     unsafe {
         libc::if_indextoname(index, name.as_mut_ptr());
         Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_DecodeFSDefault(name.as_ptr()))
     }
 }
 
-/// The system's bytes for an address as `sendto` takes it, on a socket of this family. May run Python code, and ask a name
-/// server.
+/// The system's bytes for an address as `sendto` takes it, on a socket of this family. May run Python code, and ask a
+/// name server.
 pub(super) fn raw(address: &Bound<'_, PyAny>, family: i32) -> PyResult<RawAddress> {
     {
         let kept = kept();

@@ -24,9 +24,9 @@ const TRUNCATED: u32 = 1 << 31;
 /// Datagrams that one call has received, a sequence of pairs of a packet and the address that it came from.
 ///
 /// `packets`, `addresses`, `sizes` and `truncated` have an element for each datagram, and so have `timestamps_ns`,
-/// `local_addresses`, `interfaces` and `ecn`, each element of which is `None` where the socket was not asked for them. Addresses
-/// are as `socket.recvfrom()` gives them. What `pktalloc.recv_many_into()` returns has no packets, and can be used as the number of
-/// rows that were filled: `array[:batch]`.
+/// `local_addresses`, `interfaces` and `ecn`, each element of which is `None` where the socket was not asked for them.
+/// Addresses are as `socket.recvfrom()` gives them. What `pktalloc.recv_many_into()` returns has no packets, and can be
+/// used as the number of rows that were filled: `array[:batch]`.
 #[pyclass(frozen, module = "pktalloc")]
 pub(super) struct DatagramBatch {
     packets: Py<PyList>,
@@ -108,8 +108,8 @@ impl DatagramBatch {
     /// Cuts off what was not received, and says how much is kept for the next call.
     pub(super) fn cut(&self, count: usize, waiting: usize) {
         for list in [&self.packets, &self.addresses] {
-            // SAFETY: the list only becomes shorter, by places that are empty, so that nothing is to be given back; it keeps
-            // room for them. (To cut it as Python does may fail for want of memory.)
+            // SAFETY: the list only becomes shorter, by places that are empty, so that nothing is to be given back; it
+            // keeps room for them. (To cut it as Python does may fail for want of memory.)
             unsafe {
                 let length = &mut (*list.as_ptr().cast::<ffi::PyVarObject>()).ob_size;
                 *length = (*length).min(count as ffi::Py_ssize_t);

@@ -1,4 +1,5 @@
-//! All that datagrams need from the rest of the Python face: how packets are made and pinned, and how the method comes in.
+//! All that datagrams need from the rest of the Python face: how packets are made and pinned, and how the method comes
+//! in.
 
 use core::ptr::NonNull;
 

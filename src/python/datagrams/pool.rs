@@ -1,4 +1,5 @@
-//! What outlives a call: scratch areas that the next one uses again, and datagrams that were received and not delivered.
+//! What outlives a call: scratch areas that the next one uses again, and datagrams that were received and not
+//! delivered.
 
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -109,8 +110,8 @@ impl Lease {
         Self::with_leftovers(socket, Kind::Area, || idle().map_or_else(|| new_scratch(layout), Ok))
     }
 
-    /// The area with what an earlier call on this socket has left, or headers for `slots` datagrams without an area: what
-    /// arrives is gone when the lease ends. Says whether it is those.
+    /// The area with what an earlier call on this socket has left, or headers for `slots` datagrams without an area:
+    /// what arrives is gone when the lease ends. Says whether it is those.
     pub(super) fn borrowing(socket: RawFd, slots: usize) -> PyResult<(Self, bool)> {
         let idle = || take_idle(&IDLE_HEADERS, |incoming| incoming.slots() == slots);
         let layout = Layout { most: slots, size: 0, joined: false };
@@ -119,7 +120,8 @@ impl Lease {
         Ok((lease, borrows))
     }
 
-    /// The area that an earlier call on this socket has left, or another one, which begins with the error that was left.
+    /// The area that an earlier call on this socket has left, or another one, which begins with the error that was
+    /// left.
     fn with_leftovers(socket: RawFd, kind: Kind, other: impl FnOnce() -> PyResult<Scratch>) -> PyResult<Self> {
         let error = match take_leftovers(socket) {
             Some(Left::Area(left)) => return Ok(Self { incoming: Some(left), socket, kind: Kind::Area }),
@@ -275,7 +277,8 @@ impl Sums {
 /// True
 #[pyfunction]
 pub(super) fn datagram_counters(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
-    // SAFETY: the thread is attached, and what is made is a dictionary. (PyO3's constructor panics when there is no memory.)
+    // SAFETY: the thread is attached, and what is made is a dictionary. (PyO3's constructor panics when there is no
+    // memory.)
     let counters = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDict_New())?.cast_into_unchecked::<PyDict>() };
     for (name, sum) in [
         ("receive_calls", &RECEIVED.calls),

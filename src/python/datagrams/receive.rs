@@ -95,13 +95,15 @@ pub(super) fn recv_many<'py>(source: Source<'_, 'py>, arguments: Arguments<'_, '
     Ok(deliver(source.py(), lease.incoming(), output)?.into_any())
 }
 
-/// Whether the next call is to be a plain one: for a single datagram, or where the last calls brought no more than that.
+/// Whether the next call is to be a plain one: for a single datagram, or where the last calls brought no more than
+/// that.
 fn plainly(incoming: &Incoming<Kernel>, tells_length: bool) -> bool {
     let Layout { most, joined, .. } = incoming.layout();
     (most == 1 || incoming.expects_single()) && !joined && tells_length && plain_calls_tell_all()
 }
 
-/// Receives what is there, without waiting unless `block` says so. `tells_length` is the [socket's](Socket::tells_length).
+/// Receives what is there, without waiting unless `block` says so. `tells_length` is the
+/// [socket's](Socket::tells_length).
 #[inline]
 pub(super) fn fill_once(
     incoming: &mut Incoming<Kernel>,
@@ -143,8 +145,8 @@ fn fill(socket: &mut Socket<'_, '_>, incoming: &mut Incoming<Kernel>) -> PyResul
     }
 }
 
-/// Makes objects of the datagrams in the scratch area. Those for which there is no memory stay there; that is an error when
-/// the first one does.
+/// Makes objects of the datagrams in the scratch area. Those for which there is no memory stay there; that is an error
+/// when the first one does.
 pub(super) fn deliver<'py>(
     py: Python<'py>,
     incoming: &mut Incoming<Kernel>,
@@ -183,7 +185,8 @@ pub(super) fn deliver<'py>(
 /// Makes one object after the other.
 pub(super) struct Maker<'a, 'py> {
     output: Output<'a, 'py>,
-    /// The packet that the current run of joined datagrams lies in, how many of its bytes are handed out, and how many it has.
+    /// The packet that the current run of joined datagrams lies in, how many of its bytes are handed out, and how many
+    /// it has.
     run: Option<(Bound<'py, PyAny>, usize, usize)>,
     /// The message that was asked last who sent it, and what stands for that peer.
     last: Option<(usize, Bound<'py, PyAny>)>,
@@ -263,8 +266,8 @@ fn part_of<'py>(packet: &Bound<'py, PyAny>, start: usize, length: usize) -> PyRe
 /// Receive datagrams into the rows of a writable buffer with two dimensions, such as a NumPy array, in one system call.
 ///
 /// Receives at least one datagram and at most one for each row, and waits as `sock.recv_into()` does. Returns a
-/// `DatagramBatch` without packets, which can be used as the number of rows that were filled: `array[:batch]`. Its `sizes`
-/// are the bytes received into each row. A datagram longer than its row is cut off, and `truncated` says so.
+/// `DatagramBatch` without packets, which can be used as the number of rows that were filled: `array[:batch]`. Its
+/// `sizes` are the bytes received into each row. A datagram longer than its row is cut off, and `truncated` says so.
 ///
 /// >>> import socket
 /// >>> import pktalloc
@@ -390,8 +393,8 @@ impl Rows {
         let py = object.py();
         let mut rows = Self { view: empty_view()?, start: core::ptr::null_mut(), stride: 0, length: 0, count: 0 };
         let flags = ffi::PyBUF_WRITABLE | ffi::PyBUF_STRIDES;
-        // SAFETY: the view is a buffer to fill in, which stays where it is until it is released. A view with strides has as
-        // many numbers in shape and strides as it has dimensions.
+        // SAFETY: the view is a buffer to fill in, which stays where it is until it is released. A view with strides
+        // has as many numbers in shape and strides as it has dimensions.
         unsafe {
             if ffi::PyObject_GetBuffer(object.as_ptr(), rows.view.as_mut_ptr(), flags) != 0 {
                 let error = PyErr::fetch(py);

@@ -25,8 +25,9 @@ const SINGLE: u8 = 2;
 
 /// Receives datagrams from one socket without ever waiting: what `pktalloc.aio` is built on.
 ///
-/// `receive(allocator)` returns a batch, or `None` when no datagram has arrived; without an allocator the packets are `bytes`.
-/// Nothing else may receive from the socket. It reads the socket's descriptor once, so stop receiving before you close it.
+/// `receive(allocator)` returns a batch, or `None` when no datagram has arrived; without an allocator the packets are
+/// `bytes`. Nothing else may receive from the socket. It reads the socket's descriptor once, so stop receiving before
+/// you close it.
 #[pyclass(frozen, name = "Receiver", module = "pktalloc")]
 pub(super) struct Receiver {
     socket: i32,
@@ -38,7 +39,8 @@ pub(super) struct Receiver {
     stopped: AtomicBool,
     /// `deliver` calls the protocol.
     delivering: AtomicBool,
-    /// How many calls of `deliver` from now on ask for a single datagram, since the last one that asked for all got no more.
+    /// How many calls of `deliver` from now on ask for a single datagram, since the last one that asked for all got no
+    /// more.
     single: AtomicU8,
 }
 
@@ -87,10 +89,10 @@ impl Receiver {
 
     /// Give the protocol of a transport, `transport._protocol`, one datagram after the other.
     ///
-    /// Those of the last call come first; when there are none, what is there is received. Where more is to be done than that,
-    /// `transport._delivered(left, error, in_callback)` is called: when there is something in `buffer`, which the protocol has
-    /// sent, when it has called `stop()` and some are left, and when it (`in_callback`) or the system has raised something. A datagram whose callback
-    /// has raised counts as delivered.
+    /// Those of the last call come first; when there are none, what is there is received. Where more is to be done than
+    /// that, `transport._delivered(left, error, in_callback)` is called: when there is something in `buffer`, which the
+    /// protocol has sent, when it has called `stop()` and some are left, and when it (`in_callback`) or the system has
+    /// raised something. A datagram whose callback has raised counts as delivered.
     #[pyo3(signature = (transport, buffer, allocator = None))]
     fn deliver<'py>(
         &self,
@@ -155,8 +157,8 @@ impl Receiver {
         let callback = transport.getattr(intern!(py, "_protocol"))?.getattr(intern!(py, "datagram_received"))?;
         let mut lease = self.lease()?;
         self.stopped.store(false, Ordering::Relaxed);
-        // To find that there is no second datagram costs half as much as to receive the first. Where there was none, that is
-        // asked the next time but two: the loop calls again at once if there is one.
+        // To find that there is no second datagram costs half as much as to receive the first. Where there was none,
+        // that is asked the next time but two: the loop calls again at once if there is one.
         let single = self.single.load(Ordering::Relaxed);
         if !lease.fill(py, single > 0)? {
             return Ok(0);

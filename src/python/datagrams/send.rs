@@ -19,16 +19,16 @@ use crate::udp::linux::{Calls, Kernel, Outgoing, RawAddress};
 
 /// Send many datagrams in few system calls; return how many went.
 ///
-/// `packets` are packets or any other bytes-like objects; `address` is one address for all of them, a list with one for each,
-/// or nothing on a connected socket. Without an address, `packets` may be pairs of a packet and its address: a
+/// `packets` are packets or any other bytes-like objects; `address` is one address for all of them, a list with one for
+/// each, or nothing on a connected socket. Without an address, `packets` may be pairs of a packet and its address: a
 /// `DatagramBatch` is, so that `send_many(sock, batch)` sends everything back.
 ///
-/// Waits for room as `sock.sendto()` does. When a datagram fails, those before it have gone, and their number is returned;
-/// the next call, with the rest, raises the error if it lasts. An error of the first one is raised at once, and so is
-/// everything that is wrong with the arguments, before anything is sent.
+/// Waits for room as `sock.sendto()` does. When a datagram fails, those before it have gone, and their number is
+/// returned; the next call, with the rest, raises the error if it lasts. An error of the first one is raised at once,
+/// and so is everything that is wrong with the arguments, before anything is sent.
 ///
-/// Datagrams of equal size to one address, one after the other, leave as one that the kernel or the network card cuts, where
-/// they can; `gso=False` keeps them apart.
+/// Datagrams of equal size to one address, one after the other, leave as one that the kernel or the network card cuts,
+/// where they can; `gso=False` keeps them apart.
 ///
 /// >>> import socket
 /// >>> import pktalloc
@@ -135,7 +135,8 @@ enum Pin<'py> {
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
         if let Self::Export(view) = self {
-            // SAFETY: the buffer is as `PyObject_GetBuffer` left it; one that was refused has no object, and is left alone.
+            // SAFETY: the buffer is as `PyObject_GetBuffer` left it; one that was refused has no object, and is left
+            // alone.
             unsafe { ffi::PyBuffer_Release(view.as_mut_ptr()) };
         }
     }

@@ -30,8 +30,8 @@ pub(super) struct Socket<'a, 'py> {
 #[derive(Clone, Copy)]
 pub(super) enum For {
     Datagrams,
-    /// `stalled` says that there was none although the socket had said so: a full Unix peer cannot be waited for, so that it is
-    /// asked again in a while.
+    /// `stalled` says that there was none although the socket had said so: a full Unix peer cannot be waited for, so
+    /// that it is asked again in a while.
     Room {
         stalled: bool,
     },
@@ -76,7 +76,8 @@ impl Class {
 
 /// What a descriptor of a class says about one of its objects, whatever subclasses have under the same name.
 fn attribute<'py>(descriptor: &Bound<'py, PyAny>, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: the thread is attached; the function is the descriptor's own, and is called as attribute look-up calls it.
+    // SAFETY: the thread is attached; the function is the descriptor's own, and is called as attribute look-up calls
+    // it.
     unsafe {
         match (*ffi::Py_TYPE(descriptor.as_ptr())).tp_descr_get {
             Some(get) => {
