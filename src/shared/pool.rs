@@ -416,7 +416,7 @@ mod tests {
     /// A share that panics when it goes, over a block that was written to after it had been freed, leaves no thread
     /// waiting for its lock.
     #[test]
-    fn a_share_that_panics_when_it_goes_gives_its_lock_up() {
+    fn a_share_that_panics_over_an_overwritten_block_gives_its_lock_up() {
         let share = Share::new(Config::new().memory_limit(4 << 20)).unwrap();
         let shares = [share];
         let [freed, left] = [0; 2].map(|_| take_anywhere(&shares, 0, 1400).unwrap());
