@@ -6,6 +6,7 @@ imported first, with everything that this system has; what is left is what our o
 
 import importlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -66,6 +67,10 @@ def become() -> None:
         sys.modules[one] = None  # type: ignore[assignment]
     # To end a process takes a signal here.
     vars(subprocess)["signal"] = SimpleNamespace(**vars(signal))
+    # And to start one, from Python 3.14 on, a call of this system's.
+    vars(subprocess)["_USE_POSIX_SPAWN"] = False
+    # Windows has no descriptors of folders.
+    vars(shutil)["_use_fd_functions"] = False
     hide(os, POSIX)
     others = [name for name in vars(signal) if name.startswith("SIG") and name not in SIGNALS]
     hide(signal, " ".join([SIGNAL_CALLS, *others]))
