@@ -70,7 +70,7 @@ def become() -> None:
     # And to start one, from Python 3.14 on, a call of this system's.
     vars(subprocess)["_USE_POSIX_SPAWN"] = False
     # Windows has no descriptors of folders.
-    vars(shutil)["_use_fd_functions"] = False
+    vars(shutil).update(_use_fd_functions=False, _rmtree_impl=vars(shutil)["_rmtree_unsafe"])
     hide(os, POSIX)
     others = [name for name in vars(signal) if name.startswith("SIG") and name not in SIGNALS]
     hide(signal, " ".join([SIGNAL_CALLS, *others]))
