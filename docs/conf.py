@@ -28,7 +28,7 @@ exclude_patterns = ["public-api.txt"]
 # A page, a heading or a name that is referred to must be there: the build takes warnings for errors.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:class", r"(pktalloc\._Array|(typing_extensions|collections\.abc|os|types|_?asyncio|socket)\..*)"),
+    ("py:class", r"(pktalloc\._(Array|PacketT)|(typing_extensions|collections\.abc|os|types|_?asyncio|socket)\..*)"),
     ("py:class", "Address|_Datagrams"),
 ]
 myst_heading_anchors = 3
