@@ -48,7 +48,7 @@ pub(in super::super) unsafe fn put(region: NonNull<u8>, layout: Layout, resident
         return false;
     }
     let within = |held: usize| held.checked_add(bytes).filter(|&held| held <= LIMIT.load(Ordering::SeqCst));
-    if BYTES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_err() {
+    if BYTES.fetch_update(Ordering::SeqCst, Ordering::Relaxed, within).is_err() {
         return false;
     }
     // SAFETY: nobody uses the region, and what is behind the guard may be written.
@@ -98,7 +98,7 @@ pub(in super::super) fn set_limit(bytes: usize) {
 /// Returns kept regions until there are no more bytes than these.
 fn unmap_beyond(bytes: usize) {
     for slot in &REGIONS {
-        if BYTES.load(Ordering::Relaxed) <= bytes {
+        if BYTES.load(Ordering::SeqCst) <= bytes {
             break;
         }
         let size = core::cell::Cell::new(0);
