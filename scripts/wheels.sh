@@ -25,10 +25,15 @@ tag() {
     "$1" -c 'import sys; print("cp%d%d-cp%d%d" % (2 * sys.version_info[:2]))'
 }
 
+# has_std TARGET: whether its standard library is here.
+has_std() {
+    [ -d "$(rustc --print target-libdir --target "$1")" ]
+}
+
 # build TARGET PLATFORM
 build() {
     local std=() interpreter
-    if [ ! -d "$(rustc --print target-libdir --target "$1")" ]; then
+    if ! has_std "$1"; then
         std=(-Zbuild-std)
         export RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT=$RUST_SOURCES/library
         export CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS"$'\x1f'"--remap-path-prefix=$RUST_SOURCES=/rust"
@@ -58,7 +63,7 @@ name_musl() {
 
 missing=()
 for target in "$arch-unknown-linux-gnu" "$arch-unknown-linux-musl" ${EXTRA_TARGETS:-}; do
-    if [ ! -d "$(rustc --print target-libdir --target "$target")" ] && [ -z "${RUST_SOURCES:-}" ]; then
+    if ! has_std "$target" && [ -z "${RUST_SOURCES:-}" ]; then
         missing+=("$target")
         continue
     fi
@@ -78,10 +83,10 @@ wheels=(dist/*.whl)
 "$BIN/check-wheel-contents" "${wheels[@]}"
 for wheel in "${wheels[@]}"; do
     # The oldest systems that it runs on are those that its name promises.
-    tag=$("$BIN/auditwheel" show --json "$wheel" | "$BIN/python" -c 'import json, sys; print(json.load(sys.stdin)["overall_tag"])')
-    case $wheel:$tag in
+    oldest=$("$BIN/auditwheel" show --json "$wheel" | "$BIN/python" -c 'import json, sys; print(json.load(sys.stdin)["overall_tag"])')
+    case $wheel:$oldest in
         *-musllinux_1_2_*:musllinux_1_[0-2]_* | *manylinux_2_17_*:manylinux_2_[5-9]_* | *manylinux_2_17_*:manylinux_2_1[0-7]_*) ;;
-        *) echo "make wheels: FAILED: auditwheel takes $wheel for $tag" >&2; exit 1 ;;
+        *) echo "make wheels: FAILED: auditwheel takes $wheel for $oldest" >&2; exit 1 ;;
     esac
     # Each path is looked for in all that is in the wheel, unpacked.
     unpacked=$(mktemp -d)

@@ -154,7 +154,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         };
         let windows = cold.regions.len() * self.geometry.region_windows();
         let may_fit = !is_scarce || cold.sweep.may_find(units, windows);
-        if may_fit && (self.reuse(cold, units) || (is_scarce && self.sweep(cold, units))) {
+        if may_fit && (self.reuse(cold, units) || (is_scarce && self.sweep(cold, units, windows))) {
             return Ok(());
         }
         Err(refused)
@@ -199,12 +199,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
         false
     }
 
-    /// Begins a pass over a full window that has a hole of at least `units` units, if one of those that it is the turn
-    /// of has. Memory was refused.
-    fn sweep(&self, cold: &mut Cold, units: u32) -> bool {
-        let (regions, geometry) = (cold.regions.len(), self.geometry);
+    /// Begins a pass over a full window that has a hole of at least `units` units, if one of those, of `all` windows,
+    /// that it is the turn of has. Memory was refused.
+    fn sweep(&self, cold: &mut Cold, units: u32, all: usize) -> bool {
+        let geometry = self.geometry;
         let (mut windows, mut maps) = (0, 0);
-        while windows < SWEPT_WINDOWS && maps < SWEPT_MAPS && cold.sweep.seen < regions * geometry.region_windows() {
+        while windows < SWEPT_WINDOWS && maps < SWEPT_MAPS && cold.sweep.seen < all {
             let (at, index) = cold.sweep.at;
             let Some(region) = cold.regions.nth(at) else {
                 cold.sweep.at = (0, 0);

@@ -417,8 +417,7 @@ mod tests {
     /// waiting for its lock.
     #[test]
     fn a_share_that_panics_over_an_overwritten_block_gives_its_lock_up() {
-        let share = Share::new(Config::new().memory_limit(4 << 20)).unwrap();
-        let shares = [share];
+        let shares = [Share::new(Config::new().memory_limit(4 << 20)).unwrap()];
         let [freed, left] = [0; 2].map(|_| take_anywhere(&shares, 0, 1400).unwrap());
         let first = freed.start();
         // SAFETY: the block is live and its owner that of any thread, whose lock is taken: it waits in the queue.
