@@ -49,24 +49,32 @@ pub(crate) const HEADER_BYTES: usize = 128;
 pub(crate) const CREDIT_BYTES: usize = size_of::<u32>();
 /// Bytes of a window's descriptor.
 pub(crate) const DESCRIPTOR_BYTES: usize = 16 + 2 * size_of::<usize>();
-/// Places of a stack of cached blocks by the steps in which it becomes deeper. The places of each step lie apart, so
-/// that stacks that are not deep lie close together. Fuzzed programs are short.
-pub(crate) const CACHE_STEPS: [usize; 2] = if cfg!(fuzzing) { [4, 8] } else { [256, 512] };
+/// Places of a stack of cached blocks, by rows of stacks: those of short blocks, these again when they have become
+/// deeper, and those of longer blocks. Each row lies apart, so that stacks in use lie close together. Fuzzed programs
+/// are short.
+pub(crate) const CACHE_ROWS: [usize; 3] = if cfg!(fuzzing) { [4, 8, 4] } else { [256, 512, 64] };
+/// Stacks of a row.
+pub(crate) const ROW_STACKS: usize = LONGEST_CACHED as usize;
 
 /// Places from one stack to the next: a cache line more than a power of two, so that their tops do not fall into the
 /// same sets of the processor's cache.
-const fn cache_stride(step: usize) -> usize {
-    CACHE_STEPS[step] + CACHE_LINE / size_of::<usize>()
+const fn cache_stride(row: usize) -> usize {
+    CACHE_ROWS[row] + CACHE_LINE / size_of::<usize>()
 }
 
-/// Where the places of a stack's step lie, in bytes from those of all; blocks of `units` units are cached.
-pub(crate) const fn cache_stack_start(units: u32, step: usize) -> usize {
-    let stacks = LONGEST_CACHED as usize * if step == 0 { 0 } else { cache_stride(step - 1) };
-    (stacks + (units as usize - 1) * cache_stride(step)) * size_of::<usize>()
+/// Where the places of a stack lie, in bytes from those of all: the stack of a row with this index.
+pub(crate) const fn cache_stack_start(row: usize, index: usize) -> usize {
+    let mut places = index * cache_stride(row);
+    let mut above = 0;
+    while above < row {
+        places += ROW_STACKS * cache_stride(above);
+        above += 1;
+    }
+    places * size_of::<usize>()
 }
 
-/// Bytes of all steps of all stacks.
-const CACHE_BYTES: usize = cache_stack_start(LONGEST_CACHED + 1, CACHE_STEPS.len() - 1);
+/// Bytes of all rows.
+const CACHE_BYTES: usize = cache_stack_start(CACHE_ROWS.len() - 1, ROW_STACKS);
 /// Bytes of the smallest region that has room for them.
 const CACHE_REGION_BYTES: usize = 1 << 20;
 /// Bytes of a cache line.

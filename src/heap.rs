@@ -1,8 +1,8 @@
 //! The allocator itself, over any geometry and any system: the hot path, and what everything else hangs on.
 //!
 //! Allocation bumps a cursor through an *extent*, a hole of the current window that is taken as a whole. While packets
-//! do not leave in order, a freed block of up to 32 units goes into a *cache*, from which the next allocation of that
-//! length takes it:
+//! do not leave in order, a freed block of up to 32 units, or of one of the longer lengths up to 1920, goes into a
+//! *cache*, from which the next allocation of that length takes it:
 //!
 //! ```text
 //!            extent of the current window
@@ -20,6 +20,11 @@
 //! credit of its window. On the hot path the cursor is counted in units from address 0, so that one addition leads from
 //! it to the byte in the map, one shift to the block, and one comparison tells whether a block is the newest one.
 //! Everywhere else units are counted from the start of their region or window.
+//!
+//! Calls come in three steps: the hot path, which is compiled into its callers, serves blocks of up to 127 units
+//! ([`allocate_hot`](Heap::allocate_hot)); where it does not, one function goes the same way for blocks of up to a
+//! window ([`allocate_long`](Heap::allocate_long)), and leads the rest to the slow path
+//! ([`allocate_slow`](Heap::allocate_slow)). A free has the same three steps.
 //!
 //! Everything rarer is in the submodules:
 //!
@@ -62,7 +67,7 @@ use crate::config::{ConfigError, Settings};
 use crate::error::AllocError;
 use crate::geometry::Geometry;
 use crate::list::List;
-use crate::map::{FIRST_LONG, LONGEST, whole_length};
+use crate::map::{FIRST_LONG, LONGEST, code_of, length_of, long_step, whole_length};
 use crate::poison;
 use crate::region::{Region, Window};
 use crate::system::System;
@@ -213,7 +218,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         match self.allocate_hot(size) {
             Some(block) => Ok(block),
             // Not a `Result`: this comes back in registers, so that the call is the last thing a caller does.
-            None => self.allocate_slow(size).ok_or_else(|| self.refusal.get()),
+            None => self.allocate_long(size).ok_or_else(|| self.refusal.get()),
         }
     }
 
@@ -291,10 +296,34 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.refusal.get()
     }
 
-    /// The slow path of [`allocate`](Self::allocate). `None` leaves the reason in `refusal`.
+    /// As [`allocate_hot`](Self::allocate_hot), for longer blocks of one window; leads all else to the slow path.
+    /// `None` leaves the reason in `refusal`.
     #[cold]
     #[inline(never)]
-    pub(crate) fn allocate_slow(&self, size: usize) -> Option<NonNull<[u8]>> {
+    pub(crate) fn allocate_long(&self, size: usize) -> Option<NonNull<[u8]>> {
+        let (shorter, longest) = (self.geometry.largest_exact(), self.geometry.window_bytes());
+        // One comparison: 0, and what the hot path serves, wrap around.
+        if size.wrapping_sub(shorter + 1) < longest - shorter {
+            let code = code_of(self.geometry.units(size));
+            let units = length_of(code);
+            if let Some(block) = long_step(code).and_then(|step| self.cached_long(step)) {
+                return Some(self.handed_out(block, units));
+            }
+            let start = self.cursor.get();
+            let end = start + units as usize;
+            if end <= self.hot_limit.get() {
+                self.cursor.set(end);
+                // SAFETY: as in `allocate_hot`.
+                unsafe { self.map_origin.get().wrapping_add(start).write(code) };
+                return Some(self.run(start, units));
+            }
+        }
+        self.allocate_slow(size)
+    }
+
+    /// The slow path of [`allocate`](Self::allocate). `None` leaves the reason in `refusal`.
+    #[inline(never)]
+    fn allocate_slow(&self, size: usize) -> Option<NonNull<[u8]>> {
         let block = if size == 0 {
             Err(AllocError::ZeroSize)
         } else if self.settings.check {

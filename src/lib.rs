@@ -145,13 +145,14 @@
 //! With a cached block, an allocation and a free are a load and three stores each. Without one, an allocation is an
 //! addition, a comparison and a stored byte; a free loads that byte, clears it and counts. All of that takes constant
 //! time. The slow path runs when an extent is used up, about once in ninety packets of 1400 bytes: it takes time linear
-//! in the units of a few windows, or a call to the system. One free in 32 also does a bounded piece of upkeep. The
+//! in the units of a few windows, or a call to the system. One free in 64 also does a bounded piece of upkeep. The
 //! handle of a [`Packet`] is three words.
 //!
 //! Memory beyond the packets is:
 //!
 //! - the rounding of sizes up to whole units;
-//! - bookkeeping: 1.6 % of a window, and in an allocator's cache 2 or 6 KiB for each length;
+//! - bookkeeping: 1.6 % of a window, and in an allocator's cache 2 or 6 KiB for each length, or 512 bytes
+//!   over 8 KiB;
 //! - cached blocks. Half of those of each length return to their windows every 33,000 frees or so;
 //! - holes. Windows with holes are reused once more than two windows, and a sixteenth of all, is free;
 //! - empty windows, kept for the next burst. One goes back, every 64 frees at most, when no burst of the last

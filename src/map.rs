@@ -10,7 +10,7 @@
 //!
 //! Invariants:
 //!
-//! 1. A block's bytes behind its first are 0.
+//! 1. A block's bytes behind its first are 0, but for the second one of a longer block that is cached.
 //! 2. Blocks do not overlap.
 //!
 //! To hand a block out is to store one byte, and to free it is to read that byte and store 0. A byte that is 0 already
@@ -21,7 +21,8 @@
 //! | 0 | no block starts here |
 //! | 1 to 127 | a block of that many units |
 //! | 128 to 159 | a *cached* block of 1 to 32 units: freed, and about to be handed out again |
-//! | 160 to 255 | a longer block, in eight steps an octave ([`whole_length`] rounds up to one) |
+//! | 160 to 254 | a longer block, in eight steps an octave ([`whole_length`] rounds up to one) |
+//! | 255 | a longer block that is cached; the byte behind, from 128 on, says which of the shortest 32 longer ones it is |
 //!
 //! The last block of a window may be a span, which goes on in the windows behind it. How many units a span takes at the
 //! front of those, their *lead*, is not in their maps: walks start behind it.
@@ -31,10 +32,14 @@ use core::ops::Range;
 
 /// The longest block, in units, whose length may be any number.
 pub(crate) const LONGEST_EXACT: u32 = FIRST_LONG - 1;
-/// The longest block, in units, that can be cached.
+/// The longest block, in units, that can be cached and whose length may be any number.
 pub(crate) const LONGEST_CACHED: u32 = 32;
+/// As many of the shortest longer lengths can be cached as well.
+pub(crate) const LONG_CACHED: u32 = LONGEST_CACHED;
 /// The byte of a cached block, less its length.
 const CACHED: u32 = FIRST_LONG - 1;
+/// The byte of a longer block that is cached.
+const CACHED_LONG: u8 = u8::MAX;
 /// The first byte of a longer block.
 const LONG: u32 = FIRST_LONG + LONGEST_CACHED;
 /// The length in units of the shortest longer block. A block of several windows is at least that long, so that the hot
@@ -45,7 +50,7 @@ const STEPS: u32 = 8;
 /// Base-2 logarithm of the first step.
 const FIRST_STEP: u32 = FIRST_LONG.ilog2() - STEPS.ilog2();
 /// The longest block, in units, whose length a map can keep.
-pub(crate) const LONGEST: u32 = length_of(u8::MAX);
+pub(crate) const LONGEST: u32 = length_of(CACHED_LONG - 1);
 /// Units that are looked at together when a hole is measured.
 const WORD: usize = size_of::<u64>();
 
@@ -55,7 +60,7 @@ pub(crate) fn whole_length(units: u32) -> u32 {
 }
 
 /// What a map stores for a block of `units` units, rounded up; at most [`LONGEST`].
-fn code_of(units: u32) -> u8 {
+pub(crate) fn code_of(units: u32) -> u8 {
     debug_assert!(units <= LONGEST);
     if units <= LONGEST_EXACT {
         return units as u8;
@@ -67,7 +72,7 @@ fn code_of(units: u32) -> u8 {
 }
 
 /// The length in units that a map's byte stands for.
-const fn length_of(code: u8) -> u32 {
+pub(crate) const fn length_of(code: u8) -> u32 {
     match code as u32 {
         exact @ ..FIRST_LONG => exact,
         cached @ FIRST_LONG..LONG => cached - CACHED,
@@ -85,9 +90,9 @@ pub(crate) fn cached_code(units: u32) -> u8 {
     (CACHED + units) as u8
 }
 
-/// Whether a map's byte stands for a cached block.
+/// Whether a map's byte stands for a cached block, or says how long one is.
 fn is_cached(code: u8) -> bool {
-    (FIRST_LONG..LONG).contains(&u32::from(code))
+    (FIRST_LONG..LONG).contains(&u32::from(code)) || code == CACHED_LONG
 }
 
 /// The length in units of the live block that a map's byte stands for, if it is at most `LONGEST_EXACT`.
@@ -95,6 +100,26 @@ fn is_cached(code: u8) -> bool {
 pub(crate) fn exact_length(code: u8) -> Option<u32> {
     // One comparison: 0 wraps around.
     (u32::from(code.wrapping_sub(1)) < LONGEST_EXACT).then_some(u32::from(code))
+}
+
+/// The length in units of the longer live block that a map's byte stands for, if it does.
+pub(crate) fn long_length(code: u8) -> Option<u32> {
+    (LONG..u32::from(CACHED_LONG)).contains(&u32::from(code)).then(|| length_of(code))
+}
+
+/// Which of the longer lengths a live block's byte stands for, counted from 0, if that one can be cached.
+pub(crate) fn long_step(code: u8) -> Option<u32> {
+    u32::from(code).checked_sub(LONG).filter(|&step| step < LONG_CACHED)
+}
+
+/// What a map stores for a live block of a longer length.
+pub(crate) const fn long_code(step: u32) -> u8 {
+    (LONG + step) as u8
+}
+
+/// What a map stores for a cached block of a longer length, in its first two bytes; the second one of a live block is 0.
+pub(crate) fn cached_long_codes(step: u32) -> [u8; 2] {
+    [CACHED_LONG, cached_code(step + 1)]
 }
 
 /// The map of a window.
@@ -114,7 +139,7 @@ impl<'a> Map<'a> {
         self.0[start as usize].set(code_of(units));
     }
 
-    /// Takes the block that starts at `start` out.
+    /// Takes the live block that starts at `start` out.
     pub(crate) fn release(self, start: u32) {
         self.0[start as usize].set(0);
     }
@@ -122,14 +147,25 @@ impl<'a> Map<'a> {
     /// The length in units of the live or cached block that starts at `start`; `None` when neither does.
     #[inline]
     fn taken_at(self, start: u32) -> Option<u32> {
-        let code = self.0[start as usize].get();
-        (code != 0).then(|| length_of(code))
+        match self.0[start as usize].get() {
+            0 => None,
+            CACHED_LONG => {
+                // Any byte stands for a length here, so that a walk over a damaged map ends.
+                let step = self.0.get(start as usize + 1).map_or(0, |second| u32::from(second.get()));
+                Some(length_of(long_code(step % LONG_CACHED)))
+            }
+            code => Some(length_of(code)),
+        }
     }
 
     /// The length in units of the cached block that starts at `start`; `None` when none does.
     pub(crate) fn cached_at(self, start: u32) -> Option<u32> {
-        let code = self.0[start as usize].get();
-        is_cached(code).then(|| length_of(code))
+        if is_cached(self.0[start as usize].get()) { self.taken_at(start) } else { None }
+    }
+
+    /// The first unit whose byte does not belong to what starts at `start`.
+    pub(crate) fn behind_start(self, start: u32) -> u32 {
+        start + if self.0[start as usize].get() == CACHED_LONG { 2 } else { 1 }
     }
 
     /// The length in units of the live block that starts at `start`; `None` when none does.
@@ -142,7 +178,9 @@ impl<'a> Map<'a> {
     /// The live or cached block that starts last at or before `unit`, and whether it is live; it may end before `unit`,
     /// and behind the map.
     pub(crate) fn last_start(self, unit: u32) -> Option<(Range<u32>, bool)> {
-        let start = self.0[..=unit as usize].iter().rposition(|byte| byte.get() != 0)? as u32;
+        let last = self.0[..=unit as usize].iter().rposition(|byte| byte.get() != 0)?;
+        let is_second = last > 0 && self.0[last - 1].get() == CACHED_LONG;
+        let start = last as u32 - u32::from(is_second);
         Some((start..start + self.taken_at(start)?, self.block_at(start).is_some()))
     }
 
@@ -226,7 +264,7 @@ mod tests {
 
     #[test]
     fn every_length_is_kept_exactly_or_an_eighth_longer() {
-        for units in (1..=16_384).chain([1 << 18, (1 << 18) + 1, 491_520]) {
+        for units in (1..=16_384).chain([1 << 18, (1 << 18) + 1, LONGEST]) {
             let whole = whole_length(units);
             assert!(whole >= units && whole - units <= units / STEPS, "{units} becomes {whole}");
             assert!(units > LONGEST_EXACT || whole == units);
@@ -255,6 +293,34 @@ mod tests {
             assert_eq!((exact_length(bytes[10].get()), map.cached_at(10)), (None, None));
             assert_eq!(map.next_hole(0..UNITS, 11), Some(0..UNITS));
         }
+    }
+
+    #[test]
+    fn a_cached_longer_block_says_its_length_in_two_bytes_and_is_not_live() {
+        for step in 0..LONG_CACHED {
+            let bytes: Vec<_> = (0..2500).map(|_| Cell::new(0)).collect();
+            let map = Map::over(&bytes);
+            let units = length_of(long_code(step));
+            map.set(10, units);
+            let code = bytes[10].get();
+            assert_eq!((long_step(code), long_length(code), exact_length(code)), (Some(step), Some(units), None));
+            let [first, second] = cached_long_codes(step);
+            bytes[10].set(first);
+            bytes[11].set(second);
+            // Neither is a block that could be freed.
+            assert!([first, second].iter().all(|&code| exact_length(code).or(long_length(code)).is_none()));
+            assert_eq!((map.cached_at(10), map.block_at(10), map.behind_start(10)), (Some(units), None, 12));
+            for unit in [10, 11, 12, 9 + units, 2499] {
+                assert_eq!(map.last_start(unit), Some((10..10 + units, false)), "seen from {unit}");
+            }
+            assert_eq!((map.starts(), map.blocks().count()), (0, 0));
+            assert_eq!(map.next_hole(0..2500, 11), Some(10 + units..2500));
+            // Damaged, it still has a length, so that walks end.
+            bytes[11].set(0);
+            assert!(map.cached_at(10).is_some_and(|units| units >= FIRST_LONG));
+        }
+        assert_eq!((long_step(code_of(LONGEST_EXACT)), long_step(code_of(1921))), (None, None));
+        assert_eq!(length_of(long_code(LONG_CACHED - 1)), 1920);
     }
 
     /// The first hole that a look at every single unit finds.

@@ -17,7 +17,7 @@ use core::ops::{Deref, Range};
 use core::ptr::NonNull;
 
 use crate::bitset::{Bitset, Words, WordsMut};
-use crate::geometry::{CACHE_STEPS, CREDIT_BYTES, DESCRIPTOR_BYTES, Geometry, HEADER_BYTES, MOST_REGION_WINDOWS};
+use crate::geometry::{CACHE_ROWS, CREDIT_BYTES, DESCRIPTOR_BYTES, Geometry, HEADER_BYTES, MOST_REGION_WINDOWS};
 use crate::map::Map;
 
 /// Where a window stands.
@@ -146,8 +146,8 @@ pub(crate) struct Header {
     pub(crate) mapped: WindowBits,
     /// Whether the maps of other windows may have pages behind them all the same, which another allocator left.
     pub(crate) left: Cell<bool>,
-    /// Which stacks of cached blocks have memory that counts as held, by their steps: a bit for each length from 1 on.
-    pub(crate) stacks: [Cell<u32>; CACHE_STEPS.len()],
+    /// Which stacks of cached blocks have memory that counts as held: a word for each row, with a bit for each stack.
+    pub(crate) stacks: [Cell<u32>; CACHE_ROWS.len()],
     /// The neighbours in the list of regions with reserved windows.
     pub(crate) previous: Cell<Option<Region>>,
     pub(crate) next: Cell<Option<Region>>,
@@ -178,7 +178,7 @@ impl Region {
                 resident: WindowBits::new(resident & (windows | 1 << CACHE)),
                 mapped: WindowBits::new(0),
                 left: Cell::new(resident != 0),
-                stacks: [const { Cell::new(0) }; CACHE_STEPS.len()],
+                stacks: [const { Cell::new(0) }; CACHE_ROWS.len()],
                 previous: Cell::new(None),
                 next: Cell::new(None),
             });
@@ -232,6 +232,19 @@ impl Region {
         // SAFETY: the map lies in the region; a byte is initialised when its window is claimed, and before that nobody
         // knows of a block there (invariants 2 and 4).
         unsafe { self.0.add(geometry.map_start() + unit).cast::<Cell<u8>>().as_ref() }
+    }
+
+    /// Sets the map's bytes for a unit of the region and the one behind it.
+    ///
+    /// # Safety
+    /// Both are below the units of a region.
+    #[inline(always)]
+    pub(crate) unsafe fn set_codes<G: Geometry>(self, unit: usize, [first, second]: [u8; 2], geometry: G) {
+        // SAFETY: the caller says so.
+        unsafe {
+            self.code(unit, geometry).set(first);
+            self.code(unit + 1, geometry).set(second);
+        }
     }
 
     /// The maps of windows side by side, and what lies beside them that nobody uses: the part of the map for the

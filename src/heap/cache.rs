@@ -1,11 +1,15 @@
 //! Blocks that were freed and are handed out again before their window hears of it.
 //!
 //! ```text
-//! length   1    2   …   22   …   32      units
-//!          ┌──┐ ┌──┐    ┌──┐    ┌──┐
-//!          │  │ │  │    │ ▲│    │  │     a stack each: a free pushes,
-//!          └──┘ └──┘    └─┼┘    └──┘     the next allocation of that length pops
+//! length   1    2   …   22   …   32    128  144  …  1920     units
+//!          ┌──┐ ┌──┐    ┌──┐    ┌──┐   ┌──┐ ┌──┐    ┌──┐
+//!          │  │ │  │    │ ▲│    │  │   │  │ │  │    │  │      a stack each: a free pushes,
+//!          └──┘ └──┘    └─┼┘    └──┘   └──┘ └──┘    └──┘      the next allocation of that length pops
+//! stack    1    2   …   22   …   32    33   34   …  64
 //! ```
+//!
+//! These are the lengths of most packets, and of jumbo frames and buffers of up to 64 KiB, which lie in few lengths
+//! each. In between, blocks go back to their windows.
 //!
 //! Packets that leave in order empty one window after the other, and the extent serves the next ones at the least cost:
 //! nothing is cached then. Blocks are cached while windows are filled again between blocks that live in them
@@ -22,22 +26,48 @@
 //! none. Regions of one window, which are for memory that is scarce, have no stacks.
 
 use core::cell::Cell;
+use core::ops::Range;
 use core::ptr::{self, NonNull};
 
 use super::{Cold, Heap};
 use crate::error::AllocError;
-use crate::geometry::{CACHE_STEPS, Geometry, cache_stack_start};
-use crate::map::{LONGEST_CACHED, cached_code};
+use crate::geometry::{CACHE_ROWS, Geometry, cache_stack_start};
+use crate::map::{LONG_CACHED, LONGEST_CACHED, cached_code, cached_long_codes, length_of, long_code, long_step};
 use crate::region::{CACHE, Region};
 use crate::system::System;
 
-/// Ticks from one stack that gives half of its blocks back to the next. A stack that nobody uses is empty after a
+/// Ticks from one stack of a row that gives half of its blocks back to the next. A stack that nobody uses is empty after a
 /// quarter of a million packets; one that is in use has always as many as its length's share of a queue goes up and
 /// down by.
 const AGING: u32 = if cfg!(fuzzing) { 1 } else { 16 };
 
-/// One for each length, from 0 on.
-const STACKS: usize = LONGEST_CACHED as usize + 1;
+/// The last stack.
+const LAST: u32 = LONGEST_CACHED + LONG_CACHED;
+
+/// One for each length that is cached, and one for length 0, which nothing has.
+const STACKS: usize = LAST as usize + 1;
+
+/// The row of deeper stacks.
+const DEEP: usize = 1;
+
+/// The stack of a longer length.
+const fn long_stack(step: u32) -> u32 {
+    LONGEST_CACHED + 1 + step
+}
+
+/// The length in units of the blocks of a stack.
+const fn units_of(stack: u32) -> u32 {
+    if stack <= LONGEST_CACHED { stack } else { length_of(long_code(stack - long_stack(0))) }
+}
+
+/// The rows in which a stack may lie, and its index there.
+fn rows_of(stack: u32) -> (Range<usize>, usize) {
+    if stack <= LONGEST_CACHED {
+        (0..DEEP + 1, stack as usize - 1)
+    } else {
+        (DEEP + 1..CACHE_ROWS.len(), (stack - long_stack(0)) as usize)
+    }
+}
 
 /// Where a cached block's address is kept, or [`NOTHING`].
 type Slot = Option<NonNull<u8>>;
@@ -56,17 +86,18 @@ fn nowhere() -> *mut Slot {
     (&raw const NOWHERE.0).cast_mut()
 }
 
-/// The part of what lives that may be cached when a stack becomes deeper than its first step.
+/// The part of what lives that may be cached when a stack moves to the row of deeper ones.
 const DEEP_PART: u64 = 8;
 
 /// The most cached blocks that one tick gives back to their windows.
 const DRAINED: usize = 256;
 
-/// The stacks, by length in units. There is one for length 0, too, which nothing has.
+/// The stacks.
 pub(super) struct Cache {
-    /// Blocks of up to so many units are cached; the stacks of longer ones are empty. At most `LONGEST_CACHED`, and 0
-    /// while the cache is not open.
+    /// Up to this stack, blocks are cached; those behind it are empty. At most `LAST`, and 0 while the cache is not open.
     taking: Cell<usize>,
+    /// The same for the hot path: blocks of up to so many units are cached, `LONGEST_CACHED` at most.
+    longest: Cell<usize>,
     /// Where the last block of each stack is, or the place below all, which has [`NOTHING`].
     tops: [Cell<*mut Slot>; STACKS],
     /// The first place behind each stack.
@@ -75,11 +106,13 @@ pub(super) struct Cache {
     bottoms: [Cell<*mut Slot>; STACKS],
     /// The region in whose bookkeeping the stacks lie; `None` while the cache is not open.
     region: Cell<Option<Region>>,
+    /// Units of the cached blocks of longer lengths.
+    long_units: Cell<u64>,
     /// Ticks, which say when a stack gives back.
     ticks: Cell<u32>,
     /// The stack that had no room for a block last, if any had none since it was looked at.
     full: Cell<u32>,
-    /// The stack that gave back last.
+    /// The stack of its row that gave back last.
     last: Cell<u32>,
     /// Whether much was free in windows with blocks when that was looked at last.
     is_sparse: Cell<bool>,
@@ -90,10 +123,12 @@ impl Cache {
     pub(super) const fn new() -> Self {
         Self {
             taking: Cell::new(0),
+            longest: Cell::new(0),
             tops: [const { Cell::new(ptr::null_mut()) }; STACKS],
             ends: [const { Cell::new(ptr::null_mut()) }; STACKS],
             bottoms: [const { Cell::new(ptr::null_mut()) }; STACKS],
             region: Cell::new(None),
+            long_units: Cell::new(0),
             ticks: Cell::new(0),
             full: Cell::new(0),
             last: Cell::new(0),
@@ -101,18 +136,30 @@ impl Cache {
         }
     }
 
-    /// Whether blocks of `units` units are cached.
+    /// Whether a stack takes blocks.
     #[inline(always)]
-    fn takes(&self, units: u32) -> bool {
-        units as usize <= self.taking.get()
+    fn takes(&self, stack: u32) -> bool {
+        stack as usize <= self.taking.get()
     }
 
-    /// Puts a block of `units` units, which the cache takes, on its stack; false where there is no room.
+    /// Whether blocks of so many units, of any length, are cached in the stack of that number.
     #[inline(always)]
-    fn push(&self, block: NonNull<u8>, units: u32) -> bool {
-        debug_assert!(self.takes(units));
-        // SAFETY: invariant: `taking` is at most `LONGEST_CACHED`.
-        let (top, end) = unsafe { (self.tops.get_unchecked(units as usize), self.ends.get_unchecked(units as usize)) };
+    fn takes_units(&self, units: u32) -> bool {
+        units as usize <= self.longest.get()
+    }
+
+    /// Has no stack behind `last` take blocks.
+    fn take_up_to(&self, last: usize) {
+        self.taking.set(last);
+        self.longest.set(last.min(LONGEST_CACHED as usize));
+    }
+
+    /// Puts a block on a stack that takes blocks; false where there is no room.
+    #[inline(always)]
+    fn push(&self, block: NonNull<u8>, stack: u32) -> bool {
+        debug_assert!(self.takes(stack));
+        // SAFETY: invariant: `taking` is at most `LAST`.
+        let (top, end) = unsafe { (self.tops.get_unchecked(stack as usize), self.ends.get_unchecked(stack as usize)) };
         let place = top.get().wrapping_add(1);
         let has_room = place != end.get();
         if has_room {
@@ -120,19 +167,17 @@ impl Cache {
             unsafe { place.write(Some(block)) };
             top.set(place);
         } else {
-            self.full.set(units);
+            self.full.set(stack);
         }
         has_room
     }
 
-    /// Takes the block of `units` units that was pushed last.
+    /// Takes the block that was pushed last off a stack that takes blocks.
     #[inline(always)]
-    fn pop(&self, units: u32) -> Option<NonNull<u8>> {
-        if !self.takes(units) {
-            return None;
-        }
-        // SAFETY: invariant: `taking` is at most `LONGEST_CACHED`.
-        let top = unsafe { self.tops.get_unchecked(units as usize) };
+    fn pop(&self, stack: u32) -> Option<NonNull<u8>> {
+        debug_assert!(self.takes(stack));
+        // SAFETY: invariant: `taking` is at most `LAST`.
+        let top = unsafe { self.tops.get_unchecked(stack as usize) };
         // SAFETY: a place of the stack, or the one below.
         let block = unsafe { top.get().read() }?;
         top.set(top.get().wrapping_sub(1));
@@ -141,63 +186,64 @@ impl Cache {
 
     /// Opens the cache in the bookkeeping of a region; its stacks have no memory yet, and it does not take blocks yet.
     fn open(&self, region: Region) {
-        for units in 0..STACKS {
-            self.place_stack(units, nowhere(), 0, 1);
+        for stack in 0..STACKS {
+            self.place_stack(stack, nowhere(), 0, 1);
         }
         self.region.set(Some(region));
     }
 
     /// Has a stack of `len` blocks lie above `bottom`, with so many places, that one among them.
-    fn place_stack(&self, units: usize, bottom: *mut Slot, len: usize, places: usize) {
-        self.bottoms[units].set(bottom);
-        self.tops[units].set(bottom.wrapping_add(len));
-        self.ends[units].set(bottom.wrapping_add(places));
+    fn place_stack(&self, stack: usize, bottom: *mut Slot, len: usize, places: usize) {
+        self.bottoms[stack].set(bottom);
+        self.tops[stack].set(bottom.wrapping_add(len));
+        self.ends[stack].set(bottom.wrapping_add(places));
     }
 
     /// Closes the cache, which is empty; returns the region where it lay.
     fn close(&self) -> Option<Region> {
-        self.taking.set(0);
+        self.take_up_to(0);
         self.region.take()
     }
 
-    /// The next step of a stack, if it has one.
-    fn next_step(&self, units: u32) -> Option<usize> {
-        let (end, bottom) = (&self.ends[units as usize], &self.bottoms[units as usize]);
+    /// The row in which a stack has more places, if there is one.
+    fn next_row(&self, stack: u32) -> Option<usize> {
+        let (end, bottom) = (&self.ends[stack as usize], &self.bottoms[stack as usize]);
         let places = (end.get().addr() - bottom.get().addr()) / size_of::<Slot>();
-        CACHE_STEPS.iter().position(|&step| step > places)
+        rows_of(stack).0.find(|&row| CACHE_ROWS[row] > places)
     }
 
-    /// Moves a stack to the places of its next step, which begin at `first`.
+    /// Moves a stack to its places of another row, which begin at `first`.
     ///
     /// # Safety
     /// `places` places begin there, more than the stack has, and nobody else uses them until the cache is closed.
-    unsafe fn deepen(&self, units: u32, first: NonNull<Slot>, places: usize) {
-        let (bottom, len) = (self.bottoms[units as usize].get(), self.len(units));
+    unsafe fn deepen(&self, stack: u32, first: NonNull<Slot>, places: usize) {
+        let (bottom, len) = (self.bottoms[stack as usize].get(), self.len(stack));
         // SAFETY: the caller says so; the place below goes with the blocks.
         unsafe { first.copy_from_nonoverlapping(NonNull::new_unchecked(bottom), len + 1) };
-        self.place_stack(units as usize, first.as_ptr(), len, places);
+        self.place_stack(stack as usize, first.as_ptr(), len, places);
     }
 
-    /// How many blocks of a length are cached.
-    fn len(&self, units: u32) -> usize {
-        let units = units as usize;
-        (self.tops[units].get().addr() - self.bottoms[units].get().addr()) / size_of::<Slot>()
+    /// How many blocks a stack has.
+    fn len(&self, stack: u32) -> usize {
+        let stack = stack as usize;
+        (self.tops[stack].get().addr() - self.bottoms[stack].get().addr()) / size_of::<Slot>()
     }
 
     /// Units of all cached blocks.
     pub(super) fn units(&self) -> u64 {
-        // Nothing longer than what is taken is cached.
-        (1..=self.taking.get() as u32).map(|units| (self.len(units) * units as usize) as u64).sum()
+        // The stacks behind are empty.
+        let short: usize = (1..=self.longest.get() as u32).map(|units| self.len(units) * units as usize).sum();
+        short as u64 + self.long_units.get()
     }
 
     /// The cached blocks and their lengths.
     pub(super) fn blocks(&self) -> impl Iterator<Item = (NonNull<u8>, u32)> {
-        let on_stack = |units| {
-            let top = self.tops[units as usize].get();
+        let on_stack = |stack| {
+            let top = self.tops[stack as usize].get();
             // SAFETY: only places below the top are read, and what was pushed is there.
-            (0..self.len(units)).filter_map(move |index| unsafe { top.sub(index).read() })
+            (0..self.len(stack)).filter_map(move |index| unsafe { top.sub(index).read() })
         };
-        (1..=LONGEST_CACHED).flat_map(move |units| on_stack(units).map(move |block| (block, units)))
+        (1..=LAST).flat_map(move |stack| on_stack(stack).map(move |block| (block, units_of(stack))))
     }
 }
 
@@ -205,7 +251,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Puts a block that was freed into the cache; false where it takes none, or there is no room.
     #[inline(always)]
     pub(super) fn cache_block(&self, block: NonNull<u8>, code: &Cell<u8>, units: u32) -> bool {
-        let cached = self.cache.takes(units) && self.cache.push(block, units);
+        let cached = self.cache.takes_units(units) && self.cache.push(block, units);
         if cached {
             code.set(cached_code(units));
             self.hide(block, units);
@@ -213,16 +259,36 @@ impl<G: Geometry, S: System> Heap<G, S> {
         cached
     }
 
+    /// As [`cache_block`](Self::cache_block), for a block of one window that starts at `unit` of a region, where the map
+    /// says that it is a longer one.
+    ///
+    /// # Safety
+    /// The block was freed.
+    #[inline(always)]
+    pub(super) unsafe fn cache_long(&self, block: NonNull<u8>, region: Region, unit: usize, code: u8) -> bool {
+        let Some(step) = long_step(code) else { return false };
+        let stack = long_stack(step);
+        let cached = self.cache.takes(stack) && self.cache.push(block, stack);
+        if cached {
+            self.cache.long_units.set(self.cache.long_units.get() + u64::from(units_of(stack)));
+            // SAFETY: the block has more than two units.
+            unsafe { region.set_codes(unit, cached_long_codes(step), self.geometry) };
+            self.hide(block, units_of(stack));
+        }
+        cached
+    }
+
     /// Makes a stack that is full deeper: the first time in any case, then while little is cached.
-    pub(super) fn deepen(&self, units: u32) {
-        let next = self.cache.next_step(units);
-        let may_grow = |&step: &usize| step == 0 || self.cache.units() <= self.used_units() / DEEP_PART;
-        let (Some(step), Some(region)) = (next.filter(may_grow), self.cache.region.get()) else { return };
+    pub(super) fn deepen(&self, stack: u32) {
+        let next = self.cache.next_row(stack);
+        let may_grow = |&row: &usize| row != DEEP || self.cache.units() <= self.used_units() / DEEP_PART;
+        let (Some(row), Some(region)) = (next.filter(may_grow), self.cache.region.get()) else { return };
         let header = region.header(self.geometry);
-        let (stacks, bit) = (&header.stacks[step], 1 << (units - 1));
+        let (_, index) = rows_of(stack);
+        let (stacks, bit) = (&header.stacks[row], 1 << index);
         if stacks.get() & bit == 0 {
             let cold = &mut *self.cold.borrow_mut();
-            let bytes = CACHE_STEPS[step] * size_of::<Slot>();
+            let bytes = CACHE_ROWS[row] * size_of::<Slot>();
             if !cold.within_limit(bytes, self.settings.memory_limit) {
                 return;
             }
@@ -230,29 +296,42 @@ impl<G: Geometry, S: System> Heap<G, S> {
             stacks.set(stacks.get() | bit);
             header.resident.set(CACHE);
         }
-        // SAFETY: the cache's part of the bookkeeping is as long as all steps of all stacks, each of which has its own
-        // places.
+        // SAFETY: the cache's part of the bookkeeping is as long as all rows, where each stack has its own places.
         unsafe {
-            let first = region.cache(self.geometry).cast::<u8>().add(cache_stack_start(units, step));
-            self.cache.deepen(units, first.cast(), CACHE_STEPS[step]);
+            let first = region.cache(self.geometry).cast::<u8>().add(cache_stack_start(row, index));
+            self.cache.deepen(stack, first.cast(), CACHE_ROWS[row]);
         }
     }
 
     /// Bytes of the memory of stacks in the bookkeeping of `region` that counts as held.
     pub(super) fn stack_bytes_held(&self, region: Region) -> usize {
         let stacks = &region.header(self.geometry).stacks;
-        let places = stacks.iter().zip(CACHE_STEPS).map(|(stacks, places)| stacks.get().count_ones() as usize * places);
+        let places = stacks.iter().zip(CACHE_ROWS).map(|(stacks, places)| stacks.get().count_ones() as usize * places);
         places.sum::<usize>() * size_of::<Slot>()
     }
 
     /// The cached block of exactly `units` units that was freed last.
     #[inline(always)]
     pub(super) fn cached_block(&self, units: u32) -> Option<NonNull<u8>> {
-        let block = self.cache.pop(units)?;
+        let block = if self.cache.takes_units(units) { self.cache.pop(units)? } else { return None };
         // SAFETY: a cached block lies in a region that is held.
         unsafe {
             let (region, unit) = self.unit_of(block);
             region.code(unit, self.geometry).set(units as u8);
+        }
+        Some(block)
+    }
+
+    /// The cached block of a longer length that was freed last.
+    #[inline(always)]
+    pub(super) fn cached_long(&self, step: u32) -> Option<NonNull<u8>> {
+        let stack = long_stack(step);
+        let block = if self.cache.takes(stack) { self.cache.pop(stack)? } else { return None };
+        self.cache.long_units.set(self.cache.long_units.get() - u64::from(units_of(stack)));
+        // SAFETY: a cached block lies in a region that is held, and has more than two units.
+        unsafe {
+            let (region, unit) = self.unit_of(block);
+            region.set_codes(unit, [long_code(step), 0], self.geometry);
         }
         Some(block)
     }
@@ -317,12 +396,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Gives every cached block back to its window.
     pub(super) fn empty_cache(&self) {
-        for units in 1..=LONGEST_CACHED {
-            self.give_back_cached(units, 0);
+        for stack in 1..=LAST {
+            self.give_back_cached(stack, 0);
         }
     }
 
-    /// Has the cache take blocks, a full stack become deeper, and one give half of its own back now and then; or has it
+    /// Has the cache take blocks, a full stack become deeper, and one of a row give half of its own back now and then; or has it
     /// take no more.
     pub(super) fn tend_cache(&self, in_order: bool) {
         let cache = &self.cache;
@@ -336,21 +415,23 @@ impl<G: Geometry, S: System> Heap<G, S> {
             self.drain_cache();
             return;
         }
-        if cache.taking.get() < LONGEST_CACHED as usize {
+        if cache.taking.get() < LAST as usize {
             if cache.region.get().is_none() {
                 self.open_cache();
             }
-            cache.taking.set(if cache.region.get().is_some() { LONGEST_CACHED as usize } else { 0 });
+            cache.take_up_to(if cache.region.get().is_some() { LAST as usize } else { 0 });
         }
         let full = cache.full.replace(0);
         if full > 0 {
             self.deepen(full);
         }
         if is_due {
-            let units = cache.last.get() % LONGEST_CACHED + 1;
-            cache.last.set(units);
-            let len = cache.len(units);
-            self.give_back_cached(units, (len / 2).max(len.saturating_sub(DRAINED)));
+            let index = cache.last.get() % LONGEST_CACHED + 1;
+            cache.last.set(index);
+            for stack in [index, LONGEST_CACHED + index] {
+                let len = cache.len(stack);
+                self.give_back_cached(stack, (len / 2).max(len.saturating_sub(DRAINED)));
+            }
         }
     }
 
@@ -363,27 +444,34 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Has the cache give blocks of the greatest length that it takes back, and then take no more of these.
+    /// Has the last stack that takes blocks give its own back, and then take no more.
     fn drain_cache(&self) {
         let taking = self.cache.taking.get();
         if taking > 0 {
             let left = self.cache.len(taking as u32).saturating_sub(DRAINED);
             self.give_back_cached(taking as u32, left);
             if left == 0 {
-                self.cache.taking.set(taking - 1);
+                self.cache.take_up_to(taking - 1);
             }
         }
     }
 
-    /// Gives cached blocks of a length back to their windows, until `keep` are left.
-    fn give_back_cached(&self, units: u32, keep: usize) {
-        for _ in keep..self.cache.len(units) {
-            let Some(block) = self.cache.pop(units) else { break };
+    /// Gives the blocks of a stack back to their windows, until `keep` are left.
+    fn give_back_cached(&self, stack: u32, keep: usize) {
+        for _ in keep..self.cache.len(stack) {
+            let Some(block) = self.cache.pop(stack) else { break };
             // SAFETY: a cached block lies in a region that is held.
             let (region, unit) = unsafe { self.unit_of(block) };
-            // SAFETY: the unit is one of the region.
-            unsafe { region.code(unit, self.geometry) }.set(0);
-            self.give_back_block(region, unit, block, units);
+            // SAFETY: a unit of the region; a longer block has more than two.
+            unsafe {
+                if stack > LONGEST_CACHED {
+                    self.cache.long_units.set(self.cache.long_units.get() - u64::from(units_of(stack)));
+                    region.set_codes(unit, [0, 0], self.geometry);
+                } else {
+                    region.code(unit, self.geometry).set(0);
+                }
+            }
+            self.give_back_block(region, unit, block, units_of(stack));
         }
     }
 
@@ -398,27 +486,27 @@ impl<G: Geometry, S: System> Heap<G, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::Runtime;
+    use crate::geometry::{ROW_STACKS, Runtime};
     use crate::system::Os;
 
     fn block(address: usize) -> NonNull<u8> {
         NonNull::new(ptr::without_provenance_mut(address)).unwrap()
     }
 
-    /// Calls `test` with an open cache whose stacks have no memory yet, and with what gives one its next step.
+    /// Calls `test` with an open cache whose stacks have no memory yet, and with what gives one its next places.
     fn with_cache(test: impl FnOnce(&Cache, &dyn Fn(u32))) {
-        let end = cache_stack_start(LONGEST_CACHED + 1, 1);
+        let end = cache_stack_start(CACHE_ROWS.len() - 1, ROW_STACKS);
         let mut places = vec![NOTHING; end / size_of::<Slot>()];
         let first = NonNull::from(&mut places[..]).cast::<u8>();
         let cache = Cache::new();
         // SAFETY: the region is never looked at.
         cache.open(unsafe { Region::of_block(block(1 << 23), Runtime::new::<Os>(64, 128 << 10).unwrap()) });
         assert!(!cache.takes(1));
-        cache.taking.set(LONGEST_CACHED as usize);
-        let deepen = |units: u32| {
-            let step = cache.next_step(units).unwrap();
-            // SAFETY: the places live longer than the cache, and each step of each stack has its own.
-            unsafe { cache.deepen(units, first.add(cache_stack_start(units, step)).cast(), CACHE_STEPS[step]) };
+        cache.take_up_to(LAST as usize);
+        let deepen = |stack: u32| {
+            let (row, index) = (cache.next_row(stack).unwrap(), rows_of(stack).1);
+            // SAFETY: the places live longer than the cache, and each stack of each row has its own.
+            unsafe { cache.deepen(stack, first.add(cache_stack_start(row, index)).cast(), CACHE_ROWS[row]) };
         };
         test(&cache, &deepen);
         assert_eq!(cache.units(), cache.blocks().map(|(_, units)| u64::from(units)).sum::<u64>());
@@ -446,11 +534,11 @@ mod tests {
             let fill = || (1..).take_while(|index| cache.push(block(64 * index), 5)).count();
             assert!(fill() == 0 && cache.pop(5).is_none());
             [4, 5, 6].into_iter().for_each(deepen);
-            let [short, long] = CACHE_STEPS;
+            let [short, long, _] = CACHE_ROWS;
             // One place is the one below.
-            assert_eq!((fill(), cache.next_step(5), cache.next_step(7)), (short - 1, Some(1), Some(0)));
+            assert_eq!((fill(), cache.next_row(5), cache.next_row(7)), (short - 1, Some(1), Some(0)));
             deepen(5);
-            assert_eq!((fill(), cache.next_step(5), fill()), (long - short, None, 0));
+            assert_eq!((fill(), cache.next_row(5), fill()), (long - short, None, 0));
             assert!(cache.push(block(64), 6) && cache.push(block(64), 4));
             assert_eq!([4, 5, 6, 7].map(|units| cache.len(units)), [1, long - 1, 1, 0]);
             let order = (1..=long - short).rev().chain((1..short).rev()).map(|index| Some(block(64 * index)));
@@ -462,7 +550,7 @@ mod tests {
     #[test]
     fn a_cache_that_is_not_open_takes_and_has_nothing() {
         let cache = Cache::new();
-        assert!(!(1..=LONGEST_CACHED).any(|units| cache.takes(units) || cache.pop(units).is_some()));
+        assert!(!(1..=LAST).any(|stack| cache.takes(stack) || cache.takes_units(stack)));
         assert_eq!((cache.units(), cache.blocks().count(), cache.close()), (0, 0, None));
     }
 
@@ -481,10 +569,82 @@ mod tests {
         heap
     }
 
+    /// Lengths in bytes that lie in one window of 128 KiB: longer ones, some of them too long for the cache, and a few
+    /// short ones in between.
+    const LENGTHS: [usize; 8] = [8193, 9000, 16_000, 64, 65_535, 122_880, 122_881, 4000];
+
+    #[test]
+    fn a_longer_block_that_was_freed_comes_back_whole_and_cannot_be_freed_twice() {
+        let heap = with_cached(8);
+        let (block, other) = (heap.allocate(9000).unwrap(), heap.allocate(9000).unwrap());
+        // SAFETY: live, and not used afterwards; the first free has the stack get memory.
+        unsafe {
+            heap.free(other.cast());
+            heap.deepen(long_stack(1));
+            heap.free(block.cast());
+        }
+        assert_eq!((heap.cache.len(long_stack(1)), heap.cache.long_units.get()), (1, 144));
+        let address = block.addr().get();
+        for inside in [0, 64, 128, 9000] {
+            // SAFETY: inside of what was a block.
+            let error = heap.try_free(unsafe { block.cast::<u8>().add(inside) }, None);
+            assert_eq!(error, Err(crate::FreeError::DoubleFree { address: address + inside }));
+        }
+        assert_eq!(heap.integrity_check(), Ok(()));
+        let again = heap.allocate(8700).unwrap();
+        assert_eq!((again.cast::<u8>(), again.len(), heap.cache.long_units.get()), (block.cast(), 144 * 64, 0));
+        assert_eq!(heap.try_free(again.cast(), None), Ok(()));
+        assert_eq!(heap.integrity_check(), Ok(()));
+    }
+
+    /// Blocks of longer lengths come and go in any order, with a check after each step; what is cached, handed out
+    /// again, and given back in between.
+    #[test]
+    fn longer_blocks_in_any_order_keep_their_bytes() {
+        let geometry = Runtime::new::<Os>(64, 128 << 10).unwrap();
+        let heap = Heap::with_settings(geometry, crate::config::Settings::new(), Os).unwrap();
+        let mut live: Vec<(NonNull<[u8]>, u8)> = Vec::new();
+        let mut random = 1_u32;
+        let mut draw = |below: usize| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 8) as usize % below
+        };
+        let mut most = 0;
+        for step in 0..6000 {
+            if live.len() > 20 + draw(20) {
+                let (block, mark) = live.swap_remove(draw(live.len()));
+                // SAFETY: live until it is freed here, and written when it was allocated.
+                unsafe {
+                    let bytes = block.as_ref();
+                    assert_eq!((bytes[0], bytes[bytes.len() - 1]), (mark, mark));
+                    heap.free(block.cast());
+                }
+            } else {
+                let block = heap.allocate(LENGTHS[draw(LENGTHS.len())]).unwrap();
+                // SAFETY: just handed out.
+                unsafe { block.cast::<u8>().write_bytes(step as u8, block.len()) };
+                live.push((block, step as u8));
+            }
+            // As if windows were never empty; at times as if they were.
+            heap.tend_cache(step / 500 % 4 == 3);
+            most = most.max(heap.cache.long_units.get());
+            assert_eq!(heap.integrity_check(), Ok(()), "after step {step}");
+            let units: usize = live.iter().map(|(block, _)| block.len() / 64).sum();
+            assert_eq!(heap.used_units(), units as u64);
+        }
+        assert!(most > 2000, "{most} units were cached at most");
+        for (block, _) in live {
+            // SAFETY: live, and not used afterwards.
+            unsafe { heap.free(block.cast()) };
+        }
+        heap.close_cache();
+        assert_eq!((heap.used_units(), heap.cache.long_units.get(), heap.integrity_check()), (0, 0, Ok(())));
+    }
+
     #[test]
     fn while_packets_leave_in_order_a_length_after_the_other_is_cached_no_more() {
         let heap = with_cached(8);
-        for taking in (0..LONGEST_CACHED as usize).rev() {
+        for taking in (0..LAST as usize).rev() {
             heap.tend_cache(true);
             assert_eq!(heap.cache.taking.get(), taking);
             assert_eq!((heap.cache.len(1), heap.cache.len(2)), (8 * taking.min(1), 8 * usize::from(taking >= 2)));

@@ -102,7 +102,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             let cached = map.cached_at(start);
             let length = map.block_at(start).or(cached).unwrap_or(0);
             let end = start.saturating_add(length);
-            let next = map.next_start(start + 1..units);
+            let next = map.next_start(map.behind_start(start).min(units)..units);
             if start < blocks.start {
                 return Err(IntegrityError::Bookkeeping { window: base, block: at(start) });
             }

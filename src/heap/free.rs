@@ -5,9 +5,12 @@ use core::ptr::NonNull;
 
 use super::Heap;
 use crate::geometry::Geometry;
-use crate::map::exact_length;
+use crate::map::{exact_length, long_length};
 use crate::region::{Place, Region};
 use crate::system::System;
+
+/// What the count of frees until the next tick becomes with the one that takes the slow path for it.
+const DUE: u32 = u32::MAX;
 
 impl<G: Geometry, S: System> Heap<G, S> {
     /// Frees a block.
@@ -20,8 +23,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
     #[inline]
     pub(crate) unsafe fn free(&self, block: NonNull<u8>) {
         // SAFETY: the caller keeps the same contract.
-        if !unsafe { self.free_hot(block, None) } {
-            self.free_slow(block);
+        unsafe {
+            if !self.free_hot(block, None) {
+                self.free_long(block, None);
+            }
         }
     }
 
@@ -37,8 +42,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
         // 0 wraps around and becomes more than any block has.
         let units = (size.wrapping_sub(1) >> self.geometry.unit_shift()) + 1;
         // SAFETY: the caller keeps the same contract.
-        if !unsafe { self.free_hot(block, Some(units)) } {
-            self.free_sized_slow(block, size);
+        unsafe {
+            if !self.free_hot(block, Some(units)) {
+                self.free_long(block, Some(size));
+            }
         }
     }
 
@@ -53,8 +60,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
     #[inline(always)]
     pub(crate) unsafe fn free_whole(&self, block: NonNull<u8>, size: usize) {
         // SAFETY: the caller keeps the same contract.
-        if !unsafe { self.free_hot(block, Some(size >> self.geometry.unit_shift())) } {
-            self.free_slow(block);
+        unsafe {
+            if !self.free_hot(block, Some(size >> self.geometry.unit_shift())) {
+                self.free_long(block, None);
+            }
         }
     }
 
@@ -117,24 +126,51 @@ impl<G: Geometry, S: System> Heap<G, S> {
         self.give_back_block(region, unit + units as usize, tail, old - units);
     }
 
-    /// The slow path of [`free`](Self::free): long and large blocks, verified frees, misuse, every free while memory is
-    /// scarce, and one in [`TICK`](super::decay::TICK).
+    /// Frees a longer block of one window, unless something keeps calls off the hot path; leads all else to the slow
+    /// path. `size` is the block's if that is to be compared.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    ///
+    /// # Panics
+    /// As [`free`](Self::free), and with `check` on when `size` is not what was asked for.
     #[cold]
     #[inline(never)]
-    fn free_slow(&self, block: NonNull<u8>) {
-        // SAFETY: the caller keeps the same contract.
-        if !unsafe { self.free_again(block) } {
-            self.free_or_panic(block, None);
+    unsafe fn free_long(&self, block: NonNull<u8>, size: Option<usize>) {
+        let geometry = self.geometry;
+        let number = self.number_of(block);
+        if number < self.hot_units.get() && self.until_tick.get() != DUE {
+            let unit = number + geometry.first_block_unit();
+            // SAFETY: as in `free_hot`.
+            let (region, code) = unsafe {
+                let region = Region::of_block(block, geometry);
+                (region, region.code(unit, geometry))
+            };
+            let room = geometry.window_units() - unit % geometry.window_units();
+            if let Some(units) = long_length(code.get()).filter(|&units| units as usize <= room) {
+                // SAFETY: the caller's block, which is live until now.
+                if !unsafe { self.cache_long(block, region, unit, code.get()) } {
+                    code.set(0);
+                    self.give_back_block(region, unit, block, units);
+                }
+                self.count_free();
+                return;
+            }
         }
+        // SAFETY: the caller keeps the same contract.
+        unsafe { self.free_slow(block, size) }
     }
 
-    /// The same for [`free_sized`](Self::free_sized).
-    #[cold]
+    /// The slow path of all frees: spans and large blocks, verified frees, misuse, every free while memory is scarce,
+    /// and one in [`TICK`](super::decay::TICK).
+    ///
+    /// # Safety
+    /// As for [`free_long`](Self::free_long).
     #[inline(never)]
-    fn free_sized_slow(&self, block: NonNull<u8>, size: usize) {
+    unsafe fn free_slow(&self, block: NonNull<u8>, size: Option<usize>) {
         // SAFETY: the caller keeps the same contract.
         if !unsafe { self.free_again(block) } {
-            self.free_or_panic(block, Some(size));
+            self.free_or_panic(block, size);
         }
     }
 
@@ -145,14 +181,14 @@ impl<G: Geometry, S: System> Heap<G, S> {
     #[inline]
     unsafe fn free_again(&self, block: NonNull<u8>) -> bool {
         loop {
-            if self.until_tick.get() == u32::MAX {
+            if self.until_tick.get() == DUE {
                 self.tick();
             }
             // SAFETY: the caller keeps the same contract.
             if unsafe { self.free_hot(block, None) } {
                 return true;
             }
-            if self.until_tick.get() != u32::MAX {
+            if self.until_tick.get() != DUE {
                 return false;
             }
         }
@@ -169,6 +205,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Frees any block, or panics with what is wrong; where the thread panics already, the block stays: a second panic
     /// would end the process.
+    #[inline(never)]
     fn free_or_panic(&self, block: NonNull<u8>, size: Option<usize>) {
         if let Err(error) = self.try_free(block, size)
             && !is_panicking()

@@ -89,12 +89,14 @@ impl<G: Geometry, S: System> Heap<G, S> {
     #[inline(never)]
     pub(super) fn tick(&self) {
         self.until_tick.set(TICK);
-        let in_order = self.cold.borrow().order.is_kept();
-        self.tend_cache(in_order);
-        let cold = &mut *self.cold.borrow_mut();
-        if cold.decay.tick(cold.empty.len(), self.settings.keep_empty_windows.saturating_sub(IN_USE)) {
-            self.release_coldest(cold);
+        let mut cold = self.cold.borrow_mut();
+        let in_order = cold.order.is_kept();
+        let empty = cold.empty.len();
+        if cold.decay.tick(empty, self.settings.keep_empty_windows.saturating_sub(IN_USE)) {
+            self.release_coldest(&mut cold);
         }
+        drop(cold);
+        self.tend_cache(in_order);
     }
 
     /// Opens an extent of at least `units` units, no more than a window has.

@@ -265,7 +265,7 @@ impl<'a, const UNIT: usize, const WINDOW_UNITS: usize, S: System> Take for &'a A
 
     #[inline(always)]
     fn take_slow(self, size: usize) -> Result<Span, AllocError> {
-        self.heap.allocate_slow(size).map(|block| Span::new(Block::plain(block))).ok_or_else(|| self.heap.refusal())
+        self.heap.allocate_long(size).map(|block| Span::new(Block::plain(block))).ok_or_else(|| self.heap.refusal())
     }
 
     fn take_aside(self, size: usize, count: usize, mut take: impl FnMut(Span)) {
