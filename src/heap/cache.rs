@@ -86,8 +86,8 @@ fn nowhere() -> *mut Slot {
     (&raw const NOWHERE.0).cast_mut()
 }
 
-/// The part of what lives that may be cached when a stack moves to the row of deeper ones.
-const DEEP_PART: u64 = 8;
+/// The part of what lives from which on no stack moves to the row of deeper ones, and no more longer blocks are cached.
+const MUCH: u64 = 8;
 
 /// The most cached blocks that one tick gives back to their windows.
 const DRAINED: usize = 256;
@@ -268,7 +268,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(super) unsafe fn cache_long(&self, block: NonNull<u8>, region: Region, unit: usize, code: u8) -> bool {
         let Some(step) = long_step(code) else { return false };
         let stack = long_stack(step);
-        let cached = self.cache.takes(stack) && self.cache.push(block, stack);
+        // Few of them are much memory. What counts as live is a little more than what lives.
+        let is_little = self.cache.long_units.get() <= self.live_units.get() / MUCH;
+        let cached = is_little && self.cache.takes(stack) && self.cache.push(block, stack);
         if cached {
             self.cache.long_units.set(self.cache.long_units.get() + u64::from(units_of(stack)));
             // SAFETY: the block has more than two units.
@@ -281,7 +283,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// Makes a stack that is full deeper: the first time in any case, then while little is cached.
     pub(super) fn deepen(&self, stack: u32) {
         let next = self.cache.next_row(stack);
-        let may_grow = |&row: &usize| row != DEEP || self.cache.units() <= self.used_units() / DEEP_PART;
+        let may_grow = |&row: &usize| row != DEEP || self.cache.units() <= self.used_units() / MUCH;
         let (Some(row), Some(region)) = (next.filter(may_grow), self.cache.region.get()) else { return };
         let header = region.header(self.geometry);
         let (_, index) = rows_of(stack);
@@ -595,6 +597,26 @@ mod tests {
         assert_eq!((again.cast::<u8>(), again.len(), heap.cache.long_units.get()), (block.cast(), 144 * 64, 0));
         assert_eq!(heap.try_free(again.cast(), None), Ok(()));
         assert_eq!(heap.integrity_check(), Ok(()));
+    }
+
+    #[test]
+    fn an_eighth_of_what_lives_may_be_cached_in_longer_blocks_and_one_in_any_case() {
+        let heap = with_cached(1);
+        let blocks: Vec<_> = (0..64).map(|_| heap.allocate(9000).unwrap()).collect();
+        heap.deepen(long_stack(1));
+        for block in blocks {
+            // SAFETY: live, and not used afterwards.
+            unsafe { heap.free(block.cast()) };
+        }
+        let (cached, window) = (heap.cache.len(long_stack(1)), 2048 / 144);
+        assert!((64 / 8..=(64 + window) / 8 + 1).contains(&cached), "{cached} of 64 are cached");
+        heap.empty_cache();
+        let block = heap.allocate(122_880).unwrap();
+        heap.tend_cache(false);
+        heap.deepen(long_stack(31));
+        // SAFETY: live, and not used afterwards.
+        unsafe { heap.free(block.cast()) };
+        assert_eq!((heap.cache.long_units.get(), heap.integrity_check()), (1920, Ok(())));
     }
 
     /// Blocks of longer lengths come and go in any order, with a check after each step; what is cached, handed out
