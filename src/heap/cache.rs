@@ -36,9 +36,9 @@ use crate::map::{LONG_CACHED, LONGEST_CACHED, cached_code, cached_long_codes, le
 use crate::region::{CACHE, Region};
 use crate::system::System;
 
-/// Ticks from one stack of a row that gives half of its blocks back to the next. A stack that nobody uses is empty after a
-/// quarter of a million packets; one that is in use has always as many as its length's share of a queue goes up and
-/// down by.
+/// Ticks from one stack of a row that gives half of its blocks back to the next. A stack that nobody uses is empty
+/// after a quarter of a million packets; one that is in use has always as many as its length's share of a queue goes up
+/// and down by.
 const AGING: u32 = if cfg!(fuzzing) { 1 } else { 16 };
 
 /// The last stack.
@@ -94,7 +94,8 @@ const DRAINED: usize = 256;
 
 /// The stacks.
 pub(super) struct Cache {
-    /// Up to this stack, blocks are cached; those behind it are empty. At most `LAST`, and 0 while the cache is not open.
+    /// Up to this stack, blocks are cached; those behind it are empty. At most `LAST`, and 0 while the cache is not
+    /// open.
     taking: Cell<usize>,
     /// The same for the hot path: blocks of up to so many units are cached, `LONGEST_CACHED` at most.
     longest: Cell<usize>,
@@ -259,11 +260,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
         cached
     }
 
-    /// As [`cache_block`](Self::cache_block), for a block of one window that starts at `unit` of a region, where the map
-    /// says that it is a longer one.
+    /// As [`cache_block`](Self::cache_block), for a block of one window that starts at `unit` of a region, where the
+    /// map says that it is a longer one.
     ///
     /// # Safety
-    /// The block was freed.
+    /// The region is held, and the caller may not use the block any more.
     #[inline(always)]
     pub(super) unsafe fn cache_long(&self, block: NonNull<u8>, region: Region, unit: usize, code: u8) -> bool {
         let Some(step) = long_step(code) else { return false };
@@ -315,7 +316,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// The cached block of exactly `units` units that was freed last.
     #[inline(always)]
     pub(super) fn cached_block(&self, units: u32) -> Option<NonNull<u8>> {
-        let block = if self.cache.takes_units(units) { self.cache.pop(units)? } else { return None };
+        if !self.cache.takes_units(units) {
+            return None;
+        }
+        let block = self.cache.pop(units)?;
         // SAFETY: a cached block lies in a region that is held.
         unsafe {
             let (region, unit) = self.unit_of(block);
@@ -328,7 +332,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
     #[inline(always)]
     pub(super) fn cached_long(&self, step: u32) -> Option<NonNull<u8>> {
         let stack = long_stack(step);
-        let block = if self.cache.takes(stack) { self.cache.pop(stack)? } else { return None };
+        if !self.cache.takes(stack) {
+            return None;
+        }
+        let block = self.cache.pop(stack)?;
         self.cache.long_units.set(self.cache.long_units.get() - u64::from(units_of(stack)));
         // SAFETY: a cached block lies in a region that is held, and has more than two units.
         unsafe {
@@ -403,8 +410,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Has the cache take blocks, a full stack become deeper, and one of a row give half of its own back now and then; or has it
-    /// take no more.
+    /// Has the cache take blocks, a full stack become deeper, and one of a row give half of its own back now and then;
+    /// or has it take no more.
     pub(super) fn tend_cache(&self, in_order: bool) {
         let cache = &self.cache;
         let ticks = cache.ticks.get().wrapping_add(1);
@@ -579,7 +586,7 @@ mod tests {
     fn a_longer_block_that_was_freed_comes_back_whole_and_cannot_be_freed_twice() {
         let heap = with_cached(8);
         let (block, other) = (heap.allocate(9000).unwrap(), heap.allocate(9000).unwrap());
-        // SAFETY: live, and not used afterwards; the first free has the stack get memory.
+        // SAFETY: live, and not used afterwards.
         unsafe {
             heap.free(other.cast());
             heap.deepen(long_stack(1));
