@@ -229,8 +229,8 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize, S: System> Allocator<UNIT, WI
         unsafe { self.heap.shrink(block, size) }.map(drop)
     }
 
-    /// Frees a block. Takes constant time for blocks of up to a window; for longer ones time logarithmic in the number of
-    /// regions, and linear in the windows that a span takes. A free gives at most one window back to the system.
+    /// Frees a block. Takes constant time for blocks of up to a window; for longer ones time logarithmic in the number
+    /// of regions, and linear in the windows that a span takes. A free gives at most one window back to the system.
     ///
     /// # Panics
     /// When `block` points into a window of this allocator but not at a live block: a double free or an interior
