@@ -13,6 +13,15 @@ fn settings() -> [Config; 4] {
 }
 
 #[test]
+fn a_packet_becomes_a_frozen_one_by_either_name() {
+    let allocator = SharedAllocator::new();
+    let packet = allocator.packet_from(b"frozen").unwrap();
+    let address = packet.as_ptr();
+    let frozen = FrozenPacket::from(packet);
+    assert_eq!((frozen.as_ptr(), &frozen[..]), (address, &b"frozen"[..]));
+}
+
+#[test]
 fn a_block_lives_as_long_as_a_part_of_it_is_held() {
     for config in settings() {
         let allocator = SharedAllocator::with_config(config).unwrap();

@@ -2,13 +2,14 @@
 
 #![cfg(feature = "std")]
 
+use std::borrow::{Borrow, BorrowMut};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use pktalloc::{AllocError, Allocator, Config, Packet, RcAllocator, Realloc, Room};
+use pktalloc::{AllocError, Allocator, Config, Packet, RcAllocator, Realloc, Room, Space};
 use proptest::prelude::*;
 
 /// An allocator whose next blocks contain `0xee`.
@@ -423,6 +424,46 @@ proptest! {
     ) {
         let config = Config::<64, 1024>::default().zero(zero).check(check).passthrough(passthrough);
         run(RcAllocator::with_config(config).unwrap(), &calls);
+    }
+}
+
+#[test]
+fn a_packet_that_is_taken_apart_begins_at_its_block() {
+    let allocator = Allocator::new();
+    let mut packet = allocator.packet_for(Space::new(100).headroom(30)).unwrap();
+    packet.extend_from_slice(b"behind the headroom").unwrap();
+    assert!(packet.headroom() >= 30);
+    let (owner, block) = packet.into_raw();
+    // SAFETY: both are what `into_raw` returned.
+    let packet = unsafe { Packet::from_raw(owner, block) };
+    assert_eq!((&packet[..], packet.headroom()), (&b"behind the headroom"[..], 0));
+}
+
+#[test]
+fn bytes_are_lent_under_every_name() {
+    let allocator = Allocator::new();
+    let mut packet = allocator.packet_from(b"bytes").unwrap();
+    AsMut::<[u8]>::as_mut(&mut packet)[0] = b'B';
+    BorrowMut::<[u8]>::borrow_mut(&mut packet)[4] = b'S';
+    assert_eq!((AsRef::<[u8]>::as_ref(&packet), Borrow::<[u8]>::borrow(&packet)), (&b"ByteS"[..], &b"ByteS"[..]));
+}
+
+#[test]
+fn each_refusal_is_an_error_of_its_kind_for_io() {
+    use io::ErrorKind;
+    for (error, kind) in [
+        (AllocError::OutOfMemory, ErrorKind::OutOfMemory),
+        (AllocError::MemoryLimit, ErrorKind::OutOfMemory),
+        (AllocError::Damaged, ErrorKind::Other),
+        (AllocError::NoHeadroom, ErrorKind::WriteZero),
+        (AllocError::NoTailroom, ErrorKind::WriteZero),
+        (AllocError::ZeroSize, ErrorKind::InvalidInput),
+        (AllocError::TooLarge, ErrorKind::InvalidInput),
+        (AllocError::NotSmaller, ErrorKind::InvalidInput),
+        (AllocError::Alignment, ErrorKind::InvalidInput),
+    ] {
+        let io = io::Error::from(error);
+        assert_eq!((io.kind(), io.to_string()), (kind, error.to_string()));
     }
 }
 
