@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use pktalloc::system::{Os, System};
-use pktalloc::{Allocator, Config, Pool, SharedAllocator, SharedPacket, flush_freed};
+use pktalloc::{Allocator, Config, IntegrityError, Pool, SharedAllocator, SharedPacket, flush_freed};
 
 #[test]
 fn a_packet_whose_owner_pointer_was_overwritten_is_not_freed() {
@@ -71,6 +71,7 @@ fn a_zeroed_owner_pointer_is_a_panic_on_every_thread() {
         let message = *outcome.unwrap_err().downcast::<String>().unwrap();
         assert!(message.contains("overwritten"), "{message}");
     }
+    assert!(matches!(allocator.integrity_check(), Err(IntegrityError::Header { .. })));
     // SAFETY: as above.
     unsafe { header.write(before) };
     drop(packet);

@@ -50,6 +50,8 @@ fn exchange<const UNIT: usize, const WINDOW_UNITS: usize, S: System + Send + 'st
         })
         .join()
         .unwrap();
+        assert!(allocator.allocated_bytes() >= allocator.used_bytes() && allocator.used_bytes() > 0);
+        assert_eq!(allocator.allocated_bytes(), allocator.stats().allocated_bytes);
         allocator.collect();
         assert_eq!(allocator.used_bytes(), 0);
         allocator.integrity_check().unwrap();
