@@ -405,7 +405,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Gives every cached block back to its window.
     pub(super) fn empty_cache(&self) {
-        for stack in 1..=LAST {
+        // The stacks behind are empty.
+        for stack in 1..=self.cache.taking.get() as u32 {
             self.give_back_cached(stack, 0);
         }
     }
