@@ -32,6 +32,7 @@ pub mod packets {}
 pub mod threads {}
 
 #[cfg_attr(feature = "replay", doc = "[replay]: crate::replay\n")]
+#[doc = "[performance]: crate#what-it-costs\n"]
 #[doc = include_str!("../docs/parameters.md")]
 pub mod parameters {}
 
