@@ -114,7 +114,8 @@
 //! 1 to 32         cache: the block of that length freed last ◀─ into the cache, where there is room
 //!                 otherwise as below                            otherwise as below
 //! up to 127       the next units of the extent                  clear the byte in the map, count
-//! up to a window  the same, on the slow path                    the same, on the slow path
+//! up to a window  the same, out of line, and up to 1920 units   the same, out of line
+//!                 in 32 steps from the cache as well
 //! up to a region  a span of idle windows                        each window counts its part
 //! beyond          mapped by itself                              back to the system
 //! ```
@@ -138,15 +139,15 @@
 //! - A **large block** is one that fits no region. It is mapped by itself.
 //! - An **extent** is a hole of the current window that is handed out from front to back.
 //! - A **cached block** was freed and will be reused by the next allocation of its length: at most 512 blocks of each
-//!   length up to 32 units.
+//!   length up to 32 units, and 64 of each from 128 to 1920 units, an eighth of what lives at most.
 //!
 //! # What it costs
 //!
 //! With a cached block, an allocation and a free are a load and three stores each. Without one, an allocation is an
 //! addition, a comparison and a stored byte; a free loads that byte, clears it and counts. All of that takes constant
-//! time. The slow path runs when an extent is used up, about once in ninety packets of 1400 bytes: it takes time linear
-//! in the units of a few windows, or a call to the system. One free in 64 also does a bounded piece of upkeep. The
-//! handle of a [`Packet`] is three words.
+//! time, for longer blocks of one window in three times as many instructions. The slow path runs when an extent is used
+//! up, about once in ninety packets of 1400 bytes: it takes time linear in the units of a few windows, or a call to the
+//! system. One free in 64 also does a bounded piece of upkeep. The handle of a [`Packet`] is three words.
 //!
 //! Memory beyond the packets is:
 //!
