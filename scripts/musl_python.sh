@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the Python of a Debian suite for musl, from Debian's sources and with zig, below target/python, and prints the path
-# of its interpreter: scripts/musl_python.sh [SUITE]. Alpine's wheels can then be tested where there is no Alpine:
+# Builds a Python for musl, from Debian's sources and with zig, below target/python, and prints the path of its interpreter:
+# scripts/musl_python.sh VERSION. Alpine's wheels can then be tested where there is no Alpine:
 #
-#     make wheels MUSL_INTERPRETERS="$(scripts/musl_python.sh)"
+#     make wheels MUSL_INTERPRETERS="$(scripts/musl_python.sh 3.11)"
 #
 # It has zlib, libffi and OpenSSL built in, and takes the C library that Debian has of musl. Of the modules of the standard
 # library those are missing that want another library (sqlite3, curses, readline, …).
@@ -11,10 +11,10 @@ cd "$(dirname "$0")/.."
 exec </dev/null
 . scripts/debian.sh
 
-suite=${1:-bookworm}
+version=$1
 BIN=${BIN:-$PWD/.venv/bin}
 arch=$(uname -m)
-root=$PWD/target/python/$suite-musl
+root=$PWD/target/python/$version-musl
 if ! "$root/bin/python3" -c 'import ssl, zlib, ctypes' 2>/dev/null; then
     here=$root.parts
     rm -rf "$root" "$here"
@@ -44,16 +44,18 @@ END
     loader=$root/lib/ld-musl-$arch.so.1
     cp "$(find "$here/musl" -name libc.so -o -name "ld-musl-$arch.so.1" -type f | head -n 1)" "$loader"
 
-    # source PACKAGE: unpacked in a folder of that name
-    SUITES=$suite SOURCES=yes newer "$here/src" update
+    export SOURCES=yes SUITES="bookworm trixie forky sid"
+    newer "$here/sources" update
+    # source PACKAGE: the oldest that a suite has, unpacked in a folder of that name
     source_of() {
+        local oldest
+        oldest=$(newer "$here/sources" apt-cache madison "$1" | awk 'NR == 1 { print $3 }')
+        [ -n "$oldest" ] || { echo "Debian has no source of $1"; exit 1; }
         mkdir -p "$here/$1"
-        (cd "$here/$1" && SUITES=$suite SOURCES=yes newer "$here/src" apt-get -qq source --tar-only "$1" &&
+        (cd "$here/$1" && newer "$here/sources" apt-get -qq source --tar-only "$1=$oldest" &&
             tar -xf ./*.orig.tar.[bgx]z* --strip-components 1)
     }
-    python=$(SUITES=$suite SOURCES=yes newer "$here/src" apt-cache showsrc python3-defaults |
-        grep -om 1 'python3\.[0-9]*' | head -n 1)
-    for package in zlib libffi openssl "$python"; do
+    for package in zlib libffi openssl "python$version"; do
         source_of "$package"
     done
 
@@ -70,7 +72,7 @@ exec "$BIN/python" -m ziglang cc -target $arch-linux-musl -dynamic -Wl,--dynamic
 END
     chmod +x "$root/bin/cc"
     # Programs name the loader below the root, so that the machine can run them: this is no cross build.
-    (cd "$here/$python" && CPPFLAGS="-I$here/usr/include" LDFLAGS="-L$here/usr/lib -Wl,--dynamic-linker=$loader" \
+    (cd "$here/python$version" && CPPFLAGS="-I$here/usr/include" LDFLAGS="-L$here/usr/lib -Wl,--dynamic-linker=$loader" \
         PKG_CONFIG_LIBDIR=$here/usr/lib/pkgconfig ./configure --build="$arch-alpine-linux-musl" --config-cache \
         --with-openssl="$here/usr" --with-ensurepip=no --prefix="$root" && make -j "$jobs" &&
         # What it compiles to byte code, three times, takes longer than the rest: below the top it is left out.
