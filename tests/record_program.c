@@ -1,6 +1,9 @@
 /* What tests/test_record.py and scripts/cross_recorder.py record. */
+#include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +29,14 @@ int main(int count, char **words) {
     first = realloc(first, 2003);
     for (int i = 0; i < 1003; i++)
         if (first[i] != 7) return 8;
+    void *third = 0;
+    if (posix_memalign(&third, 128, 1153)) return 7;
+    void *aligned[] = {aligned_alloc(64, 1088), memalign(256, 1281), third};
+    for (int i = 0; i < 3; i++) {
+        if (!aligned[i] || (uintptr_t)aligned[i] % 64) return 6;
+        free(aligned[i]);
+    }
+    if (posix_memalign(&third, 3, 1153) != EINVAL) return 5;
     free(malloc(10));
     free(malloc(5 << 20));
     if (!strcmp(what, "threads")) {

@@ -1,5 +1,5 @@
-//! The library that `pktalloc record` preloads: it notes the calls of a program's `malloc`, `calloc`, `realloc` and
-//! `free` in a file, and does what they would have done.
+//! The library that `pktalloc record` preloads: it notes in a file the calls of a program's `malloc`, `calloc`,
+//! `aligned_alloc`, `memalign`, `posix_memalign`, `realloc` and `free`, and does what they would have done.
 //!
 //! It is a crate of its own, which `build.rs` compiles for the Python package, and must not allocate: its notes go to a
 //! shared mapping of the file, one slot for each, taken with one atomic addition. That is safe under threads, goes on
@@ -26,6 +26,8 @@ const FILE_VARIABLE: &CStr = c"PKTALLOC_RECORD";
 const O_RDWR: c_int = 2;
 const O_CLOEXEC: c_int = 0o2_000_000;
 const SEEK_END: c_int = 2;
+#[cfg(not(target_env = "musl"))]
+const ENOMEM: c_int = 12;
 const PROT_READ_WRITE: c_int = 3;
 const MAP_SHARED: c_int = 1;
 /// `RTLD_NEXT`: the next library that has the name.
@@ -125,6 +127,13 @@ fn wanted(size: usize) -> bool {
     true
 }
 
+/// Notes that a block was allocated, if there is one and its size is one of those to note.
+fn note_block(block: *mut c_void, size: usize) {
+    if !block.is_null() && wanted(size) {
+        note(Kind::Allocate, size, block, ptr::null_mut());
+    }
+}
+
 /// Whether a block may be one that was noted: blocks have at least the bytes they were asked for.
 fn may_be_noted(block: *mut c_void) -> bool {
     let header = FILE.load(Ordering::Acquire);
@@ -136,12 +145,20 @@ type Malloc = unsafe extern "C" fn(usize) -> *mut c_void;
 type Free = unsafe extern "C" fn(*mut c_void);
 type Calloc = unsafe extern "C" fn(usize, usize) -> *mut c_void;
 type Realloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+type Aligned = unsafe extern "C" fn(usize, usize) -> *mut c_void;
+#[cfg(not(target_env = "musl"))]
+type PosixMemalign = unsafe extern "C" fn(*mut *mut c_void, usize, usize) -> c_int;
 
 /// The functions that do the work; null until they are found.
 static REAL_MALLOC: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static REAL_FREE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static REAL_CALLOC: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static REAL_REALLOC: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+static REAL_ALIGNED_ALLOC: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+#[cfg(not(target_env = "musl"))]
+static REAL_MEMALIGN: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+#[cfg(not(target_env = "musl"))]
+static REAL_POSIX_MEMALIGN: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 /// 0: nobody looked yet; 1: somebody is looking; 2: found.
 static STATE: AtomicU32 = AtomicU32::new(0);
 
@@ -188,6 +205,11 @@ fn ready() -> bool {
                 (&REAL_FREE, c"free"),
                 (&REAL_CALLOC, c"calloc"),
                 (&REAL_REALLOC, c"realloc"),
+                (&REAL_ALIGNED_ALLOC, c"aligned_alloc"),
+                #[cfg(not(target_env = "musl"))]
+                (&REAL_MEMALIGN, c"memalign"),
+                #[cfg(not(target_env = "musl"))]
+                (&REAL_POSIX_MEMALIGN, c"posix_memalign"),
             ] {
                 // SAFETY: the name ends in a zero byte.
                 place.store(unsafe { dlsym(NEXT, name.as_ptr()) }, Ordering::Relaxed);
@@ -271,9 +293,7 @@ pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
     let Some(real) = real!(REAL_MALLOC as Malloc) else { return ptr::null_mut() };
     // SAFETY: malloc may be called with any size.
     let block = unsafe { real(size) };
-    if !block.is_null() && wanted(size) {
-        note(Kind::Allocate, size, block, ptr::null_mut());
-    }
+    note_block(block, size);
     block
 }
 
@@ -302,10 +322,61 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     let Some(real) = real!(REAL_CALLOC as Calloc) else { return ptr::null_mut() };
     // SAFETY: calloc may be called with any numbers.
     let block = unsafe { real(count, size) };
-    if !block.is_null() && wanted(bytes) {
-        note(Kind::Allocate, bytes, block, ptr::null_mut());
-    }
+    note_block(block, bytes);
     block
+}
+
+/// As C has it.
+///
+/// # Safety
+/// None is needed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aligned_alloc(alignment: usize, size: usize) -> *mut c_void {
+    if !ready() {
+        return ptr::null_mut();
+    }
+    let Some(real) = real!(REAL_ALIGNED_ALLOC as Aligned) else { return ptr::null_mut() };
+    // SAFETY: aligned_alloc may be called with any numbers.
+    let block = unsafe { real(alignment, size) };
+    note_block(block, size);
+    block
+}
+
+/// As C has it. Musl's own calls `aligned_alloc`, the one above.
+///
+/// # Safety
+/// None is needed.
+#[cfg(not(target_env = "musl"))]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memalign(alignment: usize, size: usize) -> *mut c_void {
+    if !ready() {
+        return ptr::null_mut();
+    }
+    let Some(real) = real!(REAL_MEMALIGN as Aligned) else { return ptr::null_mut() };
+    // SAFETY: memalign may be called with any numbers.
+    let block = unsafe { real(alignment, size) };
+    note_block(block, size);
+    block
+}
+
+/// As C has it. Musl's own calls `aligned_alloc`, the one above.
+///
+/// # Safety
+/// `place` may be written.
+#[cfg(not(target_env = "musl"))]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn posix_memalign(place: *mut *mut c_void, alignment: usize, size: usize) -> c_int {
+    if !ready() {
+        return ENOMEM;
+    }
+    let Some(real) = real!(REAL_POSIX_MEMALIGN as PosixMemalign) else { return ENOMEM };
+    // SAFETY: the caller's promise.
+    let error = unsafe { real(place, alignment, size) };
+    if error == 0 {
+        // SAFETY: the block was written there.
+        note_block(unsafe { place.read() }, size);
+    }
+    error
 }
 
 /// As C has it.

@@ -37,10 +37,10 @@ memory and take at most a twentieth more time.
 """
 
 RECORD = """\
-Run a program, record the calls of malloc, calloc, realloc and free of it and of
-the programs that it starts, and write them as a call trace for `replay` and
-`tune`. Linux; programs that are linked statically or change their user cannot
-be recorded.
+Run a program, record the calls of malloc, calloc, aligned_alloc, memalign,
+posix_memalign, realloc and free of it and of the programs that it starts, and
+write them as a call trace for `replay` and `tune`. Linux; programs that are
+linked statically or change their user cannot be recorded.
 """
 
 RECORD_STATUS = """\
