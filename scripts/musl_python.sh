@@ -71,6 +71,8 @@ END
 exec "$BIN/python" -m ziglang cc -target $arch-linux-musl -dynamic -Wl,--dynamic-linker=$loader "\$@"
 END
     chmod +x "$root/bin/cc"
+    # From 3.13 on musl is known by what its stdarg.h defines, which zig does not use.
+    export CPP="$CC -E -D__DEFINED_va_list"
     # Programs name the loader below the root, so that the machine can run them: this is no cross build.
     (cd "$here/python$version" && CPPFLAGS="-I$here/usr/include" LDFLAGS="-L$here/usr/lib -Wl,--dynamic-linker=$loader" \
         PKG_CONFIG_LIBDIR=$here/usr/lib/pkgconfig ./configure --build="$arch-alpine-linux-musl" --config-cache \

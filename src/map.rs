@@ -53,6 +53,8 @@ const FIRST_STEP: u32 = FIRST_LONG.ilog2() - STEPS.ilog2();
 pub(crate) const LONGEST: u32 = length_of(CACHED_LONG - 1);
 /// Units that are looked at together when a hole is measured.
 const WORD: usize = size_of::<u64>();
+/// The same for holes that are longer.
+const LINE: usize = 64;
 
 /// The smallest length that a map can keep and that is at least `units`, which is not 0 and at most [`LONGEST`].
 pub(crate) fn whole_length(units: u32) -> u32 {
@@ -187,15 +189,19 @@ impl<'a> Map<'a> {
     /// The first unit in `units` at which a live or cached block starts, or the end of `units`.
     pub(crate) fn next_start(self, units: Range<u32>) -> u32 {
         let bytes = &self.0[units.start as usize..units.end as usize];
-        let (words, rest) = bytes.as_chunks::<WORD>();
+        // Holes between long blocks are long: a line without a start is passed over in a few vectors.
+        let is_free = |line: &&[Cell<u8>; LINE]| line.iter().fold(0, |any, byte| any | byte.get()) == 0;
+        let free = bytes.as_chunks::<LINE>().0.iter().take_while(is_free).count() * LINE;
+        let start = units.start + free as u32;
+        let (words, rest) = bytes[free..].as_chunks::<WORD>();
         for (index, word) in words.iter().enumerate() {
             let word = u64::from_le_bytes(word.each_ref().map(Cell::get));
             if word != 0 {
-                return units.start + (index * WORD) as u32 + word.trailing_zeros() / u8::BITS;
+                return start + (index * WORD) as u32 + word.trailing_zeros() / u8::BITS;
             }
         }
         let in_rest = rest.iter().position(|byte| byte.get() != 0).unwrap_or(rest.len());
-        units.start + (words.len() * WORD + in_rest) as u32
+        start + (words.len() * WORD + in_rest) as u32
     }
 
     /// The first hole of at least `need` units in `units`. `units.start` must not lie within a block; the hole is

@@ -26,7 +26,9 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let geometry = self.geometry;
         let windows = (units as usize).div_ceil(geometry.window_units());
         // A cached block may be all that there is in a window.
-        self.look_for_space();
+        if self.cold.borrow().empty.len() < windows {
+            self.look_for_space();
+        }
         let cold = &mut *self.cold.borrow_mut();
         let placed = match self.take_run(cold, windows) {
             // What empty windows hold may be what is missing.
