@@ -487,7 +487,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Has every window without a live block count as empty, if no block lives at all.
     pub(crate) fn settle(&self) {
-        if self.used_units() == 0 {
+        // A cache that takes no blocks has none.
+        if self.cache.taking.get() > 0 && self.used_units() == 0 {
             self.empty_cache();
         }
     }
