@@ -34,7 +34,7 @@ if ! "$python" -V >/dev/null 2>&1; then
     # Programs of the machine's own keep its C library; this interpreter takes the one beside it.
     loader=$(find "$root" -name "$(basename "$(patchelf --print-interpreter "$python")")" | sort | tail -n 1)
     # Bookworm's C library and the others lie in two folders.
-    libraries=$(find "$root" -name libc.so.6 -o -name libssl.so.3 | xargs dirname | sort -u | paste -sd:)
+    libraries=$(find "$root" \( -name libc.so.6 -o -name libssl.so.3 \) -exec dirname {} ';' | sort -u | paste -sd:)
     patchelf --set-interpreter "$loader" --force-rpath --set-rpath "$libraries" "$python"
     # Where it looks for the pip that it gives to new environments.
     sed -i "s|'WHEEL_PKG_DIR': '|&$root|" "$root"/usr/lib/python"$version"/_sysconfigdata*.py

@@ -61,7 +61,7 @@ def test_the_calls_of_a_program_are_recorded(program: Path, record: Record) -> N
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "done")
     assert calls["allocate", "1003"] == calls["reallocate_copy", "2003"] == 1
     assert calls["allocate", str(17 * 61)] == 1
-    # What aligned_alloc, memalign and posix_memalign returned; each is freed.
+    # What aligned_alloc, memalign and posix_memalign returned.
     assert [calls["allocate", size] for size in ("1088", "1281", "1153")] == [1, 1, 1]
     assert calls["new", ""] == calls["drop", ""] == 1
     assert (summary["schema"], summary["status"], summary["processes"]) == ("pktalloc-record-1", 0, 1)

@@ -326,21 +326,25 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     block
 }
 
+/// What `aligned_alloc` and `memalign` do, which the real one does. Looking for the real functions takes no aligned blocks.
+fn aligned_block(place: &AtomicPtr<c_void>, alignment: usize, size: usize) -> *mut c_void {
+    if !ready() {
+        return ptr::null_mut();
+    }
+    let Some(real) = real!(place as Aligned) else { return ptr::null_mut() };
+    // SAFETY: both may be called with any numbers.
+    let block = unsafe { real(alignment, size) };
+    note_block(block, size);
+    block
+}
+
 /// As C has it.
 ///
 /// # Safety
 /// None is needed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn aligned_alloc(alignment: usize, size: usize) -> *mut c_void {
-    // Looking for the real functions takes no aligned blocks.
-    if !ready() {
-        return ptr::null_mut();
-    }
-    let Some(real) = real!(REAL_ALIGNED_ALLOC as Aligned) else { return ptr::null_mut() };
-    // SAFETY: aligned_alloc may be called with any numbers.
-    let block = unsafe { real(alignment, size) };
-    note_block(block, size);
-    block
+    aligned_block(&REAL_ALIGNED_ALLOC, alignment, size)
 }
 
 /// As C has it. Musl's own calls `aligned_alloc`, the one above.
@@ -350,14 +354,7 @@ pub unsafe extern "C" fn aligned_alloc(alignment: usize, size: usize) -> *mut c_
 #[cfg(not(target_env = "musl"))]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn memalign(alignment: usize, size: usize) -> *mut c_void {
-    if !ready() {
-        return ptr::null_mut();
-    }
-    let Some(real) = real!(REAL_MEMALIGN as Aligned) else { return ptr::null_mut() };
-    // SAFETY: memalign may be called with any numbers.
-    let block = unsafe { real(alignment, size) };
-    note_block(block, size);
-    block
+    aligned_block(&REAL_MEMALIGN, alignment, size)
 }
 
 /// As C has it. Musl's own calls `aligned_alloc`, the one above.
