@@ -400,6 +400,7 @@ mod tests {
         for (unit, units, geometry) in every_shape() {
             let blocks = geometry.block_units();
             assert_eq!(blocks.end as usize, units);
+            assert_eq!(geometry.largest_in_window(), unit * units / 4);
             let largest = geometry.units(geometry.largest_in_window()) as usize;
             assert!(blocks.len() >= largest, "unit {unit}, {units} units");
             for bytes in [1, unit - 1, unit, unit + 1, 5 * unit, 5 * unit + 1] {
@@ -435,6 +436,19 @@ mod tests {
                 assert_eq!((geometry.header_start(), geometry.first_unit()), (GUARD_BYTES, 0), "{shape}");
             }
         }
+    }
+
+    #[test]
+    fn every_stack_of_the_cache_has_its_places_to_itself_and_another_set_of_the_processors_cache() {
+        let mut behind = 0;
+        for (row, places) in CACHE_ROWS.into_iter().enumerate() {
+            for index in 0..ROW_STACKS {
+                let start = cache_stack_start(row, index);
+                assert_eq!(start, behind, "stack {index} of row {row}");
+                behind = start + places * size_of::<usize>() + CACHE_LINE;
+            }
+        }
+        assert_eq!(behind, CACHE_BYTES);
     }
 
     // Elsewhere regions are shorter.

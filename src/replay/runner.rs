@@ -57,9 +57,9 @@ pub struct FirstPass {
     pub held_bytes: Option<u64>,
     /// By how many bytes the process had grown in memory at most, where the system says.
     pub resident_bytes: Option<u64>,
-    /// The processor time of the longest call.
+    /// The processor time of the longest call about a block.
     pub longest: Duration,
-    /// What that call was.
+    /// What that call was: `allocate`, `reallocate` or `free`.
     pub longest_call: &'static str,
     /// Evenly spaced moments, and that of the most live bytes.
     pub moments: Vec<Moment>,
@@ -240,8 +240,10 @@ impl<'p> Runner<'p> {
                 let before = Instant::now();
                 self.step(allocator, action)?;
                 let elapsed = before.elapsed();
-                if elapsed > longest_here {
-                    (longest_here, call_here) = (elapsed, action.name());
+                if let Some(call) = action.block_call()
+                    && elapsed > longest_here
+                {
+                    (longest_here, call_here) = (elapsed, call);
                 }
                 watcher.after(self, action)?;
                 if (step + 1).is_multiple_of(stride) || step + 1 == program.peak_step {
@@ -413,13 +415,14 @@ fn number(allocator: usize) -> u32 {
 }
 
 impl Action {
-    const fn name(self) -> &'static str {
+    /// The name of a call about one block. To make and to drop an allocator are calls that only some allocators have,
+    /// and take time for all that it holds.
+    const fn block_call(self) -> Option<&'static str> {
         match self {
-            Self::Allocate { .. } => "allocate",
-            Self::Resize { .. } => "reallocate",
-            Self::Free { .. } | Self::Release { .. } => "free",
-            Self::New => "new",
-            Self::Drop => "drop",
+            Self::Allocate { .. } => Some("allocate"),
+            Self::Resize { .. } => Some("reallocate"),
+            Self::Free { .. } | Self::Release { .. } => Some("free"),
+            Self::New | Self::Drop => None,
         }
     }
 }

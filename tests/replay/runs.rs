@@ -1,6 +1,7 @@
 //! Programs that run on allocators.
 
 use core::ops::ControlFlow;
+use core::time::Duration;
 
 use pktalloc::replay::{
     Competitor, Counts, Link, Options, Phase, Plan, Program, ReadOptions, Recording, Rule, Runner, Setup, Trace,
@@ -31,7 +32,7 @@ fn a_replay_reports_what_it_ran() {
         }
         // How much is a matter of what the process did before: see the tests of the command.
         assert_eq!(found.resident_bytes.is_some(), cfg!(target_os = "linux"));
-        assert!(found.longest > std::time::Duration::ZERO, "{found:?}");
+        assert!(found.longest > Duration::ZERO, "{found:?}");
         assert!(["allocate", "free"].contains(&found.longest_call), "{found:?}");
         let steps: Vec<_> = found.moments.iter().map(|moment| (moment.step, moment.live_bytes)).collect();
         assert_eq!(steps, [(1, 1), (2, 1501), (3, 1500), (4, 101_500), (5, 100_000), (6, 0)]);
@@ -44,7 +45,7 @@ fn a_replay_reports_what_it_ran() {
             })
             .unwrap();
         assert!(passes > 1 && ticks > 1, "three packets do not last 10 ms");
-        assert!(runner.round(passes, &mut || Ok(())).unwrap() > std::time::Duration::from_millis(1));
+        assert!(runner.round(passes, &mut || Ok(())).unwrap() > Duration::from_millis(1));
     }
 }
 
@@ -77,6 +78,18 @@ fn a_library_that_is_none_is_named() {
     if cfg!(all(target_os = "linux", target_env = "gnu", not(pktalloc_asan))) {
         let error = run(&program, &Competitor::Library("libm.so.6".into())).unwrap_err();
         assert!(error.to_string().ends_with(": it has no malloc of its own"), "{error}");
+    }
+}
+
+/// A program that is recorded ends with everything that it never freed. To drop that takes as long as there is much of
+/// it, and is no call of malloc's.
+#[test]
+fn the_longest_call_is_one_about_a_block() {
+    let blocks: String = (0..4000).map(|block| format!("allocate,0,{block},10000\n")).collect();
+    let program = Program::from(calls(&format!("new,0,,\n{blocks}drop,0,,\n")).unwrap());
+    for competitor in competitors() {
+        let found = run(&program, &competitor).unwrap();
+        assert!(["allocate", "free"].contains(&found.longest_call), "{competitor:?}: {found:?}");
     }
 }
 
