@@ -426,6 +426,7 @@ mod tests {
                 geometry.bookkeeping_end(),
             ];
             assert!(parts.is_sorted() && parts[..6].iter().all(|part| part.is_multiple_of(PART_ALIGN)), "{shape}");
+            assert_eq!((geometry.cache_start() - geometry.holes_start()) * 8, units, "{shape}: a bit for each unit");
             let windows = geometry.windows_mask();
             assert_eq!(windows.count_ones() as usize, geometry.region_windows() - geometry.first_window(), "{shape}");
             assert!(windows != 0 && windows.trailing_zeros() as usize == geometry.first_window(), "{shape}");
