@@ -524,6 +524,21 @@ mod tests {
     }
 
     #[test]
+    fn every_length_has_a_stack_of_its_own_and_every_stack_a_place_in_each_of_its_rows() {
+        let longer = (0..LONG_CACHED).map(|step| (long_stack(step), length_of(long_code(step))));
+        let lengths = (1..=LONGEST_CACHED).map(|units| (units, units)).chain(longer);
+        assert!(lengths.eq((1..=LAST).map(|stack| (stack, units_of(stack)))));
+        let row = |row| {
+            let stacks = (1..=LAST).map(rows_of).filter(|(rows, _)| rows.contains(&row));
+            stacks.map(|(_, index)| index).collect::<Vec<_>>()
+        };
+        let places: Vec<_> = (0..ROW_STACKS).collect();
+        for number in 0..CACHE_ROWS.len() {
+            assert_eq!(row(number), places, "row {number}");
+        }
+    }
+
+    #[test]
     fn the_block_freed_last_of_a_length_comes_back_first() {
         with_cache(|cache, deepen| {
             [3, 7, LONGEST_CACHED].into_iter().for_each(deepen);
