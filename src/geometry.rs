@@ -430,6 +430,10 @@ mod tests {
             let windows = geometry.windows_mask();
             assert_eq!(windows.count_ones() as usize, geometry.region_windows() - geometry.first_window(), "{shape}");
             assert!(windows != 0 && windows.trailing_zeros() as usize == geometry.first_window(), "{shape}");
+            let of_windows = geometry.region_windows() * (CREDIT_BYTES + DESCRIPTOR_BYTES);
+            let several = (HEADER_BYTES + of_windows + units / 8, units);
+            let held = if geometry.is_single() { (0, 0) } else { several };
+            assert_eq!((geometry.fixed_bytes(), geometry.map_bytes()), held, "{shape}");
             if geometry.is_single() {
                 let behind = geometry.bookkeeping_end();
                 assert!(behind > geometry.bytes(geometry.first_unit() - 1), "{shape}: a unit for nothing");

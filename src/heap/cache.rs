@@ -595,6 +595,39 @@ mod tests {
         heap
     }
 
+    #[test]
+    fn stacks_count_as_held_once_they_have_memory_and_become_deeper_while_little_is_cached() {
+        let heap = with_cached(8);
+        let [short, deep, long] = CACHE_ROWS.map(|places| (places * size_of::<Slot>()) as u64);
+        let held = heap.allocated_bytes();
+        let held_more = || heap.allocated_bytes() - held;
+        heap.deepen(3);
+        heap.deepen(long_stack(0));
+        assert_eq!(held_more(), short + long);
+        // As much lives as is cached.
+        heap.deepen(1);
+        assert_eq!((heap.cache.next_row(1), held_more()), (Some(DEEP), short + long));
+        for _ in 0..9 {
+            heap.allocate(1024).unwrap();
+        }
+        assert_eq!(heap.used_units() / MUCH, heap.cache.units() - 3);
+        heap.deepen(1);
+        assert_eq!(heap.cache.next_row(1), Some(DEEP));
+        heap.allocate(24 * 64).unwrap();
+        heap.deepen(1);
+        assert_eq!((heap.cache.next_row(1), held_more()), (None, short + long + deep));
+        assert_eq!(heap.integrity_check(), Ok(()));
+        // Opened and closed again they count once more, and no more.
+        for _ in 0..2 {
+            heap.close_cache();
+            assert_eq!((heap.allocated_bytes(), heap.integrity_check()), (held - 2 * short, Ok(())));
+            heap.tend_cache(false);
+            heap.deepen(1);
+            heap.deepen(2);
+            assert_eq!((heap.allocated_bytes(), heap.integrity_check()), (held, Ok(())));
+        }
+    }
+
     /// Lengths in bytes that lie in one window of 128 KiB: longer ones, some of them too long for the cache, and a few
     /// short ones in between.
     const LENGTHS: [usize; 8] = [8193, 9000, 16_000, 64, 65_535, 122_880, 122_881, 4000];
