@@ -196,17 +196,23 @@ fn a_block_longer_than_a_region_is_a_large_one() {
     }
 }
 
-/// The first block comes by the long way, which has limits of its own: blocks that can be parked, that the map keeps
-/// exactly, that fit into a window.
+/// At each limit another path, or another way to keep the length, begins: blocks that are cached, whose length the map
+/// keeps exactly, longer ones that are cached, that fit into a window. The first block of an allocator comes by the slow
+/// path, whatever its size.
 #[test]
-fn the_first_block_may_be_of_any_size() {
-    for limit in [32 * 64, 127 * 64, 32_768] {
-        for size in limit - 1..=limit + 1 {
+fn a_block_around_any_limit_is_served_first_and_later() {
+    for limit in [32 * 64, 127 * 64, 32_768, 1920 * 64, 2048 * 64] {
+        for (size, earlier) in (limit - 1..=limit + 1).flat_map(|size| [(size, 0), (size, 1)]) {
             let allocator = Allocator::new();
-            let block = expect(size, allocator.allocate(size), "the first block");
-            assert_eq!(allocator.integrity_check(), Ok(()), "of {size}");
-            free(&allocator, block);
-            assert_eq!(allocator.used_bytes(), 0, "of {size}");
+            let mut blocks: Vec<_> = (0..earlier).map(|_| Some(allocator.allocate(64).unwrap().cast())).collect();
+            blocks.push(expect(size, allocator.allocate(size), "a block"));
+            blocks.push(expect(64, allocator.allocate(64), "the next block"));
+            assert_eq!(allocator.integrity_check(), Ok(()), "{size} after {earlier}");
+            let used = allocator.used_bytes();
+            let most = (64 * (earlier + 1) + size + size / 8 + 64) as u64;
+            assert!((size as u64..=most).contains(&used), "{size} after {earlier}: {used} bytes are used");
+            blocks.into_iter().for_each(|block| free(&allocator, block));
+            assert_eq!((allocator.used_bytes(), allocator.integrity_check()), (0, Ok(())), "{size} after {earlier}");
         }
     }
 }
