@@ -1,5 +1,5 @@
-//! Sizes at every power of two plus and minus 32, and at the ends of what a number can say, in every call that takes
-//! one.
+//! Sizes at every power of two plus and minus 32, at the longest block of each path, and at the ends of what a number can
+//! say, in every call that takes one.
 
 #![cfg(feature = "std")]
 
@@ -21,8 +21,12 @@ const LONGEST_PACKET: usize = (2 << 30) - 4096;
 fn sizes() -> impl Iterator<Item = usize> {
     let around = |middle: usize| (0..=64).map(move |delta| middle.wrapping_sub(32).wrapping_add(delta));
     let below = |end: usize| (0..=64).map(move |delta| end - delta);
+    // Units whose number the map keeps exactly, and units that are cached.
+    let longest = [127 * 64, 1920 * 64];
     (0..usize::BITS)
-        .flat_map(move |bit| around(1 << bit))
+        .map(|bit| 1 << bit)
+        .chain(longest)
+        .flat_map(around)
         .chain(below(isize::MAX as usize))
         .chain(below(u32::MAX as usize))
         .chain(below(usize::MAX))
