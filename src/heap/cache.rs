@@ -496,9 +496,12 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
 #[cfg(test)]
 mod tests {
+    use core::alloc::Layout;
+
     use super::*;
+    use crate::config::Settings;
     use crate::geometry::{ROW_STACKS, Runtime};
-    use crate::system::Os;
+    use crate::system::{Os, Role};
 
     fn block(address: usize) -> NonNull<u8> {
         NonNull::new(ptr::without_provenance_mut(address)).unwrap()
@@ -583,7 +586,7 @@ mod tests {
     /// A heap with as many cached blocks of each of two lengths, and live ones between them.
     fn with_cached(blocks: usize) -> Heap<Runtime, Os> {
         let geometry = Runtime::new::<Os>(64, 128 << 10).unwrap();
-        let heap = Heap::with_settings(geometry, crate::config::Settings::new(), Os).unwrap();
+        let heap = Heap::with_settings(geometry, Settings::new(), Os).unwrap();
         let all: Vec<_> = (0..4 * blocks).map(|index| heap.allocate(64 + index / 2 % 2 * 64).unwrap()).collect();
         heap.tend_cache(false);
         [1, 2].into_iter().for_each(|units| heap.deepen(units));
@@ -625,6 +628,50 @@ mod tests {
             heap.deepen(1);
             heap.deepen(2);
             assert_eq!((heap.allocated_bytes(), heap.integrity_check()), (held, Ok(())));
+        }
+    }
+
+    /// As [`Os`], but memory goes back as whole regions only.
+    struct Keeping;
+
+    // SAFETY: `Os` does it all.
+    unsafe impl System for Keeping {
+        const REGION_BYTES: usize = Os::REGION_BYTES;
+
+        fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
+            Os.allocate(layout, role)
+        }
+
+        unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, role: Role) {
+            // SAFETY: the caller keeps the same contract.
+            unsafe { Os.free(memory, layout, role) };
+        }
+    }
+
+    #[test]
+    fn stacks_that_the_system_does_not_take_back_go_on_counting_and_count_once() {
+        let geometry = Runtime::new::<Keeping>(64, 128 << 10).unwrap();
+        let heap = Heap::with_settings(geometry, Settings::new(), Keeping).unwrap();
+        heap.allocate(1000).unwrap();
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            heap.tend_cache(false);
+            heap.deepen(1);
+            held.push(heap.allocated_bytes());
+            heap.close_cache();
+            held.push(heap.allocated_bytes());
+        }
+        assert_eq!((held.as_slice(), heap.integrity_check()), ([held[0]; 6].as_slice(), Ok(())));
+    }
+
+    #[test]
+    fn nothing_is_cached_where_stacks_have_no_place_or_every_free_is_verified() {
+        let verified = Settings { check: true, ..Settings::new() };
+        for (unit, window, settings) in [(16, 1024, Settings::new()), (64, 128 << 10, verified)] {
+            let heap = Heap::with_settings(Runtime::new::<Os>(unit, window).unwrap(), settings, Os).unwrap();
+            heap.allocate(100).unwrap();
+            heap.tend_cache(false);
+            assert_eq!((heap.cache.region.get(), heap.cache.taking.get()), (None, 0), "units of {unit} bytes");
         }
     }
 
@@ -681,7 +728,7 @@ mod tests {
     #[test]
     fn longer_blocks_in_any_order_keep_their_bytes() {
         let geometry = Runtime::new::<Os>(64, 128 << 10).unwrap();
-        let heap = Heap::with_settings(geometry, crate::config::Settings::new(), Os).unwrap();
+        let heap = Heap::with_settings(geometry, Settings::new(), Os).unwrap();
         let mut live: Vec<(NonNull<[u8]>, u8)> = Vec::new();
         let mut random = 1_u32;
         let mut draw = |below: usize| {
