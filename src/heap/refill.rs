@@ -434,7 +434,8 @@ mod tests {
     /// A heap that gets no more memory than these windows have, full of blocks of one unit. Nothing was refused yet.
     fn at_limit(windows: usize, settings: Settings) -> (Heap<Runtime, Os>, Vec<NonNull<u8>>) {
         let geometry = Runtime::new::<Os>(64, 16 << 10).unwrap();
-        let limit = geometry.fixed_bytes() + windows * (geometry.map_bytes() + geometry.window_bytes());
+        let regions = windows.div_ceil(geometry.windows_mask().count_ones() as usize);
+        let limit = regions * geometry.fixed_bytes() + windows * (geometry.map_bytes() + geometry.window_bytes());
         let settings = Settings { memory_limit: Some(limit as u64), preallocated_windows: 0, ..settings };
         let heap = Heap::with_settings(geometry, settings, Os).unwrap();
         // With `check` on, a canary comes to it.
@@ -464,6 +465,16 @@ mod tests {
             assert_eq!((request(&heap, 128), request(&heap, 31)), (None, None));
             assert_eq!(request(&heap, 30), Some(blocks[200]));
             assert_eq!((0..6).filter_map(|_| request(&heap, 1)).count(), 5);
+        }
+    }
+
+    #[test]
+    fn a_hole_of_exactly_the_length_that_is_wanted_is_found_in_any_region() {
+        for hole in [300, 17_000, 130 * 256 - 100] {
+            let (heap, blocks) = at_limit(130, Settings::new());
+            assert!(heap.cold.borrow().regions.len() > 2);
+            free(&heap, blocks[hole..hole + 12].iter().copied());
+            assert_eq!(request(&heap, 12), Some(blocks[hole]));
         }
     }
 
