@@ -98,6 +98,25 @@ pub unsafe trait System {
     }
 }
 
+/// For tests: the operating system's memory in regions of so many bytes, with no more than the two methods that it takes.
+#[cfg(test)]
+pub(crate) struct Least<const REGION_BYTES: usize>;
+
+// SAFETY: `Os` keeps the contract.
+#[cfg(test)]
+unsafe impl<const REGION_BYTES: usize> System for Least<REGION_BYTES> {
+    const REGION_BYTES: usize = REGION_BYTES;
+
+    fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
+        Os.allocate(layout, role)
+    }
+
+    unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, role: Role) {
+        // SAFETY: the caller keeps the same contract.
+        unsafe { Os.free(memory, layout, role) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

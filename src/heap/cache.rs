@@ -496,12 +496,10 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
 #[cfg(test)]
 mod tests {
-    use core::alloc::Layout;
-
     use super::*;
     use crate::config::Settings;
     use crate::geometry::{ROW_STACKS, Runtime};
-    use crate::system::{Os, Role};
+    use crate::system::{Least, Os};
 
     fn block(address: usize) -> NonNull<u8> {
         NonNull::new(ptr::without_provenance_mut(address)).unwrap()
@@ -631,27 +629,11 @@ mod tests {
         }
     }
 
-    /// As [`Os`], but memory goes back as whole regions only.
-    struct Keeping;
-
-    // SAFETY: `Os` does it all.
-    unsafe impl System for Keeping {
-        const REGION_BYTES: usize = Os::REGION_BYTES;
-
-        fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
-            Os.allocate(layout, role)
-        }
-
-        unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, role: Role) {
-            // SAFETY: the caller keeps the same contract.
-            unsafe { Os.free(memory, layout, role) };
-        }
-    }
-
     #[test]
     fn stacks_that_the_system_does_not_take_back_go_on_counting_and_count_once() {
-        let geometry = Runtime::new::<Keeping>(64, 128 << 10).unwrap();
-        let heap = Heap::with_settings(geometry, Settings::new(), Keeping).unwrap();
+        // Memory goes back as whole regions only.
+        let system = Least::<{ Os::REGION_BYTES }>;
+        let heap = Heap::with_settings(Runtime::new::<Os>(64, 128 << 10).unwrap(), Settings::new(), system).unwrap();
         heap.allocate(1000).unwrap();
         let mut held = Vec::new();
         for _ in 0..3 {

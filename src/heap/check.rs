@@ -250,14 +250,13 @@ fn expect_total(total: Total, counted: u64, found: u64) -> Result<(), IntegrityE
 
 #[cfg(test)]
 mod tests {
-    use core::alloc::Layout;
 
     use super::*;
     use crate::config::Settings;
     use crate::error::{Overflow, WriteAfterFree};
     use crate::geometry::Runtime;
     use crate::map::Map;
-    use crate::system::{Os, Role};
+    use crate::system::{Least, Os};
 
     type Checked = Heap<Runtime, Os>;
 
@@ -368,9 +367,9 @@ mod tests {
     #[test]
     fn a_block_on_the_bookkeeping_is_reported() {
         // Where the bookkeeping lies in the window.
-        let geometry = Runtime::new::<OneWindow>(64, 4096).unwrap();
+        let geometry = Runtime::new::<Least<0>>(64, 4096).unwrap();
         for from_end in [false, true] {
-            let heap = Heap::with_settings(geometry, Settings::new(), OneWindow).unwrap();
+            let heap = Heap::with_settings(geometry, Settings::new(), Least::<0>).unwrap();
             heap.allocate(100).unwrap();
             let held = heap.cold.borrow().regions.nth(0).unwrap().held(geometry).next().unwrap();
             let unit = if from_end { geometry.first_unit() - 1 } else { 0 };
@@ -666,20 +665,5 @@ mod tests {
         }
         let window = window.address(heap.geometry());
         assert_eq!(heap.integrity_check(), Err(IntegrityError::Threshold { window }));
-    }
-
-    /// The operating system's memory, a window at a time.
-    struct OneWindow;
-
-    // SAFETY: `Os` keeps the contract.
-    unsafe impl System for OneWindow {
-        fn allocate(&self, layout: Layout, role: Role) -> Option<NonNull<u8>> {
-            Os.allocate(layout, role)
-        }
-
-        unsafe fn free(&self, memory: NonNull<u8>, layout: Layout, role: Role) {
-            // SAFETY: the caller keeps the same contract.
-            unsafe { Os.free(memory, layout, role) }
-        }
     }
 }

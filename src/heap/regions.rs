@@ -449,7 +449,7 @@ impl<G: Geometry, S: System> Drop for Heap<G, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
+    use crate::config::{ConfigError, Settings};
     use crate::geometry::Runtime;
     use crate::system::Os;
 
@@ -461,7 +461,7 @@ mod tests {
         let geometry = Runtime::new::<Os>(64, 128 << 10).unwrap();
         let heap = |settings| Heap::with_settings(geometry, settings, Os);
         let limited = |limit| heap(Settings { memory_limit: Some(limit), ..Settings::new() });
-        assert_eq!(limited(LEAST - 1).err(), Some(crate::ConfigError::MemoryLimit { bytes: LEAST - 1, least: LEAST }));
+        assert_eq!(limited(LEAST - 1).err(), Some(ConfigError::MemoryLimit { bytes: LEAST - 1, least: LEAST }));
         let limited = limited(LEAST).unwrap();
         let blocks = core::iter::from_fn(|| limited.allocate(1024).ok()).count();
         assert_eq!((blocks, limited.refusal(), limited.allocated_bytes()), (128, AllocError::MemoryLimit, LEAST));
