@@ -31,7 +31,7 @@ use core::ops::Range;
 
 #[cfg(any(feature = "python", test))]
 use crate::config::ConfigError;
-use crate::map::{LONGEST_CACHED, LONGEST_EXACT};
+use crate::map::LONGEST_EXACT;
 use crate::system::System;
 
 /// Smallest and largest unit in bytes.
@@ -49,12 +49,14 @@ pub(crate) const HEADER_BYTES: usize = 128;
 pub(crate) const CREDIT_BYTES: usize = size_of::<u32>();
 /// Bytes of a window's descriptor.
 pub(crate) const DESCRIPTOR_BYTES: usize = 16 + 2 * size_of::<usize>();
-/// Places of a stack of cached blocks, by rows of stacks: those of short blocks, these again when they have become
-/// deeper, and those of longer blocks. Each row lies apart, so that stacks in use lie close together. Fuzzed programs
-/// are short.
-pub(crate) const CACHE_ROWS: [usize; 3] = if cfg!(fuzzing) { [4, 8, 4] } else { [256, 512, 64] };
+/// Places of a stack of cached blocks, by rows of stacks: those of the shortest blocks, these again when they have
+/// become deeper, and those of longer ones. Each row lies apart, so that stacks in use lie close together. Fuzzed
+/// programs are short.
+pub(crate) const CACHE_ROWS: [usize; 6] = if cfg!(fuzzing) { [4, 8, 4, 4, 4, 4] } else { [256, 512, 32, 32, 32, 64] };
+/// Bytes of the bits that say which stacks have memory: a word for each row, with a bit for each stack.
+const STACKS_BYTES: usize = CACHE_ROWS.len() * size_of::<u32>();
 /// Stacks of a row.
-pub(crate) const ROW_STACKS: usize = LONGEST_CACHED as usize;
+pub(crate) const ROW_STACKS: usize = 32;
 
 /// Places from one stack to the next: a cache line more than a power of two, so that their tops do not fall into the
 /// same sets of the processor's cache.
@@ -184,10 +186,16 @@ pub(crate) trait Geometry: Copy {
         self.descriptors_start() + self.region_windows() * DESCRIPTOR_BYTES
     }
 
+    /// Where the bits start that say which stacks of cached blocks have memory.
+    #[inline(always)]
+    fn stacks_start(self) -> usize {
+        self.holes_start() + self.window_units() / 8
+    }
+
     /// Where the stacks of cached blocks start.
     #[inline(always)]
     fn cache_start(self) -> usize {
-        self.holes_start() + self.window_units() / 8
+        self.stacks_start() + if self.cache_bytes() > 0 { STACKS_BYTES } else { 0 }
     }
 
     /// Bytes of the stacks of cached blocks, of which one region of an allocator makes use; none where they would be a
@@ -421,17 +429,19 @@ mod tests {
                 geometry.credits_start(),
                 geometry.descriptors_start(),
                 geometry.holes_start(),
+                geometry.stacks_start(),
                 geometry.cache_start(),
                 geometry.map_start(),
                 geometry.bookkeeping_end(),
             ];
-            assert!(parts.is_sorted() && parts[..6].iter().all(|part| part.is_multiple_of(PART_ALIGN)), "{shape}");
-            assert_eq!((geometry.cache_start() - geometry.holes_start()) * 8, units, "{shape}: a bit for each unit");
+            assert!(parts.is_sorted() && parts[..7].iter().all(|part| part.is_multiple_of(PART_ALIGN)), "{shape}");
+            assert_eq!((geometry.stacks_start() - geometry.holes_start()) * 8, units, "{shape}: a bit for each unit");
             let windows = geometry.windows_mask();
             assert_eq!(windows.count_ones() as usize, geometry.region_windows() - geometry.first_window(), "{shape}");
             assert!(windows != 0 && windows.trailing_zeros() as usize == geometry.first_window(), "{shape}");
             let of_windows = geometry.region_windows() * (CREDIT_BYTES + DESCRIPTOR_BYTES);
-            let several = (HEADER_BYTES + of_windows + units / 8, units);
+            let stacks = if geometry.cache_bytes() > 0 { STACKS_BYTES } else { 0 };
+            let several = (HEADER_BYTES + of_windows + units / 8 + stacks, units);
             let held = if geometry.is_single() { (0, 0) } else { several };
             assert_eq!((geometry.fixed_bytes(), geometry.map_bytes()), held, "{shape}");
             if geometry.is_single() {

@@ -67,7 +67,7 @@ use crate::config::{ConfigError, Settings};
 use crate::error::AllocError;
 use crate::geometry::Geometry;
 use crate::list::List;
-use crate::map::{FIRST_LONG, LONGEST, code_of, length_of, long_step, whole_length};
+use crate::map::{FIRST_LONG, LONGEST, long_codes, step_length, step_of, whole_length};
 use crate::poison;
 use crate::region::{Region, Window};
 use crate::system::System;
@@ -304,17 +304,19 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let (shorter, longest) = (self.geometry.largest_exact(), self.geometry.window_bytes());
         // One comparison: 0, and what the hot path serves, wrap around.
         if size.wrapping_sub(shorter + 1) < longest - shorter {
-            let code = code_of(self.geometry.units(size));
-            let units = length_of(code);
-            if let Some(block) = long_step(code).and_then(|step| self.cached_long(step)) {
+            let units = self.geometry.units(size);
+            let step = step_of(units);
+            let units = step.map_or(units, step_length);
+            if let Some(block) = step.and_then(|step| self.cached_long(step)) {
                 return Some(self.handed_out(block, units));
             }
             let start = self.cursor.get();
             let end = start + units as usize;
             if end <= self.hot_limit.get() {
                 self.cursor.set(end);
-                // SAFETY: as in `allocate_hot`.
-                unsafe { self.map_origin.get().wrapping_add(start).write(code) };
+                // SAFETY: as in `allocate_hot`; the block has more than two units.
+                let codes = step.map_or([units as u8, 0], long_codes);
+                unsafe { self.map_origin.get().wrapping_add(start).cast::<[u8; 2]>().write(codes) };
                 return Some(self.run(start, units));
             }
         }

@@ -1,6 +1,6 @@
 //! The map of a window: which of its units are in use. Knows integers only, no pointers and no system.
 //!
-//! A map has a byte a unit: the length code of the block that **starts** there, or 0.
+//! A map has a byte a unit: for the block that **starts** there its length, or else 0.
 //!
 //! ```text
 //! unit   0 1 2 3 4 5 6 7 8 9
@@ -10,8 +10,9 @@
 //!
 //! Invariants:
 //!
-//! 1. A block's bytes behind its first are 0, but for the second one of a longer block that is cached.
+//! 1. A block's bytes behind its first are 0, but for the second one of a longer block.
 //! 2. Blocks do not overlap.
+//! 3. A longer block does not start at the last unit of a window.
 //!
 //! To hand a block out is to store one byte, and to free it is to read that byte and store 0. A byte that is 0 already
 //! is a double free or an interior pointer.
@@ -20,9 +21,11 @@
 //! |---|---|
 //! | 0 | no block starts here |
 //! | 1 to 127 | a block of that many units |
-//! | 128 to 159 | a *cached* block of 1 to 32 units: freed, and about to be handed out again |
-//! | 160 to 254 | a longer block, in eight steps an octave ([`whole_length`] rounds up to one) |
-//! | 255 | a longer block that is cached; the byte behind, from 128 on, says which of the shortest 32 longer ones it is |
+//! | 128 | a longer block, in eight steps an octave ([`whole_length`] rounds up to one); the byte behind says which |
+//! | 129 to 255 | a *cached* block of 1 to 127 units: freed, and about to be handed out again |
+//!
+//! The second byte of a longer block is never one that could be freed: 129 to 223 for a live one, by steps, and 224 to
+//! 255 for a cached one of the shortest 32 steps.
 //!
 //! The last block of a window may be a span, which goes on in the windows behind it. How many units a span takes at the
 //! front of those, their *lead*, is not in their maps: walks start behind it.
@@ -32,16 +35,16 @@ use core::ops::Range;
 
 /// The longest block, in units, whose length may be any number.
 pub(crate) const LONGEST_EXACT: u32 = FIRST_LONG - 1;
-/// The longest block, in units, that can be cached and whose length may be any number.
-pub(crate) const LONGEST_CACHED: u32 = 32;
-/// As many of the shortest longer lengths can be cached as well.
-pub(crate) const LONG_CACHED: u32 = LONGEST_CACHED;
-/// The byte of a cached block, less its length.
-const CACHED: u32 = FIRST_LONG - 1;
-/// The byte of a longer block that is cached.
-const CACHED_LONG: u8 = u8::MAX;
-/// The first byte of a longer block.
-const LONG: u32 = FIRST_LONG + LONGEST_CACHED;
+/// How many of the shortest longer lengths can be cached.
+pub(crate) const LONG_CACHED: u32 = 32;
+/// The bit of a cached block's byte that a live one's does not have.
+const CACHED: u8 = 1 << 7;
+/// The first byte of a longer block, be it live or cached.
+const LONG: u8 = CACHED;
+/// The second byte of the shortest longer block.
+const LIVE_STEP: u8 = LONG + 1;
+/// The second byte of the shortest longer block that is cached.
+const CACHED_STEP: u8 = u8::MAX - (LONG_CACHED - 1) as u8;
 /// The length in units of the shortest longer block. A block of several windows is at least that long, so that the hot
 /// path, which serves shorter ones, finds them in one window.
 pub(crate) const FIRST_LONG: u32 = 128;
@@ -50,7 +53,7 @@ const STEPS: u32 = 8;
 /// Base-2 logarithm of the first step.
 const FIRST_STEP: u32 = FIRST_LONG.ilog2() - STEPS.ilog2();
 /// The longest block, in units, whose length a map can keep.
-pub(crate) const LONGEST: u32 = length_of(CACHED_LONG - 1);
+pub(crate) const LONGEST: u32 = step_length((CACHED_STEP - LIVE_STEP - 1) as u32);
 /// Units that are looked at together when a hole is measured.
 const WORD: usize = size_of::<u64>();
 /// The same for holes that are longer.
@@ -58,43 +61,31 @@ const LINE: usize = 64;
 
 /// The smallest length that a map can keep and that is at least `units`, which is not 0 and at most [`LONGEST`].
 pub(crate) fn whole_length(units: u32) -> u32 {
-    length_of(code_of(units))
+    step_of(units).map_or(units, step_length)
 }
 
-/// What a map stores for a block of `units` units, rounded up; at most [`LONGEST`].
-pub(crate) fn code_of(units: u32) -> u8 {
+/// The step to which the length of a longer block is rounded up; `None` for a block whose length is kept as it is.
+pub(crate) fn step_of(units: u32) -> Option<u32> {
     debug_assert!(units <= LONGEST);
     if units <= LONGEST_EXACT {
-        return units as u8;
+        return None;
     }
     let step = units.ilog2() - STEPS.ilog2();
-    // A length that rounds up to the next octave has 2 * STEPS steps, which is the next octave's first code.
+    // A length that rounds up to the next octave has 2 * STEPS steps, which is the next octave's first.
     let steps = units.div_ceil(1 << step);
-    (LONG + (step - FIRST_STEP) * STEPS + (steps - STEPS)) as u8
+    Some((step - FIRST_STEP) * STEPS + (steps - STEPS))
 }
 
-/// The length in units that a map's byte stands for.
-pub(crate) const fn length_of(code: u8) -> u32 {
-    match code as u32 {
-        exact @ ..FIRST_LONG => exact,
-        cached @ FIRST_LONG..LONG => cached - CACHED,
-        long => {
-            let above = long - LONG;
-            (STEPS + above % STEPS) << (FIRST_STEP + above / STEPS)
-        }
-    }
+/// The length in units of longer blocks of a step.
+pub(crate) const fn step_length(step: u32) -> u32 {
+    (STEPS + step % STEPS) << (FIRST_STEP + step / STEPS)
 }
 
-/// What a map stores for a cached block of `units` units, at most `LONGEST_CACHED`.
+/// What a map stores for a cached block of `units` units, at most `LONGEST_EXACT`.
 #[inline(always)]
 pub(crate) fn cached_code(units: u32) -> u8 {
-    debug_assert!((1..=LONGEST_CACHED).contains(&units));
-    (CACHED + units) as u8
-}
-
-/// Whether a map's byte stands for a cached block, or says how long one is.
-fn is_cached(code: u8) -> bool {
-    (FIRST_LONG..LONG).contains(&u32::from(code)) || code == CACHED_LONG
+    debug_assert!((1..=LONGEST_EXACT).contains(&units));
+    units as u8 | CACHED
 }
 
 /// The length in units of the live block that a map's byte stands for, if it is at most `LONGEST_EXACT`.
@@ -104,24 +95,28 @@ pub(crate) fn exact_length(code: u8) -> Option<u32> {
     (u32::from(code.wrapping_sub(1)) < LONGEST_EXACT).then_some(u32::from(code))
 }
 
-/// The length in units of the longer live block that a map's byte stands for, if it does.
-pub(crate) fn long_length(code: u8) -> Option<u32> {
-    (LONG..u32::from(CACHED_LONG)).contains(&u32::from(code)).then(|| length_of(code))
+/// Whether a map's byte is the first one of a longer block.
+#[inline(always)]
+pub(crate) fn is_long(code: u8) -> bool {
+    code == LONG
 }
 
-/// Which of the longer lengths a live block's byte stands for, counted from 0, if that one can be cached.
-pub(crate) fn long_step(code: u8) -> Option<u32> {
-    u32::from(code).checked_sub(LONG).filter(|&step| step < LONG_CACHED)
+/// The step of the longer live block that has this second byte, if one has.
+#[inline(always)]
+pub(crate) fn live_step(second: u8) -> Option<u32> {
+    (LIVE_STEP..CACHED_STEP).contains(&second).then(|| u32::from(second - LIVE_STEP))
 }
 
-/// What a map stores for a live block of a longer length.
-pub(crate) const fn long_code(step: u32) -> u8 {
-    (LONG + step) as u8
+/// What a map stores for a longer block of a step that is live.
+#[inline(always)]
+pub(crate) fn long_codes(step: u32) -> [u8; 2] {
+    [LONG, LIVE_STEP + step as u8]
 }
 
-/// What a map stores for a cached block of a longer length, in its first two bytes; the second one of a live block is 0.
+/// What a map stores for a longer block of a step, below `LONG_CACHED`, that is cached.
+#[inline(always)]
 pub(crate) fn cached_long_codes(step: u32) -> [u8; 2] {
-    [CACHED_LONG, cached_code(step + 1)]
+    [LONG, CACHED_STEP + step as u8]
 }
 
 /// The map of a window.
@@ -138,12 +133,19 @@ impl<'a> Map<'a> {
     /// Records that the block that starts at `start` has `units` units, a length that the map can keep.
     pub(crate) fn set(self, start: u32, units: u32) {
         debug_assert_eq!(units, whole_length(units));
-        self.0[start as usize].set(code_of(units));
+        self.release(start);
+        let bytes = &self.0[start as usize..];
+        match step_of(units).map(long_codes) {
+            None => bytes[0].set(units as u8),
+            Some(codes) => bytes[..2].iter().zip(codes).for_each(|(byte, code)| byte.set(code)),
+        }
     }
 
-    /// Takes the live block that starts at `start` out.
+    /// Takes the live block that starts at `start` out, if one does.
     pub(crate) fn release(self, start: u32) {
-        self.0[start as usize].set(0);
+        if is_long(self.0[start as usize].replace(0)) {
+            self.0[start as usize + 1].set(0);
+        }
     }
 
     /// The length in units of the live or cached block that starts at `start`; `None` when neither does.
@@ -151,37 +153,44 @@ impl<'a> Map<'a> {
     fn taken_at(self, start: u32) -> Option<u32> {
         match self.0[start as usize].get() {
             0 => None,
-            CACHED_LONG => {
+            LONG => {
                 // Any byte stands for a length here, so that a walk over a damaged map ends.
-                let step = self.0.get(start as usize + 1).map_or(0, |second| u32::from(second.get()));
-                Some(length_of(long_code(step % LONG_CACHED)))
+                let cached = || u32::from(self.second(start).saturating_sub(CACHED_STEP));
+                Some(step_length(live_step(self.second(start)).unwrap_or_else(cached)))
             }
-            code => Some(length_of(code)),
+            code => Some(u32::from(code & !CACHED)),
         }
+    }
+
+    /// The second byte of the longer block that starts at `start`.
+    fn second(self, start: u32) -> u8 {
+        self.0.get(start as usize + 1).map_or(0, Cell::get)
     }
 
     /// The length in units of the cached block that starts at `start`; `None` when none does.
     pub(crate) fn cached_at(self, start: u32) -> Option<u32> {
-        if is_cached(self.0[start as usize].get()) { self.taken_at(start) } else { None }
+        if self.block_at(start).is_none() { self.taken_at(start) } else { None }
     }
 
     /// The first unit whose byte does not belong to what starts at `start`.
     pub(crate) fn behind_start(self, start: u32) -> u32 {
-        start + if self.0[start as usize].get() == CACHED_LONG { 2 } else { 1 }
+        start + if is_long(self.0[start as usize].get()) { 2 } else { 1 }
     }
 
     /// The length in units of the live block that starts at `start`; `None` when none does.
     #[inline]
     pub(crate) fn block_at(self, start: u32) -> Option<u32> {
-        let code = self.0[start as usize].get();
-        (code != 0 && !is_cached(code)).then(|| length_of(code))
+        match self.0[start as usize].get() {
+            LONG => live_step(self.second(start)).map(step_length),
+            code => exact_length(code),
+        }
     }
 
     /// The live or cached block that starts last at or before `unit`, and whether it is live; it may end before `unit`,
     /// and behind the map.
     pub(crate) fn last_start(self, unit: u32) -> Option<(Range<u32>, bool)> {
         let last = self.0[..=unit as usize].iter().rposition(|byte| byte.get() != 0)?;
-        let is_second = last > 0 && self.0[last - 1].get() == CACHED_LONG;
+        let is_second = last > 0 && is_long(self.0[last - 1].get());
         let start = last as u32 - u32::from(is_second);
         Some((start..start + self.taken_at(start)?, self.block_at(start).is_some()))
     }
@@ -243,7 +252,9 @@ impl<'a> Map<'a> {
 
     /// How many live blocks start in this map.
     pub(crate) fn starts(self) -> u64 {
-        self.0.iter().filter(|byte| byte.get() != 0 && !is_cached(byte.get())).count() as u64
+        let exact = self.0.iter().filter(|byte| exact_length(byte.get()).is_some()).count();
+        let is_live_long = |pair: &&[Cell<u8>]| is_long(pair[0].get()) && live_step(pair[1].get()).is_some();
+        (exact + self.0.windows(2).filter(is_live_long).count()) as u64
     }
 
     /// Writes any byte, as stray bytes would.
@@ -284,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_cached_block_keeps_its_units_and_is_not_live() {
-        for units in 1..=LONGEST_CACHED {
+        for units in 1..=LONGEST_EXACT {
             let bytes = bytes();
             let map = Map::over(&bytes);
             map.set(10, units);
@@ -306,15 +317,13 @@ mod tests {
         for step in 0..LONG_CACHED {
             let bytes: Vec<_> = (0..2500).map(|_| Cell::new(0)).collect();
             let map = Map::over(&bytes);
-            let units = length_of(long_code(step));
+            let units = step_length(step);
             map.set(10, units);
-            let code = bytes[10].get();
-            assert_eq!((long_step(code), long_length(code), exact_length(code)), (Some(step), Some(units), None));
+            assert_eq!((map.block_at(10), map.starts()), (Some(units), 1));
             let [first, second] = cached_long_codes(step);
             bytes[10].set(first);
             bytes[11].set(second);
-            // Neither is a block that could be freed.
-            assert!([first, second].iter().all(|&code| exact_length(code).or(long_length(code)).is_none()));
+            assert_eq!((is_long(first), live_step(second)), (true, None));
             assert_eq!((map.cached_at(10), map.block_at(10), map.behind_start(10)), (Some(units), None, 12));
             for unit in [10, 11, 12, 9 + units, 2499] {
                 assert_eq!(map.last_start(unit), Some((10..10 + units, false)), "seen from {unit}");
@@ -325,8 +334,40 @@ mod tests {
             bytes[11].set(0);
             assert!(map.cached_at(10).is_some_and(|units| units >= FIRST_LONG));
         }
-        assert_eq!((long_step(code_of(LONGEST_EXACT)), long_step(code_of(1921))), (None, None));
-        assert_eq!(length_of(long_code(LONG_CACHED - 1)), 1920);
+        assert_eq!(step_length(LONG_CACHED - 1), 1920);
+    }
+
+    #[test]
+    fn the_bytes_of_longer_blocks_are_no_short_one_and_no_two_are_the_same() {
+        assert_eq!((step_of(LONGEST_EXACT), step_of(FIRST_LONG), step_of(LONGEST)), (None, Some(0), Some(94)));
+        let live = (0..=94).map(|step| (long_codes(step), Some(step)));
+        let cached = (0..LONG_CACHED).map(|step| (cached_long_codes(step), None));
+        let mut seconds: Vec<_> = live
+            .chain(cached)
+            .map(|([first, second], step)| {
+                assert_eq!((is_long(first), live_step(second)), (true, step));
+                // Neither is a block that could be freed, and the second one is not the first one of another.
+                assert!(exact_length(first).or(exact_length(second)).is_none() && !is_long(second));
+                second
+            })
+            .collect();
+        seconds.sort_unstable();
+        seconds.dedup();
+        assert_eq!(seconds.len(), 95 + LONG_CACHED as usize);
+    }
+
+    #[test]
+    fn a_longer_block_that_becomes_another_leaves_no_second_byte() {
+        let bytes = bytes();
+        let map = Map::over(&bytes);
+        for units in [640, 3, 144, 127, 128, 1] {
+            map.set(10, units);
+            assert_eq!((map.block_at(10), map.blocks().count(), map.starts()), (Some(units), 1, 1));
+            assert_eq!(map.next_start(map.behind_start(10)..UNITS), UNITS, "{units} units");
+        }
+        map.set(10, 640);
+        map.release(10);
+        assert_eq!((map.next_start(0..UNITS), map.starts()), (UNITS, 0));
     }
 
     /// The first hole that a look at every single unit finds.

@@ -18,7 +18,7 @@ use core::ptr::NonNull;
 
 use crate::bitset::{Bitset, Words, WordsMut};
 use crate::geometry::{CACHE_ROWS, CREDIT_BYTES, DESCRIPTOR_BYTES, Geometry, HEADER_BYTES, MOST_REGION_WINDOWS};
-use crate::map::Map;
+use crate::map::{Map, is_long, live_step};
 
 /// Where a window stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,8 +146,6 @@ pub(crate) struct Header {
     pub(crate) mapped: WindowBits,
     /// Whether the maps of other windows may have pages behind them all the same, which another allocator left.
     pub(crate) left: Cell<bool>,
-    /// Which stacks of cached blocks have memory that counts as held: a word for each row, with a bit for each stack.
-    pub(crate) stacks: [Cell<u32>; CACHE_ROWS.len()],
     /// The neighbours in the list of regions with reserved windows.
     pub(crate) previous: Cell<Option<Region>>,
     pub(crate) next: Cell<Option<Region>>,
@@ -178,10 +176,12 @@ impl Region {
                 resident: WindowBits::new(resident & (windows | 1 << CACHE)),
                 mapped: WindowBits::new(0),
                 left: Cell::new(resident != 0),
-                stacks: [const { Cell::new(0) }; CACHE_ROWS.len()],
                 previous: Cell::new(None),
                 next: Cell::new(None),
             });
+            if geometry.cache_bytes() > 0 {
+                base.add(geometry.stacks_start()).cast::<[u32; CACHE_ROWS.len()]>().write([0; CACHE_ROWS.len()]);
+            }
         }
         Self(base)
     }
@@ -247,6 +247,19 @@ impl Region {
         }
     }
 
+    /// The step of the longer live block that starts at a unit of the region, if one does.
+    ///
+    /// # Safety
+    /// As for [`code`](Self::code).
+    #[inline(always)]
+    pub(crate) unsafe fn long_step_at<G: Geometry>(self, unit: usize, geometry: G) -> Option<u32> {
+        // SAFETY: the caller says so; a longer block has another unit behind its first.
+        unsafe {
+            let is_long = is_long(self.code(unit, geometry).get());
+            if is_long { live_step(self.code(unit + 1, geometry).get()) } else { None }
+        }
+    }
+
     /// The maps of windows side by side, and what lies beside them that nobody uses: the part of the map for the
     /// bookkeeping, and what is left in front of the first window.
     pub(crate) fn maps<G: Geometry>(self, windows: Range<usize>, geometry: G) -> NonNull<[u8]> {
@@ -265,6 +278,14 @@ impl Region {
     pub(crate) fn map_origin<G: Geometry>(self, geometry: G) -> *mut u8 {
         let map = self.0.as_ptr().wrapping_add(geometry.map_start());
         map.wrapping_sub(self.address() >> geometry.unit_shift())
+    }
+
+    /// Which stacks of cached blocks have memory that counts as held: a word for each row, with a bit for each stack.
+    /// Only where regions have such stacks.
+    pub(crate) fn stacks_held<'a, G: Geometry>(self, geometry: G) -> &'a [Cell<u32>; CACHE_ROWS.len()] {
+        debug_assert!(geometry.cache_bytes() > 0);
+        // SAFETY: as for `header`.
+        unsafe { self.0.add(geometry.stacks_start()).cast().as_ref() }
     }
 
     /// The places of the stacks of cached blocks.

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use super::Heap;
 use crate::geometry::Geometry;
-use crate::map::{exact_length, long_length};
+use crate::map::{exact_length, step_length};
 use crate::region::{Place, Region};
 use crate::system::System;
 
@@ -142,16 +142,18 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if number < self.hot_units.get() && self.until_tick.get() != DUE {
             let unit = number + geometry.first_block_unit();
             // SAFETY: as in `free_hot`.
-            let (region, code) = unsafe {
+            let (region, step) = unsafe {
                 let region = Region::of_block(block, geometry);
-                (region, region.code(unit, geometry))
+                (region, region.long_step_at(unit, geometry))
             };
             let room = geometry.window_units() - unit % geometry.window_units();
-            if let Some(units) = long_length(code.get()).filter(|&units| units as usize <= room) {
-                // SAFETY: the caller's block, which is live until now.
-                if !unsafe { self.cache_long(block, region, unit, code.get()) } {
-                    code.set(0);
-                    self.give_back_block(region, unit, block, units);
+            if let Some(step) = step.filter(|&step| step_length(step) as usize <= room) {
+                // SAFETY: the caller's block, which is live until now; it has more than two units.
+                unsafe {
+                    if !self.cache_long(block, region, unit, step) {
+                        region.set_codes(unit, [0; 2], geometry);
+                        self.give_back_block(region, unit, block, step_length(step));
+                    }
                 }
                 self.count_free();
                 return;

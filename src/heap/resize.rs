@@ -283,7 +283,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn extend(&self, region: Region, units: Range<usize>, end: usize) -> bool {
         let geometry = self.geometry;
         let per_window = geometry.window_units();
-        if end > geometry.region_units() {
+        let is_last_of_window = (units.start + 1).is_multiple_of(per_window);
+        if end > geometry.region_units() || is_last_of_window {
             return false;
         }
         let index = (units.end - 1) / per_window;
