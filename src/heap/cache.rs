@@ -233,6 +233,10 @@ impl Cache {
 
     /// Units of all cached blocks.
     pub(super) fn units(&self) -> u64 {
+        // Those that take no blocks have none.
+        if self.taking.get() == 0 {
+            return 0;
+        }
         let exact = self.placed_stacks().take_while(|&stack| stack <= LONGEST_EXACT);
         exact.map(|units| self.len(units) as u64 * u64::from(units)).sum::<u64>() + self.long_units.get()
     }
@@ -455,15 +459,19 @@ impl<G: Geometry, S: System> Heap<G, S> {
 
     /// Has the last stack that takes blocks give its own back, and then take no more.
     fn drain_cache(&self) {
-        for stack in (1..=self.cache.taking.get() as u32).rev().take(DRAINED_STACKS) {
-            let len = self.cache.len(stack);
+        for _ in 0..DRAINED_STACKS {
+            let last = self.cache.taking.get();
+            if last == 0 {
+                return;
+            }
+            let len = self.cache.len(last as u32);
             let left = len.saturating_sub(DRAINED);
-            self.give_back_cached(stack, left);
+            self.give_back_cached(last as u32, left);
             if left == 0 {
-                self.cache.taking.set(stack as usize - 1);
+                self.cache.taking.set(last - 1);
             }
             if len > 0 {
-                break;
+                return;
             }
         }
     }
