@@ -1,8 +1,8 @@
 //! The allocator itself, over any geometry and any system: the hot path, and what everything else hangs on.
 //!
 //! Allocation bumps a cursor through an *extent*, a hole of the current window that is taken as a whole. While packets
-//! do not leave in order, a freed block of up to 32 units, or of one of the longer lengths up to 1920, goes into a
-//! *cache*, from which the next allocation of that length takes it:
+//! do not leave in order, a freed block of up to 1920 units goes into a *cache*, from which the next allocation of that
+//! length takes it:
 //!
 //! ```text
 //!            extent of the current window
@@ -314,8 +314,8 @@ impl<G: Geometry, S: System> Heap<G, S> {
             let end = start + units as usize;
             if end <= self.hot_limit.get() {
                 self.cursor.set(end);
-                // SAFETY: as in `allocate_hot`; the block has more than two units.
                 let codes = step.map_or([units as u8, 0], long_codes);
+                // SAFETY: as in `allocate_hot`; the block has more than two units.
                 unsafe { self.map_origin.get().wrapping_add(start).cast::<[u8; 2]>().write(codes) };
                 return Some(self.run(start, units));
             }

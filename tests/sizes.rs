@@ -258,6 +258,28 @@ fn blocks_of_every_length_go_on_in_the_next_window() {
     }
 }
 
+/// With idle windows behind it.
+#[test]
+fn a_block_in_the_last_unit_of_a_window_grows() {
+    for size in [65, 4000, 9000, 128 << 10, 300_000] {
+        let allocator = Allocator::with_config(Config::new().preallocated_windows(4)).unwrap();
+        let is_last = |block: &NonNull<u8>| (block.addr().get() + 64).is_multiple_of(128 << 10);
+        let blocks = std::iter::from_fn(|| Some(allocator.allocate(64).unwrap().cast::<u8>()));
+        let last = blocks.take(1 << 12).find(is_last).unwrap();
+        // SAFETY: a live block, of so many bytes before and after it grows.
+        unsafe {
+            last.write_bytes(7, 64);
+            let grown = allocator.reallocate(last, size, Realloc::CopyExisting).unwrap();
+            assert!(grown.len() >= size);
+            grown.cast::<u8>().add(64).write_bytes(8, size - 64);
+            assert!(grown.as_ref()[..64].iter().all(|&byte| byte == 7));
+            assert_eq!(allocator.integrity_check(), Ok(()), "{size} bytes");
+            allocator.free(grown.cast());
+        }
+        assert_eq!(allocator.integrity_check(), Ok(()), "{size} bytes");
+    }
+}
+
 #[test]
 fn objects_of_every_size_and_alignment_are_constructed_or_refused() {
     #[derive(Clone, Copy)]

@@ -86,7 +86,7 @@ const MUCH: u64 = 8;
 /// The most cached blocks that one tick gives back to their windows.
 const DRAINED: usize = 256;
 
-/// The most empty stacks that one tick has take no more.
+/// The most stacks that one tick has take no more.
 const DRAINED_STACKS: usize = 4;
 
 /// The stacks.
@@ -104,7 +104,7 @@ pub(super) struct Cache {
     region: Cell<Option<Region>>,
     /// Units of the cached blocks of longer lengths.
     long_units: Cell<u64>,
-    /// Which stacks have places: a word for each row of indices, with a bit for each stack.
+    /// Which stacks have places: a bit for each, from stack 1 on.
     placed: [Cell<u32>; LAST as usize / ROW_STACKS + 1],
     /// Ticks, which say when a stack gives back.
     ticks: Cell<u32>,
@@ -457,7 +457,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
         }
     }
 
-    /// Has the last stack that takes blocks give its own back, and then take no more.
+    /// Has the last stacks that take blocks take no more, the first of them that has any after it gave them back.
     fn drain_cache(&self) {
         for _ in 0..DRAINED_STACKS {
             let last = self.cache.taking.get();
@@ -676,6 +676,9 @@ mod tests {
     fn a_longer_block_that_was_freed_comes_back_whole_and_cannot_be_freed_twice() {
         let heap = with_cached(8);
         let (block, other) = (heap.allocate(9000).unwrap(), heap.allocate(9000).unwrap());
+        let (start, second) = (block.addr().get(), block.addr().get() + 64);
+        let error = heap.try_free(NonNull::new(second as *mut u8).unwrap(), None);
+        assert_eq!(error, Err(crate::FreeError::Interior { address: second, block: start }));
         // SAFETY: live, and not used afterwards.
         unsafe {
             heap.free(other.cast());

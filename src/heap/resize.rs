@@ -283,6 +283,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     fn extend(&self, region: Region, units: Range<usize>, end: usize) -> bool {
         let geometry = self.geometry;
         let per_window = geometry.window_units();
+        // From there it would become a longer one, which does not start at the last unit of a window.
         let is_last_of_window = (units.start + 1).is_multiple_of(per_window);
         if end > geometry.region_units() || is_last_of_window {
             return false;
