@@ -50,9 +50,9 @@ pub(crate) const CREDIT_BYTES: usize = size_of::<u32>();
 /// Bytes of a window's descriptor.
 pub(crate) const DESCRIPTOR_BYTES: usize = 16 + 2 * size_of::<usize>();
 /// Places of a stack of cached blocks, by rows of stacks: those of the shortest blocks, these again when they have
-/// become deeper, and those of longer ones. Each row lies apart, so that stacks in use lie close together. Fuzzed
-/// programs are short.
-pub(crate) const CACHE_ROWS: [usize; 6] = if cfg!(fuzzing) { [4, 8, 4, 4, 4, 4] } else { [256, 512, 32, 32, 32, 64] };
+/// become deeper, three rows of the lengths between, and those of longer blocks. Each row lies apart, so that stacks in
+/// use lie close together. Fuzzed programs are short.
+pub(crate) const CACHE_ROWS: [usize; 6] = if cfg!(fuzzing) { [4, 8, 4, 4, 4, 4] } else { [256, 512, 16, 16, 16, 64] };
 /// Bytes of the bits that say which stacks have memory: a word for each row, with a bit for each stack.
 const STACKS_BYTES: usize = CACHE_ROWS.len() * size_of::<u32>();
 /// Stacks of a row.

@@ -67,7 +67,7 @@ use crate::config::{ConfigError, Settings};
 use crate::error::AllocError;
 use crate::geometry::Geometry;
 use crate::list::List;
-use crate::map::{FIRST_LONG, LONGEST, long_codes, step_length, step_of, whole_length};
+use crate::map::{FIRST_LONG, LONGEST, length_number, length_of, live_codes, whole_length};
 use crate::poison;
 use crate::region::{Region, Window};
 use crate::system::System;
@@ -304,19 +304,17 @@ impl<G: Geometry, S: System> Heap<G, S> {
         let (shorter, longest) = (self.geometry.largest_exact(), self.geometry.window_bytes());
         // One comparison: 0, and what the hot path serves, wrap around.
         if size.wrapping_sub(shorter + 1) < longest - shorter {
-            let units = self.geometry.units(size);
-            let step = step_of(units);
-            let units = step.map_or(units, step_length);
-            if let Some(block) = step.and_then(|step| self.cached_long(step)) {
+            let number = length_number(self.geometry.units(size));
+            let units = length_of(number);
+            if let Some(block) = self.cached_long(number) {
                 return Some(self.handed_out(block, units));
             }
             let start = self.cursor.get();
             let end = start + units as usize;
             if end <= self.hot_limit.get() {
                 self.cursor.set(end);
-                let codes = step.map_or([units as u8, 0], long_codes);
                 // SAFETY: as in `allocate_hot`; the block has more than two units.
-                unsafe { self.map_origin.get().wrapping_add(start).cast::<[u8; 2]>().write(codes) };
+                unsafe { self.map_origin.get().wrapping_add(start).cast::<[u8; 2]>().write(live_codes(number)) };
                 return Some(self.run(start, units));
             }
         }

@@ -139,8 +139,8 @@
 //! - A **large block** is one that fits no region. It is mapped by itself.
 //! - An **extent** is a hole of the current window that is handed out from front to back.
 //! - A **cached block** was freed and will be reused by the next allocation of its length: at most 512 blocks of each
-//!   length up to 32 units, 32 of each up to 128 units, and 64 of each up to 1920 units. Those of 128 units and more are
-//!   an eighth of what lives at most.
+//!   length up to 32 units; 16 of one up to 127 units that is freed often; and 64 of each up to 1920 units, of these an
+//!   eighth of what lives at most.
 //!
 //! # What it costs
 //!

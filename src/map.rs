@@ -25,7 +25,7 @@
 //! | 129 to 255 | a *cached* block of 1 to 127 units: freed, and about to be handed out again |
 //!
 //! The second byte of a longer block is never one that could be freed: 129 to 223 for a live one, by steps, and 224 to
-//! 255 for a cached one of the shortest 32 steps.
+//! 255 for a cached one of the shortest 32.
 //!
 //! The last block of a window may be a span, which goes on in the windows behind it. How many units a span takes at the
 //! front of those, their *lead*, is not in their maps: walks start behind it.
@@ -35,16 +35,14 @@ use core::ops::Range;
 
 /// The longest block, in units, whose length may be any number.
 pub(crate) const LONGEST_EXACT: u32 = FIRST_LONG - 1;
-/// How many of the shortest longer lengths can be cached.
-pub(crate) const LONG_CACHED: u32 = 32;
 /// The bit of a cached block's byte that a live one's does not have.
 const CACHED: u8 = 1 << 7;
 /// The first byte of a longer block, be it live or cached.
 const LONG: u8 = CACHED;
 /// The second byte of the shortest longer block.
-const LIVE_STEP: u8 = LONG + 1;
+const LIVE_LONG: u8 = LONG + 1;
 /// The second byte of the shortest longer block that is cached.
-const CACHED_STEP: u8 = u8::MAX - (LONG_CACHED - 1) as u8;
+const CACHED_LONG: u8 = 224;
 /// The length in units of the shortest longer block. A block of several windows is at least that long, so that the hot
 /// path, which serves shorter ones, finds them in one window.
 pub(crate) const FIRST_LONG: u32 = 128;
@@ -52,8 +50,10 @@ pub(crate) const FIRST_LONG: u32 = 128;
 const STEPS: u32 = 8;
 /// Base-2 logarithm of the first step.
 const FIRST_STEP: u32 = FIRST_LONG.ilog2() - STEPS.ilog2();
+/// The number of the longest length of which blocks can be cached.
+pub(crate) const LAST_CACHED: u32 = FIRST_LONG + (u8::MAX - CACHED_LONG) as u32;
 /// The longest block, in units, whose length a map can keep.
-pub(crate) const LONGEST: u32 = step_length((CACHED_STEP - LIVE_STEP - 1) as u32);
+pub(crate) const LONGEST: u32 = length_of(FIRST_LONG + (CACHED_LONG - LIVE_LONG) as u32 - 1);
 /// Units that are looked at together when a hole is measured.
 const WORD: usize = size_of::<u64>();
 /// The same for holes that are longer.
@@ -61,24 +61,47 @@ const LINE: usize = 64;
 
 /// The smallest length that a map can keep and that is at least `units`, which is not 0 and at most [`LONGEST`].
 pub(crate) fn whole_length(units: u32) -> u32 {
-    step_of(units).map_or(units, step_length)
+    length_of(length_number(units))
 }
 
-/// The step to which the length of a longer block is rounded up; `None` for a block whose length is kept as it is.
-pub(crate) fn step_of(units: u32) -> Option<u32> {
+/// The number of the smallest length of at least `units` units: lengths up to 127 units are their own numbers, and the
+/// longer ones follow by steps.
+pub(crate) fn length_number(units: u32) -> u32 {
     debug_assert!(units <= LONGEST);
     if units <= LONGEST_EXACT {
-        return None;
+        return units;
     }
     let step = units.ilog2() - STEPS.ilog2();
     // A length that rounds up to the next octave has 2 * STEPS steps, which is the next octave's first.
     let steps = units.div_ceil(1 << step);
-    Some((step - FIRST_STEP) * STEPS + (steps - STEPS))
+    FIRST_LONG + (step - FIRST_STEP) * STEPS + (steps - STEPS)
 }
 
-/// The length in units of longer blocks of a step.
-pub(crate) const fn step_length(step: u32) -> u32 {
-    (STEPS + step % STEPS) << (FIRST_STEP + step / STEPS)
+/// The length in units that has this number.
+pub(crate) const fn length_of(number: u32) -> u32 {
+    if number <= LONGEST_EXACT {
+        return number;
+    }
+    let above = number - FIRST_LONG;
+    (STEPS + above % STEPS) << (FIRST_STEP + above / STEPS)
+}
+
+/// What a map stores for a live block with this number of length, in its first two bytes; the block has two units.
+#[inline(always)]
+pub(crate) fn live_codes(number: u32) -> [u8; 2] {
+    match number.checked_sub(FIRST_LONG) {
+        None => [number as u8, 0],
+        Some(above) => [LONG, LIVE_LONG + above as u8],
+    }
+}
+
+/// The same for a cached block; the number is at most [`LAST_CACHED`].
+#[inline(always)]
+pub(crate) fn cached_codes(number: u32) -> [u8; 2] {
+    match number.checked_sub(FIRST_LONG) {
+        None => [cached_code(number), 0],
+        Some(above) => [LONG, CACHED_LONG + above as u8],
+    }
 }
 
 /// What a map stores for a cached block of `units` units, at most `LONGEST_EXACT`.
@@ -86,6 +109,15 @@ pub(crate) const fn step_length(step: u32) -> u32 {
 pub(crate) fn cached_code(units: u32) -> u8 {
     debug_assert!((1..=LONGEST_EXACT).contains(&units));
     units as u8 | CACHED
+}
+
+/// The number of the length of the live block that has these two bytes; `None` if none has.
+#[inline(always)]
+pub(crate) fn live_number([first, second]: [u8; 2]) -> Option<u32> {
+    if !is_long(first) {
+        return exact_length(first);
+    }
+    (LIVE_LONG..CACHED_LONG).contains(&second).then(|| FIRST_LONG + u32::from(second - LIVE_LONG))
 }
 
 /// The length in units of the live block that a map's byte stands for, if it is at most `LONGEST_EXACT`.
@@ -99,24 +131,6 @@ pub(crate) fn exact_length(code: u8) -> Option<u32> {
 #[inline(always)]
 pub(crate) fn is_long(code: u8) -> bool {
     code == LONG
-}
-
-/// The step of the longer live block that has this second byte, if one has.
-#[inline(always)]
-pub(crate) fn live_step(second: u8) -> Option<u32> {
-    (LIVE_STEP..CACHED_STEP).contains(&second).then(|| u32::from(second - LIVE_STEP))
-}
-
-/// What a map stores for a longer block of a step that is live.
-#[inline(always)]
-pub(crate) fn long_codes(step: u32) -> [u8; 2] {
-    [LONG, LIVE_STEP + step as u8]
-}
-
-/// What a map stores for a longer block of a step, below `LONG_CACHED`, that is cached.
-#[inline(always)]
-pub(crate) fn cached_long_codes(step: u32) -> [u8; 2] {
-    [LONG, CACHED_STEP + step as u8]
 }
 
 /// The map of a window.
@@ -134,10 +148,10 @@ impl<'a> Map<'a> {
     pub(crate) fn set(self, start: u32, units: u32) {
         debug_assert_eq!(units, whole_length(units));
         self.release(start);
-        let bytes = &self.0[start as usize..];
-        match step_of(units).map(long_codes) {
-            None => bytes[0].set(units as u8),
-            Some(codes) => bytes[..2].iter().zip(codes).for_each(|(byte, code)| byte.set(code)),
+        let [first, second] = live_codes(length_number(units));
+        self.0[start as usize].set(first);
+        if is_long(first) {
+            self.0[start as usize + 1].set(second);
         }
     }
 
@@ -154,17 +168,19 @@ impl<'a> Map<'a> {
         match self.0[start as usize].get() {
             0 => None,
             LONG => {
+                let codes @ [_, second] = self.codes(start);
                 // Any byte stands for a length here, so that a walk over a damaged map ends.
-                let cached = || u32::from(self.second(start).saturating_sub(CACHED_STEP));
-                Some(step_length(live_step(self.second(start)).unwrap_or_else(cached)))
+                let cached = || FIRST_LONG + u32::from(second.saturating_sub(CACHED_LONG));
+                Some(length_of(live_number(codes).unwrap_or_else(cached)))
             }
             code => Some(u32::from(code & !CACHED)),
         }
     }
 
-    /// The second byte of the longer block that starts at `start`.
-    fn second(self, start: u32) -> u8 {
-        self.0.get(start as usize + 1).map_or(0, Cell::get)
+    /// The bytes of the block that starts at `start`.
+    fn codes(self, start: u32) -> [u8; 2] {
+        let code = |unit: u32| self.0.get(unit as usize).map_or(0, Cell::get);
+        [code(start), code(start + 1)]
     }
 
     /// The length in units of the cached block that starts at `start`; `None` when none does.
@@ -180,10 +196,7 @@ impl<'a> Map<'a> {
     /// The length in units of the live block that starts at `start`; `None` when none does.
     #[inline]
     pub(crate) fn block_at(self, start: u32) -> Option<u32> {
-        match self.0[start as usize].get() {
-            LONG => live_step(self.second(start)).map(step_length),
-            code => exact_length(code),
-        }
+        live_number(self.codes(start)).map(length_of)
     }
 
     /// The live or cached block that starts last at or before `unit`, and whether it is live; it may end before `unit`,
@@ -252,9 +265,7 @@ impl<'a> Map<'a> {
 
     /// How many live blocks start in this map.
     pub(crate) fn starts(self) -> u64 {
-        let exact = self.0.iter().filter(|byte| exact_length(byte.get()).is_some()).count();
-        let is_live_long = |pair: &&[Cell<u8>]| is_long(pair[0].get()) && live_step(pair[1].get()).is_some();
-        (exact + self.0.windows(2).filter(is_live_long).count()) as u64
+        (0..self.0.len() as u32).filter(|&unit| self.block_at(unit).is_some()).count() as u64
     }
 
     /// Writes any byte, as stray bytes would.
@@ -314,16 +325,15 @@ mod tests {
 
     #[test]
     fn a_cached_longer_block_says_its_length_in_two_bytes_and_is_not_live() {
-        for step in 0..LONG_CACHED {
+        for number in FIRST_LONG..=LAST_CACHED {
             let bytes: Vec<_> = (0..2500).map(|_| Cell::new(0)).collect();
             let map = Map::over(&bytes);
-            let units = step_length(step);
+            let units = length_of(number);
             map.set(10, units);
             assert_eq!((map.block_at(10), map.starts()), (Some(units), 1));
-            let [first, second] = cached_long_codes(step);
+            let [first, second] = cached_codes(number);
             bytes[10].set(first);
             bytes[11].set(second);
-            assert_eq!((is_long(first), live_step(second)), (true, None));
             assert_eq!((map.cached_at(10), map.block_at(10), map.behind_start(10)), (Some(units), None, 12));
             for unit in [10, 11, 12, 9 + units, 2499] {
                 assert_eq!(map.last_start(unit), Some((10..10 + units, false)), "seen from {unit}");
@@ -334,26 +344,26 @@ mod tests {
             bytes[11].set(0);
             assert!(map.cached_at(10).is_some_and(|units| units >= FIRST_LONG));
         }
-        assert_eq!(step_length(LONG_CACHED - 1), 1920);
+        assert_eq!(length_of(LAST_CACHED), 1920);
     }
 
     #[test]
-    fn the_bytes_of_longer_blocks_are_no_short_one_and_no_two_are_the_same() {
-        assert_eq!((step_of(LONGEST_EXACT), step_of(FIRST_LONG), step_of(LONGEST)), (None, Some(0), Some(94)));
-        let live = (0..=94).map(|step| (long_codes(step), Some(step)));
-        let cached = (0..LONG_CACHED).map(|step| (cached_long_codes(step), None));
-        let mut seconds: Vec<_> = live
+    fn every_number_has_bytes_of_its_own_and_none_but_the_first_of_a_live_block_can_be_freed() {
+        let last = length_number(LONGEST);
+        assert_eq!((length_number(LONGEST_EXACT), length_number(FIRST_LONG), last), (127, 128, 222));
+        let live = (1..=last).map(|number| (live_codes(number), Some(number)));
+        let cached = (1..=LAST_CACHED).map(|number| (cached_codes(number), None));
+        let mut all: Vec<_> = live
             .chain(cached)
-            .map(|([first, second], step)| {
-                assert_eq!((is_long(first), live_step(second)), (true, step));
-                // Neither is a block that could be freed, and the second one is not the first one of another.
-                assert!(exact_length(first).or(exact_length(second)).is_none() && !is_long(second));
-                second
+            .map(|(codes, number)| {
+                assert_eq!(live_number(codes), number);
+                assert_eq!(live_number([codes[1], 0]), None, "{codes:?}");
+                codes
             })
             .collect();
-        seconds.sort_unstable();
-        seconds.dedup();
-        assert_eq!(seconds.len(), 95 + LONG_CACHED as usize);
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len() as u32, last + LAST_CACHED);
     }
 
     #[test]

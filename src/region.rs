@@ -18,7 +18,7 @@ use core::ptr::NonNull;
 
 use crate::bitset::{Bitset, Words, WordsMut};
 use crate::geometry::{CACHE_ROWS, CREDIT_BYTES, DESCRIPTOR_BYTES, Geometry, HEADER_BYTES, MOST_REGION_WINDOWS};
-use crate::map::{Map, is_long, live_step};
+use crate::map::{Map, is_long, live_number};
 
 /// Where a window stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,16 +247,16 @@ impl Region {
         }
     }
 
-    /// The step of the longer live block that starts at a unit of the region, if one does.
+    /// The number of the length of the live block that starts at a unit of the region; `None` if none does.
     ///
     /// # Safety
     /// As for [`code`](Self::code).
     #[inline(always)]
-    pub(crate) unsafe fn long_step_at<G: Geometry>(self, unit: usize, geometry: G) -> Option<u32> {
+    pub(crate) unsafe fn length_number_at<G: Geometry>(self, unit: usize, geometry: G) -> Option<u32> {
         // SAFETY: the caller says so; a longer block has another unit behind its first.
         unsafe {
-            let is_long = is_long(self.code(unit, geometry).get());
-            if is_long { live_step(self.code(unit + 1, geometry).get()) } else { None }
+            let first = self.code(unit, geometry).get();
+            live_number([first, if is_long(first) { self.code(unit + 1, geometry).get() } else { 0 }])
         }
     }
 

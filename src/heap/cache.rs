@@ -8,6 +8,9 @@
 //! stack    1    2   …   22   …   127   128  129  …  159
 //! ```
 //!
+//! The stacks of up to 32 units, of most packets, and those of 128 units and more take blocks at once. In between are many
+//! lengths: one of them is cached once it was [wanted](WANTED) for a while, as buffers of one size are.
+//!
 //! Packets that leave in order empty one window after the other, and the extent serves the next ones at the least cost:
 //! nothing is cached then. Blocks are cached while windows are filled again between blocks that live in them
 //! ([`order`](super::order)): packets leave in any order, or some of them stay. To hand out the block freed last costs
@@ -29,7 +32,7 @@ use core::ptr::{self, NonNull};
 use super::{Cold, Heap};
 use crate::error::AllocError;
 use crate::geometry::{CACHE_ROWS, Geometry, ROW_STACKS, cache_stack_start};
-use crate::map::{LONG_CACHED, LONGEST_EXACT, cached_code, cached_long_codes, long_codes, step_length};
+use crate::map::{FIRST_LONG, LAST_CACHED, cached_code, cached_codes, length_of, live_codes};
 use crate::region::{CACHE, Region};
 use crate::system::System;
 
@@ -38,29 +41,28 @@ use crate::system::System;
 /// and down by.
 const AGING: u32 = if cfg!(fuzzing) { 1 } else { 16 };
 
-/// The last stack.
-const LAST: u32 = LONGEST_EXACT + LONG_CACHED;
+/// The last stack. Each has the number of its blocks' length.
+const LAST: u32 = LAST_CACHED;
 
 /// One for each length that is cached, and one for length 0, which nothing has.
 const STACKS: usize = LAST as usize + 1;
 
-/// The row of deeper stacks.
+/// The row of deeper stacks, which are those of the first row again.
 const DEEP: usize = 1;
 
-/// The stack of a longer length.
-const fn long_stack(step: u32) -> u32 {
-    LONGEST_EXACT + 1 + step
-}
+/// The first stack of each other row.
+const FIRST_STACKS: [u32; CACHE_ROWS.len() - 1] = [1, 33, 65, 97, FIRST_LONG];
 
-/// The length in units of the blocks of a stack.
-const fn units_of(stack: u32) -> u32 {
-    if stack <= LONGEST_EXACT { stack } else { step_length(stack - long_stack(0)) }
+/// Which of [`FIRST_STACKS`] a stack follows, and how many stacks behind it.
+fn group_of(stack: u32) -> (usize, usize) {
+    let group = FIRST_STACKS.iter().rposition(|&first| first <= stack).unwrap_or(0);
+    (group, (stack - FIRST_STACKS[group]) as usize)
 }
 
 /// The rows in which a stack may lie, and its index there.
 fn rows_of(stack: u32) -> (Range<usize>, usize) {
-    let (row, index) = ((stack as usize - 1) / ROW_STACKS, (stack as usize - 1) % ROW_STACKS);
-    (if row == 0 { 0..DEEP + 1 } else { row + DEEP..row + DEEP + 1 }, index)
+    let (group, index) = group_of(stack);
+    (if group == 0 { 0..DEEP + 1 } else { group + DEEP..group + DEEP + 1 }, index)
 }
 
 /// Where a cached block's address is kept, or [`NOTHING`].
@@ -89,6 +91,11 @@ const DRAINED: usize = 256;
 /// The most stacks that one tick has take no more.
 const DRAINED_STACKS: usize = 4;
 
+/// Ticks in a row at which the last block without a place had the same length, one from 33 to 127 units, before blocks of
+/// that length are cached. Where a program uses many of them alike, the next allocation of the same one is far off, and
+/// what is cached keeps windows from becoming empty; where it has buffers of one size, that is soon.
+const WANTED: u32 = if cfg!(fuzzing) { 1 } else { 4 };
+
 /// The stacks.
 pub(super) struct Cache {
     /// Up to this stack, blocks are cached; those behind it are empty. At most `LAST`, and 0 while the cache is not
@@ -104,14 +111,16 @@ pub(super) struct Cache {
     region: Cell<Option<Region>>,
     /// Units of the cached blocks of longer lengths.
     long_units: Cell<u64>,
-    /// Which stacks have places: a bit for each, from stack 1 on.
-    placed: [Cell<u32>; LAST as usize / ROW_STACKS + 1],
+    /// Which stacks have places: a word for each of [`FIRST_STACKS`], with a bit for each stack.
+    placed: [Cell<u32>; FIRST_STACKS.len()],
     /// Ticks, which say when a stack gives back.
     ticks: Cell<u32>,
     /// The stack that had no room for a block last, if any had none since it was looked at.
     full: Cell<u32>,
-    /// The stack of its row that gave back last.
-    last: Cell<u32>,
+    /// The stack that was full at the last tick, and at how many ticks in a row.
+    wanted: Cell<(u32, u32)>,
+    /// The index of the stacks that gave back last.
+    last: Cell<usize>,
     /// Whether much was free in windows with blocks when that was looked at last.
     is_sparse: Cell<bool>,
 }
@@ -126,9 +135,10 @@ impl Cache {
             bottoms: [const { Cell::new(ptr::null_mut()) }; STACKS],
             region: Cell::new(None),
             long_units: Cell::new(0),
-            placed: [const { Cell::new(0) }; LAST as usize / ROW_STACKS + 1],
+            placed: [const { Cell::new(0) }; FIRST_STACKS.len()],
             ticks: Cell::new(0),
             full: Cell::new(0),
+            wanted: Cell::new((0, 0)),
             last: Cell::new(0),
             is_sparse: Cell::new(false),
         }
@@ -170,6 +180,15 @@ impl Cache {
         Some(block)
     }
 
+    /// Whether a stack that was the last to have no room for a block, at a tick, is to have more.
+    fn is_wanted(&self, stack: u32) -> bool {
+        let (last, times) = self.wanted.get();
+        let times = if stack == last { times + 1 } else { 1 };
+        self.wanted.set((stack, times));
+        let is_one_of_many = (FIRST_STACKS[1]..FIRST_LONG).contains(&stack);
+        times >= WANTED || !is_one_of_many
+    }
+
     /// Opens the cache in the bookkeeping of a region; its stacks have no memory yet, and it does not take blocks yet.
     fn open(&self, region: Region) {
         for stack in 0..STACKS {
@@ -208,8 +227,8 @@ impl Cache {
         // SAFETY: the caller says so; the place below goes with the blocks.
         unsafe { first.copy_from_nonoverlapping(NonNull::new_unchecked(bottom), len + 1) };
         self.place_stack(stack as usize, first.as_ptr(), len, places);
-        let (row, bit) = ((stack as usize - 1) / ROW_STACKS, (stack as usize - 1) % ROW_STACKS);
-        self.placed[row].set(self.placed[row].get() | 1 << bit);
+        let (group, index) = group_of(stack);
+        self.placed[group].set(self.placed[group].get() | 1 << index);
     }
 
     /// How many blocks a stack has.
@@ -221,7 +240,7 @@ impl Cache {
     /// The stacks that have places, in order; the others are empty.
     #[inline(always)]
     fn placed_stacks(&self) -> impl Iterator<Item = u32> {
-        self.placed.iter().zip((1..).step_by(ROW_STACKS)).flat_map(|(placed, first)| {
+        self.placed.iter().zip(FIRST_STACKS).flat_map(|(placed, first)| {
             let mut left = placed.get();
             core::iter::from_fn(move || {
                 let index = left.trailing_zeros();
@@ -237,7 +256,7 @@ impl Cache {
         if self.taking.get() == 0 {
             return 0;
         }
-        let exact = self.placed_stacks().take_while(|&stack| stack <= LONGEST_EXACT);
+        let exact = self.placed_stacks().take_while(|&stack| stack < FIRST_LONG);
         exact.map(|units| self.len(units) as u64 * u64::from(units)).sum::<u64>() + self.long_units.get()
     }
 
@@ -248,7 +267,7 @@ impl Cache {
             // SAFETY: only places below the top are read, and what was pushed is there.
             (0..self.len(stack)).filter_map(move |index| unsafe { top.sub(index).read() })
         };
-        self.placed_stacks().flat_map(move |stack| on_stack(stack).map(move |block| (block, units_of(stack))))
+        self.placed_stacks().flat_map(move |stack| on_stack(stack).map(move |block| (block, length_of(stack))))
     }
 }
 
@@ -264,22 +283,21 @@ impl<G: Geometry, S: System> Heap<G, S> {
         cached
     }
 
-    /// As [`cache_block`](Self::cache_block), for a longer block of one window, of a step, that starts at `unit` of a
-    /// region.
+    /// As [`cache_block`](Self::cache_block), for a longer block of one window that starts at `unit` of a region and
+    /// has this number of length.
     ///
     /// # Safety
     /// The region is held, and the caller may not use the block any more.
     #[inline(always)]
-    pub(super) unsafe fn cache_long(&self, block: NonNull<u8>, region: Region, unit: usize, step: u32) -> bool {
-        let stack = long_stack(step);
+    pub(super) unsafe fn cache_long(&self, block: NonNull<u8>, region: Region, unit: usize, number: u32) -> bool {
         // Few of them are much memory. What counts as live is a little more than what lives.
         let is_little = self.cache.long_units.get() <= self.live_units.get() / MUCH;
-        let cached = step < LONG_CACHED && is_little && self.cache.takes(stack) && self.cache.push(block, stack);
+        let cached = number <= LAST && is_little && self.cache.takes(number) && self.cache.push(block, number);
         if cached {
-            self.cache.long_units.set(self.cache.long_units.get() + u64::from(units_of(stack)));
+            self.cache.long_units.set(self.cache.long_units.get() + u64::from(length_of(number)));
             // SAFETY: the block has more than two units.
-            unsafe { region.set_codes(unit, cached_long_codes(step), self.geometry) };
-            self.hide(block, units_of(stack));
+            unsafe { region.set_codes(unit, cached_codes(number), self.geometry) };
+            self.hide(block, length_of(number));
         }
         cached
     }
@@ -334,19 +352,18 @@ impl<G: Geometry, S: System> Heap<G, S> {
         Some(block)
     }
 
-    /// The cached block of a longer length that was freed last.
+    /// The cached longer block with this number of length that was freed last.
     #[inline(always)]
-    pub(super) fn cached_long(&self, step: u32) -> Option<NonNull<u8>> {
-        let stack = long_stack(step);
-        if step >= LONG_CACHED || !self.cache.takes(stack) {
+    pub(super) fn cached_long(&self, number: u32) -> Option<NonNull<u8>> {
+        if !(FIRST_LONG..=LAST).contains(&number) || !self.cache.takes(number) {
             return None;
         }
-        let block = self.cache.pop(stack)?;
-        self.cache.long_units.set(self.cache.long_units.get() - u64::from(units_of(stack)));
+        let block = self.cache.pop(number)?;
+        self.cache.long_units.set(self.cache.long_units.get() - u64::from(length_of(number)));
         // SAFETY: a cached block lies in a region that is held, and has more than two units.
         unsafe {
             let (region, unit) = self.unit_of(block);
-            region.set_codes(unit, long_codes(step), self.geometry);
+            region.set_codes(unit, live_codes(number), self.geometry);
         }
         Some(block)
     }
@@ -435,13 +452,14 @@ impl<G: Geometry, S: System> Heap<G, S> {
             cache.taking.set(if cache.region.get().is_some() { LAST as usize } else { 0 });
         }
         let full = cache.full.replace(0);
-        if full > 0 {
+        if full > 0 && cache.is_wanted(full) {
             self.deepen(full);
         }
         if is_due {
-            let index = cache.last.get() % ROW_STACKS as u32 + 1;
+            let index = (cache.last.get() + 1) % ROW_STACKS;
             cache.last.set(index);
-            for stack in (index..=LAST).step_by(ROW_STACKS) {
+            let stacks = FIRST_STACKS.iter().map(|first| first + index as u32);
+            for stack in stacks.filter(|&stack| group_of(stack).1 == index) {
                 let len = cache.len(stack);
                 self.give_back_cached(stack, (len / 2).max(len.saturating_sub(DRAINED)));
             }
@@ -484,14 +502,14 @@ impl<G: Geometry, S: System> Heap<G, S> {
             let (region, unit) = unsafe { self.unit_of(block) };
             // SAFETY: a unit of the region; a longer block has more than two.
             unsafe {
-                if stack > LONGEST_EXACT {
-                    self.cache.long_units.set(self.cache.long_units.get() - u64::from(units_of(stack)));
+                if stack >= FIRST_LONG {
+                    self.cache.long_units.set(self.cache.long_units.get() - u64::from(length_of(stack)));
                     region.set_codes(unit, [0, 0], self.geometry);
                 } else {
                     region.code(unit, self.geometry).set(0);
                 }
             }
-            self.give_back_block(region, unit, block, units_of(stack));
+            self.give_back_block(region, unit, block, length_of(stack));
         }
     }
 
@@ -536,16 +554,17 @@ mod tests {
 
     #[test]
     fn every_length_has_a_stack_of_its_own_and_every_stack_a_place_in_each_of_its_rows() {
-        let longer = (0..LONG_CACHED).map(|step| (long_stack(step), step_length(step)));
-        let lengths = (1..=LONGEST_EXACT).map(|units| (units, units)).chain(longer);
-        assert!(lengths.eq((1..=LAST).map(|stack| (stack, units_of(stack)))));
+        let mut lengths: Vec<_> = (1..=LAST).map(length_of).collect();
+        assert!(lengths.is_sorted() && lengths[..127].iter().copied().eq(1..=127));
+        lengths.dedup();
+        assert_eq!((lengths.len(), lengths.last()), (LAST as usize, Some(&1920)));
         let row = |row| {
             let stacks = (1..=LAST).map(rows_of).filter(|(rows, _)| rows.contains(&row));
             stacks.map(|(_, index)| index).collect::<Vec<_>>()
         };
         for number in 0..CACHE_ROWS.len() {
-            // The last stack of all would be that of one length more.
-            let stacks = ROW_STACKS - usize::from(number == CACHE_ROWS.len() - 1);
+            // There is no stack between that of 127 units and that of 128.
+            let stacks = ROW_STACKS - usize::from(number == CACHE_ROWS.len() - 2);
             assert_eq!(row(number), (0..stacks).collect::<Vec<_>>(), "row {number}");
         }
     }
@@ -553,16 +572,16 @@ mod tests {
     #[test]
     fn the_block_freed_last_of_a_length_comes_back_first() {
         with_cache(|cache, deepen| {
-            [3, 7, LONGEST_EXACT].into_iter().for_each(deepen);
-            for (address, units) in [(64, 3), (128, 7), (192, 7), (256, LONGEST_EXACT)] {
+            [3, 7, 127].into_iter().for_each(deepen);
+            for (address, units) in [(64, 3), (128, 7), (192, 7), (256, 127)] {
                 assert!(cache.push(block(address), units));
             }
-            assert_eq!((cache.units(), cache.blocks().count()), (u64::from(3 + 7 + 7 + LONGEST_EXACT), 4));
+            assert_eq!((cache.units(), cache.blocks().count()), (3 + 7 + 7 + 127, 4));
             assert_eq!(
                 [7, 7, 7, 3].map(|units| cache.pop(units)),
                 [Some(block(192)), Some(block(128)), None, Some(block(64))]
             );
-            assert_eq!((cache.pop(LONGEST_EXACT), cache.units()), (Some(block(256)), 0));
+            assert_eq!((cache.pop(127), cache.units()), (Some(block(256)), 0));
         });
     }
 
@@ -614,7 +633,7 @@ mod tests {
         let held = heap.allocated_bytes();
         let held_more = || heap.allocated_bytes() - held;
         heap.deepen(3);
-        heap.deepen(long_stack(1));
+        heap.deepen(FIRST_LONG + 1);
         assert_eq!(held_more(), short + long);
         // As much lives as is cached.
         heap.deepen(1);
@@ -668,6 +687,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn one_length_among_many_is_cached_once_it_was_the_one_without_a_place_at_a_few_ticks_in_a_row() {
+        let heap = with_cached(8);
+        let tick = |units: usize| {
+            let block = heap.allocate(units * 64).unwrap();
+            // SAFETY: live, and not used afterwards.
+            unsafe { heap.free(block.cast()) };
+            heap.tend_cache(false);
+            heap.cache.len(units as u32)
+        };
+        assert_eq!([64, 65, 64, 65, 127, 64, 64, 64].map(tick), [0; 8]);
+        // It has places now, and the others do not.
+        assert_eq!([64, 64, 64].map(tick), [0, 1, 1]);
+        assert_eq!([65, 127, 33, 64].map(tick), [0, 0, 0, 1]);
+        // The shortest and the longer ones have them at once.
+        assert_eq!([32, 32, 128, 128].map(tick), [0, 1, 0, 1]);
+        assert_eq!((heap.cache.len(64), heap.integrity_check()), (1, Ok(())));
+    }
+
     /// Lengths in bytes that lie in one window of 128 KiB: longer ones, some of them too long for the cache, and a few
     /// short ones in between.
     const LENGTHS: [usize; 8] = [8193, 9000, 16_000, 64, 65_535, 122_880, 122_881, 4000];
@@ -677,15 +715,15 @@ mod tests {
         let heap = with_cached(8);
         let (block, other) = (heap.allocate(9000).unwrap(), heap.allocate(9000).unwrap());
         let (start, second) = (block.addr().get(), block.addr().get() + 64);
-        let error = heap.try_free(NonNull::new(second as *mut u8).unwrap(), None);
+        let error = heap.try_free(NonNull::new(ptr::without_provenance_mut(second)).unwrap(), None);
         assert_eq!(error, Err(crate::FreeError::Interior { address: second, block: start }));
         // SAFETY: live, and not used afterwards.
         unsafe {
             heap.free(other.cast());
-            heap.deepen(long_stack(1));
+            heap.deepen(FIRST_LONG + 1);
             heap.free(block.cast());
         }
-        assert_eq!((heap.cache.len(long_stack(1)), heap.cache.long_units.get()), (1, 144));
+        assert_eq!((heap.cache.len(FIRST_LONG + 1), heap.cache.long_units.get()), (1, 144));
         let address = block.addr().get();
         for inside in [0, 64, 128, 9000] {
             // SAFETY: inside of what was a block.
@@ -703,17 +741,17 @@ mod tests {
     fn an_eighth_of_what_lives_may_be_cached_in_longer_blocks_and_one_in_any_case() {
         let heap = with_cached(1);
         let blocks: Vec<_> = (0..64).map(|_| heap.allocate(9000).unwrap()).collect();
-        heap.deepen(long_stack(1));
+        heap.deepen(FIRST_LONG + 1);
         for block in blocks {
             // SAFETY: live, and not used afterwards.
             unsafe { heap.free(block.cast()) };
         }
-        let (cached, window) = (heap.cache.len(long_stack(1)), 2048 / 144);
+        let (cached, window) = (heap.cache.len(FIRST_LONG + 1), 2048 / 144);
         assert!((64 / 8..=(64 + window) / 8 + 1).contains(&cached), "{cached} of 64 are cached");
         heap.empty_cache();
         let block = heap.allocate(122_880).unwrap();
         heap.tend_cache(false);
-        heap.deepen(long_stack(31));
+        heap.deepen(LAST);
         // SAFETY: live, and not used afterwards.
         unsafe { heap.free(block.cast()) };
         assert_eq!((heap.cache.long_units.get(), heap.integrity_check()), (1920, Ok(())));

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use super::Heap;
 use crate::geometry::Geometry;
-use crate::map::{exact_length, step_length};
+use crate::map::{FIRST_LONG, exact_length, length_of};
 use crate::region::{Place, Region};
 use crate::system::System;
 
@@ -142,17 +142,18 @@ impl<G: Geometry, S: System> Heap<G, S> {
         if number < self.hot_units.get() && self.until_tick.get() != DUE {
             let unit = number + geometry.first_block_unit();
             // SAFETY: as in `free_hot`.
-            let (region, step) = unsafe {
+            let (region, number) = unsafe {
                 let region = Region::of_block(block, geometry);
-                (region, region.long_step_at(unit, geometry))
+                (region, region.length_number_at(unit, geometry))
             };
             let room = geometry.window_units() - unit % geometry.window_units();
-            if let Some(step) = step.filter(|&step| step_length(step) as usize <= room) {
+            let is_long_one = |&number: &u32| number >= FIRST_LONG && length_of(number) as usize <= room;
+            if let Some(number) = number.filter(is_long_one) {
                 // SAFETY: the caller's block, which is live until now; it has more than two units.
                 unsafe {
-                    if !self.cache_long(block, region, unit, step) {
+                    if !self.cache_long(block, region, unit, number) {
                         region.set_codes(unit, [0; 2], geometry);
-                        self.give_back_block(region, unit, block, step_length(step));
+                        self.give_back_block(region, unit, block, length_of(number));
                     }
                 }
                 self.count_free();
