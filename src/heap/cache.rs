@@ -8,8 +8,8 @@
 //! stack    1    2   …   22   …   127   128  129  …  159
 //! ```
 //!
-//! The stacks of up to 32 units, of most packets, and those of 128 units and more take blocks at once. In between are many
-//! lengths: one of them is cached once it was [wanted](WANTED) for a while, as buffers of one size are.
+//! The stacks of up to 32 units, those of most packets, and of 128 units and more take blocks at once. In between are
+//! many lengths: one of them is cached once it was [wanted](WANTED) for a while, as buffers of one size are.
 //!
 //! Packets that leave in order empty one window after the other, and the extent serves the next ones at the least cost:
 //! nothing is cached then. Blocks are cached while windows are filled again between blocks that live in them
@@ -91,9 +91,9 @@ const DRAINED: usize = 256;
 /// The most stacks that one tick has take no more.
 const DRAINED_STACKS: usize = 4;
 
-/// Ticks in a row at which the last block without a place had the same length, one from 33 to 127 units, before blocks of
-/// that length are cached. Where a program uses many of them alike, the next allocation of the same one is far off, and
-/// what is cached keeps windows from becoming empty; where it has buffers of one size, that is soon.
+/// Ticks in a row at which the last block without a place had the same length, one from 33 to 127 units, before blocks
+/// of that length are cached. Where a program uses many of them alike, the next allocation of the same one is far off,
+/// and what is cached keeps windows from becoming empty; where it has buffers of one size, that is soon.
 const WANTED: u32 = if cfg!(fuzzing) { 1 } else { 4 };
 
 /// The stacks.
