@@ -103,7 +103,7 @@ impl<const UNIT: usize, const WINDOW_UNITS: usize> Config<UNIT, WINDOW_UNITS> {
         self
     }
 
-    /// The most bytes to take from the system, at least one window and its bookkeeping (135,808 bytes for the default
+    /// The most bytes to take from the system, at least one window and its bookkeeping (135,832 bytes for the default
     /// shape on the operating system's memory). It bounds [`allocated_bytes`](crate::Allocator::allocated_bytes):
     /// windows that are held, the bookkeeping in use, and large blocks; address space that is only reserved does not
     /// count. Past it allocation fails with [`AllocError::MemoryLimit`](crate::AllocError::MemoryLimit). Default: none.

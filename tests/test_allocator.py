@@ -179,7 +179,7 @@ def test_arguments_can_be_given_by_name(allocator: Allocator) -> None:
         ({"keep_empty_windows": 1 << 21}, "keep_empty_windows is 2097152, must be at most 1048576"),
         ({"memory_limit": 0}, "memory_limit is 0 bytes, must be at least"),
         ({"memory_limit": -5}, "memory_limit is -5, must be at least one window, or None"),
-        ({"memory_limit": WINDOW - 1}, f"memory_limit is {WINDOW - 1} bytes, must be at least 135808: a window and"),
+        ({"memory_limit": WINDOW - 1}, f"memory_limit is {WINDOW - 1} bytes, must be at least 135832: a window and"),
     ],
     ids=repr,
 )
