@@ -14,8 +14,10 @@ failed=()
 # Random programs are ten to thirty times as slow here: fewer of them.
 export PROPTEST_CASES="${PROPTEST_CASES:-8}"
 # Timing says nothing here, the programs of every refusal would take half an hour, and the long streams are arithmetic.
+# The sanitizer's stacks take page faults of their own: 19 for an allocator, and none without those stacks.
 skip=(--skip ten_thousand_windows --skip a_refusal_at_any_point --skip a_single_refusal
-    --skip streams_are_pinned --skip every_cycle_can_be_repeated --skip claims_of_huge_packets)
+    --skip streams_are_pinned --skip every_cycle_can_be_repeated --skip claims_of_huge_packets
+    --skip come_and_go_take_no_page_faults)
 
 passed() {
     awk '/^test result: / { sum += $4 } END { print sum + 0 }' "$log"
