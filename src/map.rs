@@ -95,13 +95,10 @@ pub(crate) fn live_codes(number: u32) -> [u8; 2] {
     }
 }
 
-/// The same for a cached block; the number is at most [`LAST_CACHED`].
+/// The same for a cached block of a longer length; the number is at most [`LAST_CACHED`].
 #[inline(always)]
-pub(crate) fn cached_codes(number: u32) -> [u8; 2] {
-    match number.checked_sub(FIRST_LONG) {
-        None => [cached_code(number), 0],
-        Some(above) => [LONG, CACHED_LONG + above as u8],
-    }
+pub(crate) fn cached_long_codes(number: u32) -> [u8; 2] {
+    [LONG, CACHED_LONG + (number - FIRST_LONG) as u8]
 }
 
 /// What a map stores for a cached block of `units` units, at most `LONGEST_EXACT`.
@@ -265,7 +262,9 @@ impl<'a> Map<'a> {
 
     /// How many live blocks start in this map.
     pub(crate) fn starts(self) -> u64 {
-        (0..self.0.len() as u32).filter(|&unit| self.block_at(unit).is_some()).count() as u64
+        let exact = self.0.iter().filter(|byte| exact_length(byte.get()).is_some()).count();
+        let pairs = self.0.iter().zip(&self.0[1..]).map(|(first, second)| [first.get(), second.get()]);
+        (exact + pairs.filter(|&codes| is_long(codes[0]) && live_number(codes).is_some()).count()) as u64
     }
 
     /// Writes any byte, as stray bytes would.
@@ -331,7 +330,7 @@ mod tests {
             let units = length_of(number);
             map.set(10, units);
             assert_eq!((map.block_at(10), map.starts()), (Some(units), 1));
-            let [first, second] = cached_codes(number);
+            let [first, second] = cached_long_codes(number);
             bytes[10].set(first);
             bytes[11].set(second);
             assert_eq!((map.cached_at(10), map.block_at(10), map.behind_start(10)), (Some(units), None, 12));
@@ -352,9 +351,11 @@ mod tests {
         let last = length_number(LONGEST);
         assert_eq!((length_number(LONGEST_EXACT), length_number(FIRST_LONG), last), (127, 128, 222));
         let live = (1..=last).map(|number| (live_codes(number), Some(number)));
-        let cached = (1..=LAST_CACHED).map(|number| (cached_codes(number), None));
+        let cached = (1..=LONGEST_EXACT).map(|units| ([cached_code(units), 0], None));
+        let cached_long = (FIRST_LONG..=LAST_CACHED).map(|number| (cached_long_codes(number), None));
         let mut all: Vec<_> = live
             .chain(cached)
+            .chain(cached_long)
             .map(|(codes, number)| {
                 assert_eq!(live_number(codes), number);
                 assert_eq!(live_number([codes[1], 0]), None, "{codes:?}");

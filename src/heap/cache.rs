@@ -32,7 +32,7 @@ use core::ptr::{self, NonNull};
 use super::{Cold, Heap};
 use crate::error::AllocError;
 use crate::geometry::{CACHE_ROWS, Geometry, ROW_STACKS, cache_stack_start};
-use crate::map::{FIRST_LONG, LAST_CACHED, cached_code, cached_codes, length_of, live_codes};
+use crate::map::{FIRST_LONG, LAST_CACHED, cached_code, cached_long_codes, length_of, live_codes};
 use crate::region::{CACHE, Region};
 use crate::system::System;
 
@@ -180,8 +180,8 @@ impl Cache {
         Some(block)
     }
 
-    /// Whether a stack that was the last to have no room for a block, at a tick, is to have more.
-    fn is_wanted(&self, stack: u32) -> bool {
+    /// Notes which stack was the last without room for a block at a tick; tells whether it is to have more places.
+    fn note_full(&self, stack: u32) -> bool {
         let (last, times) = self.wanted.get();
         let times = if stack == last { times + 1 } else { 1 };
         self.wanted.set((stack, times));
@@ -292,11 +292,11 @@ impl<G: Geometry, S: System> Heap<G, S> {
     pub(super) unsafe fn cache_long(&self, block: NonNull<u8>, region: Region, unit: usize, number: u32) -> bool {
         // Few of them are much memory. What counts as live is a little more than what lives.
         let is_little = self.cache.long_units.get() <= self.live_units.get() / MUCH;
-        let cached = number <= LAST && is_little && self.cache.takes(number) && self.cache.push(block, number);
+        let cached = is_little && self.cache.takes(number) && self.cache.push(block, number);
         if cached {
             self.cache.long_units.set(self.cache.long_units.get() + u64::from(length_of(number)));
             // SAFETY: the block has more than two units.
-            unsafe { region.set_codes(unit, cached_codes(number), self.geometry) };
+            unsafe { region.set_codes(unit, cached_long_codes(number), self.geometry) };
             self.hide(block, length_of(number));
         }
         cached
@@ -355,7 +355,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
     /// The cached longer block with this number of length that was freed last.
     #[inline(always)]
     pub(super) fn cached_long(&self, number: u32) -> Option<NonNull<u8>> {
-        if !(FIRST_LONG..=LAST).contains(&number) || !self.cache.takes(number) {
+        if number < FIRST_LONG || !self.cache.takes(number) {
             return None;
         }
         let block = self.cache.pop(number)?;
@@ -452,7 +452,7 @@ impl<G: Geometry, S: System> Heap<G, S> {
             cache.taking.set(if cache.region.get().is_some() { LAST as usize } else { 0 });
         }
         let full = cache.full.replace(0);
-        if full > 0 && cache.is_wanted(full) {
+        if full > 0 && cache.note_full(full) {
             self.deepen(full);
         }
         if is_due {
